@@ -1,0 +1,1 @@
+//! Condition types and their reasons, as closed enums.

@@ -1,0 +1,222 @@
+//! `SsmListener`: one port of one session, bound to one relay as a Pod is bound to a node.
+//!
+//! The controller writes metadata and spec, the relay writes the status, and neither writes the other's half.
+
+use std::collections::BTreeMap;
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::class::Aws;
+
+/// What a relay serves: internal, made by the controller in the operator's namespace.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "ssm-operator.dev",
+    version = "v1alpha1",
+    kind = "SsmListener",
+    plural = "ssmlisteners",
+    shortname = "ssml",
+    category = "aws",
+    namespaced,
+    status = "SsmListenerStatus",
+    selectable = ".spec.relay",
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct SsmListenerSpec {
+    /// The session that this listener serves.
+    pub session_ref: SessionReference,
+    /// The relay to which it is bound; absent until it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
+    /// Name of the session's port.
+    pub port: String,
+    /// Index of the replica.
+    pub replica: i32,
+    /// The managed node, as StartSession takes it.
+    pub target: String,
+    /// The document, as StartSession takes it.
+    pub document: Document,
+    /// The user's reason; the relay puts the marker behind it.
+    pub reason: String,
+    /// With what AWS is called; a snapshot, good for describing and terminating after the class has gone.
+    pub identity: Aws,
+    /// AWS sessions of which AWS says that they ended: the relay drops them and starts anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost_sessions: Vec<LostSession>,
+}
+
+/// An AWS session of which DescribeSessions says that it ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LostSession {
+    /// Its id.
+    pub session_id: String,
+    /// Why, as far as AWS says.
+    pub reason: EndReason,
+}
+
+/// A document and its parameters, as StartSession takes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Document {
+    /// Name of the document.
+    pub name: String,
+    /// Its parameters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, Vec<String>>,
+}
+
+/// Names an `SsmSession` across namespaces, where ownerReferences may not go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionReference {
+    /// Namespace of the session.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+/// What the relay says of the listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SsmListenerStatus {
+    /// Generation of the spec that the relay serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The relay that wrote this.
+    pub relay: String,
+    /// The run of its process that wrote this.
+    pub incarnation: String,
+    /// Addresses by which pods reach the relay, one at most of each family.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// The relay's TCP port for this listener; absent until it listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<i32>,
+    /// Where the listener is in its life.
+    pub state: ListenerState,
+    /// It listens, and has not failed to start for longer than the hold.
+    pub ready: bool,
+    /// The AWS sessions that are live, then the last five that ended, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sessions: Vec<ListenerSession>,
+    /// What went wrong last; cleared when a session serves again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<ListenerError>,
+    /// When a failed start is tried again, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<String>,
+    /// What the agent's last dial of the destination came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<DestinationState>,
+}
+
+/// Where a listener is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ListenerState {
+    /// A session is being started, or is about to be. AWS is not called before this is written.
+    #[default]
+    Starting,
+    /// A session is up.
+    Serving,
+    /// The last start failed; `retryAt` says when the next comes, its absence that a change is awaited.
+    Waiting,
+    /// The listener was deleted or moved: nothing listens, and every session is terminated.
+    Ended,
+}
+
+/// One AWS session of a listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerSession {
+    /// Its id.
+    pub session_id: String,
+    /// The relay that started it.
+    pub relay: String,
+    /// The run of that relay's process: under another run its token is lost, and it can only be terminated.
+    pub incarnation: String,
+    /// With what it was started, and so must be terminated.
+    pub identity: Aws,
+    /// When StartSession answered, RFC 3339.
+    pub started_at: String,
+    /// When the relay saw it end, and TerminateSession was answered; absent while it lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<String>,
+    /// Why it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<EndReason>,
+    /// The service's own words at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_message: Option<String>,
+}
+
+/// Why an AWS session ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EndReason {
+    /// The `SsmSession` was deleted.
+    Deleted,
+    /// Its target, document, reason, class or relay changed.
+    Replaced,
+    /// The relay that held it is gone.
+    RelayLost,
+    /// It could not be used: no data channel, no handshake, or not a port session.
+    StartFailed,
+    /// Somebody terminated it in AWS.
+    TerminatedExternally,
+    /// The service closed it, and nothing more is known.
+    #[default]
+    ClosedByService,
+}
+
+/// What the agent's last dial came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DestinationState {
+    /// The destination accepted.
+    #[default]
+    Dialled,
+    /// The destination refused, or could not be reached from the target.
+    Refused,
+}
+
+/// What went wrong, in a closed class and in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerError {
+    /// What kind of error it is.
+    pub class: ErrorClass,
+    /// What failed, without any secret.
+    pub message: String,
+}
+
+/// The kinds of errors that a relay reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ErrorClass {
+    /// IAM denies a call.
+    AccessDenied,
+    /// There are no usable credentials.
+    CredentialsUnavailable,
+    /// The document does not exist or does not take these parameters.
+    InvalidDocument,
+    /// AWS refuses the request as it stands.
+    InvalidRequest,
+    /// The agent's session is not a port session with the multiplexer.
+    UnsupportedSessionType,
+    /// The target is not connected to Session Manager.
+    TargetNotConnected,
+    /// AWS throttles.
+    Throttled,
+    /// AWS does not answer, or answers with an internal error.
+    #[default]
+    AwsUnavailable,
+    /// The data channel could not be opened, or the agent did not shake hands in time.
+    DataChannel,
+    /// The session was up and the service closed it.
+    SessionClosed,
+    /// The relay has no free port to listen on.
+    NoPort,
+}

@@ -1,0 +1,37 @@
+//! The kinds of the API group `ssm-operator.dev`, and the words of their statuses.
+//!
+//! Only data and its validation live here: no client, no clock, no decision.
+
+pub mod class;
+pub mod condition;
+pub mod listener;
+pub mod session;
+pub mod target;
+
+pub use class::{SsmSessionClass, SsmSessionClassSpec};
+pub use listener::{SsmListener, SsmListenerSpec, SsmListenerStatus};
+pub use session::{SsmSession, SsmSessionSpec, SsmSessionStatus};
+
+/// The API group of all kinds, and the prefix of our labels, annotations and finalizers.
+pub const GROUP: &str = "ssm-operator.dev";
+
+/// The `controllerName` that an installation serves unless it is told otherwise.
+pub const DEFAULT_CONTROLLER_NAME: &str = "ssm-operator.dev/controller";
+
+/// Annotation on an [`SsmSessionClass`]: `"true"` makes it the class of sessions that name none.
+pub const DEFAULT_CLASS_ANNOTATION: &str = "ssm-operator.dev/is-default-class";
+
+/// Finalizer that the controller puts on every [`SsmSession`] before anything is made for it.
+pub const SESSION_FINALIZER: &str = "ssm-operator.dev/session";
+
+/// Finalizer that the controller puts on every [`SsmListener`], taken away once AWS has ended its sessions.
+pub const LISTENER_FINALIZER: &str = "ssm-operator.dev/listener";
+
+/// Value of `endpointslice.kubernetes.io/managed-by` and of `app.kubernetes.io/managed-by` on what we make.
+pub const MANAGED_BY: &str = "ssm-session-operator";
+
+/// Label with the UID of the [`SsmSession`] on listeners, Services and EndpointSlices.
+pub const SESSION_UID_LABEL: &str = "ssm-operator.dev/session-uid";
+
+/// Label on the Leases of relays: the `controllerName`'s installation finds its relays by it.
+pub const RELAY_LEASE_LABEL: &str = "ssm-operator.dev/relay";

@@ -1,0 +1,7 @@
+//! A Kubernetes operator that makes AWS SSM Session Manager sessions a Kubernetes resource.
+//!
+//! The map of the house and its invariants are in `src/README.md`.
+
+pub mod broker;
+pub mod crd;
+pub mod protocol;

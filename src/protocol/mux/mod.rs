@@ -1,0 +1,3 @@
+//! The multiplexer: smux version 1 over the concatenated Output payloads of a port session.
+
+pub mod frame;

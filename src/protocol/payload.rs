@@ -1,0 +1,165 @@
+//! Payloads of messages: their types, flags, acknowledgements and the gateway's last word.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::message::MessageType;
+
+/// What the payload of a data message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PayloadType {
+    /// Control messages carry 0.
+    None,
+    /// User bytes, in both directions.
+    Output,
+    /// Text of an error.
+    Error,
+    /// Size of a terminal.
+    Size,
+    /// A parameter.
+    Parameter,
+    /// JSON [`super::handshake::HandshakeRequest`].
+    HandshakeRequest,
+    /// JSON [`super::handshake::HandshakeResponse`].
+    HandshakeResponse,
+    /// JSON [`super::handshake::HandshakeComplete`].
+    HandshakeComplete,
+    /// Challenge of an encrypted session.
+    EncChallengeRequest,
+    /// Answer to it.
+    EncChallengeResponse,
+    /// A [`Flag`].
+    Flag,
+    /// Standard error of a command.
+    StdErr,
+    /// Exit code of a command.
+    ExitCode,
+    /// A type that we do not know.
+    Other(u32),
+}
+
+impl PayloadType {
+    /// The number on the wire.
+    #[must_use]
+    pub fn to_u32(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::Output => 1,
+            Self::Error => 2,
+            Self::Size => 3,
+            Self::Parameter => 4,
+            Self::HandshakeRequest => 5,
+            Self::HandshakeResponse => 6,
+            Self::HandshakeComplete => 7,
+            Self::EncChallengeRequest => 8,
+            Self::EncChallengeResponse => 9,
+            Self::Flag => 10,
+            Self::StdErr => 11,
+            Self::ExitCode => 12,
+            Self::Other(number) => number,
+        }
+    }
+
+    /// The type with that number.
+    #[must_use]
+    pub fn from_u32(number: u32) -> Self {
+        match number {
+            0 => Self::None,
+            1 => Self::Output,
+            2 => Self::Error,
+            3 => Self::Size,
+            4 => Self::Parameter,
+            5 => Self::HandshakeRequest,
+            6 => Self::HandshakeResponse,
+            7 => Self::HandshakeComplete,
+            8 => Self::EncChallengeRequest,
+            9 => Self::EncChallengeResponse,
+            10 => Self::Flag,
+            11 => Self::StdErr,
+            12 => Self::ExitCode,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// Payload of a [`PayloadType::Flag`] message: four bytes, big endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flag {
+    /// Without the multiplexer: the client's connection has closed.
+    DisconnectToPort,
+    /// The client ends the session.
+    TerminateSession,
+    /// The agent could not dial the destination; carries no stream id.
+    ConnectToPortError,
+}
+
+impl Flag {
+    /// The bytes on the wire.
+    #[must_use]
+    pub fn encode(self) -> [u8; 4] {
+        let number: u32 = match self {
+            Self::DisconnectToPort => 1,
+            Self::TerminateSession => 2,
+            Self::ConnectToPortError => 3,
+        };
+        number.to_be_bytes()
+    }
+
+    /// Reads a flag; `None` for any other length or number.
+    #[must_use]
+    pub fn decode(payload: &[u8]) -> Option<Self> {
+        match u32::from_be_bytes(payload.try_into().ok()?) {
+            1 => Some(Self::DisconnectToPort),
+            2 => Some(Self::TerminateSession),
+            3 => Some(Self::ConnectToPortError),
+            _ => None,
+        }
+    }
+}
+
+/// Payload of an acknowledgement: one data message has arrived.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Acknowledgement {
+    /// Name of the acknowledged message's type.
+    pub acknowledged_message_type: String,
+    /// Its id.
+    pub acknowledged_message_id: Uuid,
+    /// Its number: receivers match by this alone.
+    pub acknowledged_message_sequence_number: i64,
+    /// Always true.
+    pub is_sequential_message: bool,
+}
+
+impl Acknowledgement {
+    /// Acknowledges a data message.
+    #[must_use]
+    pub fn of(message_type: MessageType, message_id: Uuid, sequence: i64) -> Self {
+        Self {
+            acknowledged_message_type: message_type.as_str().to_owned(),
+            acknowledged_message_id: message_id,
+            acknowledged_message_sequence_number: sequence,
+            is_sequential_message: true,
+        }
+    }
+}
+
+/// Payload of `channel_closed`: the session is over for good.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ChannelClosed {
+    /// `channel_closed`.
+    pub message_type: String,
+    /// Id of this message.
+    pub message_id: String,
+    /// The target.
+    pub destination_id: String,
+    /// The session.
+    pub session_id: String,
+    /// 1.
+    pub schema_version: u32,
+    /// When.
+    pub created_date: String,
+    /// Why, in words for the user; may be empty.
+    pub output: String,
+}
