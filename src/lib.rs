@@ -5,3 +5,4 @@
 pub mod broker;
 pub mod crd;
 pub mod protocol;
+pub mod relay;
