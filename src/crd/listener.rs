@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::class::Aws;
 
 /// What a relay serves: internal, made by the controller in the operator's namespace.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(
+    CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema,
+)]
 #[kube(
     group = "ssm-operator.dev",
     version = "v1alpha1",

@@ -7,6 +7,7 @@ pub mod condition;
 pub mod listener;
 pub mod session;
 pub mod target;
+pub mod text;
 
 pub use class::{SsmSessionClass, SsmSessionClassSpec};
 pub use listener::{SsmListener, SsmListenerSpec, SsmListenerStatus};

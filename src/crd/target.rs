@@ -33,9 +33,10 @@ impl Target {
     pub fn to_aws(&self) -> Option<String> {
         match (&self.id, &self.ecs_task) {
             (Some(id), _) => Some(id.clone()),
-            (None, Some(task)) => {
-                Some(format!("ecs:{}_{}_{}", task.cluster, task.task_id, task.runtime_id))
-            }
+            (None, Some(task)) => Some(format!(
+                "ecs:{}_{}_{}",
+                task.cluster, task.task_id, task.runtime_id
+            )),
             (None, None) => None,
         }
     }
