@@ -1,0 +1,13 @@
+//! What only a real API server can tell: one control plane for all tests of this program.
+#![allow(clippy::expect_used, clippy::panic, reason = "so does a test fail")]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "tables of JSON read better without ampersands"
+)]
+
+#[path = "../support/control_plane.rs"]
+mod control_plane;
+
+mod admission;
+mod examples;
+mod ground;
