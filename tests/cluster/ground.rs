@@ -3,6 +3,7 @@
 //! It is started by the first test that asks. Nobody drops it: when the process ends, its supervisor sees the end of
 //! its stdin, stops the components and removes their folder.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -76,6 +77,11 @@ impl Ground {
         created
             .expect("the administrator may create namespaces")
             .name_any()
+    }
+
+    /// Where processes find the control plane.
+    pub fn kubeconfig(&self) -> &Path {
+        self.control_plane.kubeconfig()
     }
 
     /// What kubectl prints for these arguments.

@@ -7,7 +7,15 @@
 
 #[path = "../support/control_plane.rs"]
 mod control_plane;
+#[path = "../support/dial.rs"]
+mod dial;
+#[path = "../support/process.rs"]
+mod process;
+#[path = "../support/transfer.rs"]
+mod transfer;
 
 mod admission;
 mod examples;
 mod ground;
+mod lifecycle;
+mod world;
