@@ -55,7 +55,7 @@ pub enum Read {
 }
 
 /// Why a stream broke.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ResetCause {
     /// The destination refused.
     Refused,
@@ -146,7 +146,7 @@ impl PortSession {
         self.mux.finish(id);
     }
 
-    /// Closes a stream at once and forgets it.
+    /// Nobody uses the stream any more: it is closed, at once unless it was finished before, and forgotten.
     pub fn discard(&mut self, id: StreamId) {
         self.mux.discard(id);
         self.resets.remove(&id);

@@ -124,13 +124,15 @@ impl Multiplexer {
         }
     }
 
-    /// Closes a stream at once and forgets it: what the far end still sends for it is thrown away.
+    /// Nobody uses the stream any more: it is closed, at once unless it was finished before, and then forgotten. What
+    /// the far end still sends for it is thrown away.
     pub fn discard(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
         let unread = stream.discard();
-        if stream.is_fin_sent() || stream.pending().syn {
+        let unknown = stream.pending().syn && stream.pending().data_bytes == 0;
+        if stream.is_fin_sent() || unknown {
             // The far end knows of its end, or never knew of it.
             self.streams.remove(&id);
         } else {

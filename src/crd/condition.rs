@@ -1,1 +1,0 @@
-//! Condition types and their reasons, as closed enums.

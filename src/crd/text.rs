@@ -1,0 +1,39 @@
+//! Bounds the words of others before they go into a status: AWS, the agent and the API server may say much.
+
+use std::borrow::Cow;
+
+/// Longest text that a status carries, in characters: long enough for every error of AWS that was seen, and short
+/// enough that a status of 64 sessions stays far from what etcd takes (1.5 MiB).
+pub const TEXT_CHARS_MAX: usize = 1024;
+
+/// Stands at the end of a text that was cut.
+const CUT: &str = " (cut)";
+
+/// `text`, or its beginning and the note that it was cut, [`TEXT_CHARS_MAX`] characters at most.
+#[must_use]
+pub fn cut(text: &str) -> Cow<'_, str> {
+    if text.chars().nth(TEXT_CHARS_MAX).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let kept: String = text.chars().take(TEXT_CHARS_MAX - CUT.len()).collect();
+    Cow::Owned(kept + CUT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_fits_stays_as_it_is() {
+        let text = "é".repeat(TEXT_CHARS_MAX);
+        assert_eq!(cut(&text), text);
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters_and_says_so() {
+        let text = "é".repeat(TEXT_CHARS_MAX + 1);
+        let cut = cut(&text);
+        assert_eq!(cut.chars().count(), TEXT_CHARS_MAX);
+        assert!(cut.ends_with("é (cut)"), "{cut}");
+    }
+}
