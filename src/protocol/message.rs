@@ -183,7 +183,9 @@ impl Message {
             message_type,
             MessageType::StartPublication | MessageType::PausePublication
         );
-        if digested && !payload.is_empty() && Sha256::digest(&payload).as_slice() != digest {
+        // A message that was to have a payload and lost all of it is as broken as one that lost a part.
+        let empty = payload.is_empty() && field(bytes, 116)? == [0; 4];
+        if digested && !empty && Sha256::digest(&payload).as_slice() != digest {
             return Err(MessageError::Digest);
         }
         Ok(Self {

@@ -239,9 +239,12 @@ fn a_message_without_a_payload_needs_no_digest() {
     vector[80..112].fill(0);
     vector[116..120].fill(0);
     assert_eq!(
-        decode(vector).map(|message| message.payload),
+        decode(vector.clone()).map(|message| message.payload),
         Ok(Bytes::new())
     );
+    // But one that has lost its payload is broken: its digest is that of what is missing.
+    vector[119] = 3;
+    assert_eq!(decode(vector), Err(MessageError::Digest));
 }
 
 #[test]
