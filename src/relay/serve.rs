@@ -233,7 +233,9 @@ impl Server {
         let broker = self.shared.broker.clone();
         match action {
             Action::Start(identity, request) => {
-                self.later(async move { Outcome::Started(broker.start(&identity, &request).await) });
+                self.later(
+                    async move { Outcome::Started(broker.start(&identity, &request).await) },
+                );
             }
             Action::Open(identity, ticket) => {
                 info!(listener = %self.id, session = %ticket.session_id, "session started, opening its data channel");
