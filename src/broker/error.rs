@@ -56,7 +56,9 @@ impl ErrorKind {
     pub fn next(self) -> Next {
         match self {
             Self::InvalidDocument | Self::InvalidRequest | Self::AccessDenied => Next::AwaitChange,
-            Self::CredentialsUnavailable | Self::TargetNotConnected | Self::Throttled => Next::BackOff,
+            Self::CredentialsUnavailable | Self::TargetNotConnected | Self::Throttled => {
+                Next::BackOff
+            }
             Self::Unavailable => Next::Retry,
             Self::Gone => Next::Gone,
         }
@@ -67,6 +69,11 @@ impl BrokerError {
     /// An error of `kind` in `operation`.
     #[must_use]
     pub fn new(kind: ErrorKind, operation: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, operation, message: message.into(), retry_after: None }
+        Self {
+            kind,
+            operation,
+            message: message.into(),
+            retry_after: None,
+        }
     }
 }

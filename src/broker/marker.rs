@@ -17,7 +17,10 @@ impl Marker {
     #[must_use]
     pub fn new(namespace_uid: &str, listener_uid: &str) -> Self {
         let _ = (namespace_uid, listener_uid);
-        Self { installation: String::new(), listener: String::new() }
+        Self {
+            installation: String::new(),
+            listener: String::new(),
+        }
     }
 
     /// `reason` with the marker behind it; the reason is cut where both would pass 256 characters.

@@ -21,7 +21,11 @@ impl Ticket {
     /// A ticket as AWS gave it.
     #[must_use]
     pub fn new(session_id: SessionId, stream_url: String, token: String) -> Self {
-        Self { session_id, stream_url: stream_url.into(), token: token.into() }
+        Self {
+            session_id,
+            stream_url: stream_url.into(),
+            token: token.into(),
+        }
     }
 
     /// Whether AWS gave a token: without one the session can't be opened.
@@ -47,7 +51,11 @@ impl Ticket {
 
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ticket {{ session_id: {}, [redacted] }}", self.session_id)
+        write!(
+            f,
+            "Ticket {{ session_id: {}, [redacted] }}",
+            self.session_id
+        )
     }
 }
 

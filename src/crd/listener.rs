@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::class::Aws;
+use super::{limit, rule, schema};
 
 /// What a relay serves: internal, made by the controller in the operator's namespace.
 #[derive(
@@ -24,7 +25,27 @@ use super::class::Aws;
     namespaced,
     status = "SsmListenerStatus",
     selectable = ".spec.relay",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    doc = "One port of one session, bound to a relay. Made by the operator, in its own namespace.",
+    printcolumn(
+        name = "Session Namespace",
+        type_ = "string",
+        json_path = ".spec.sessionRef.namespace"
+    ),
+    printcolumn(
+        name = "Session",
+        type_ = "string",
+        json_path = ".spec.sessionRef.name"
+    ),
+    printcolumn(name = "Port", type_ = "string", json_path = ".spec.port"),
+    printcolumn(name = "Relay", type_ = "string", json_path = ".spec.relay"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
+    printcolumn(name = "Ready", type_ = "boolean", json_path = ".status.ready"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SsmListenerSpec {
@@ -32,21 +53,32 @@ pub struct SsmListenerSpec {
     pub session_ref: SessionReference,
     /// The relay to which it is bound; absent until it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = limit::DNS_NAME_CHARS_MAX))]
+    #[x_kube(validation = rule::OBJECT_NAME)]
     pub relay: Option<String>,
     /// Name of the session's port.
+    #[schemars(length(min = 1, max = limit::LABEL_CHARS_MAX))]
+    #[x_kube(validation = rule::PORT_NAME)]
     pub port: String,
     /// Index of the replica.
+    #[schemars(range(min = 0, max = limit::REPLICA_MAX))]
     pub replica: i32,
     /// The managed node, as StartSession takes it.
+    #[schemars(length(min = 1, max = limit::TARGET_CHARS_MAX))]
+    #[x_kube(validation = rule::TARGET_ID)]
     pub target: String,
     /// The document, as StartSession takes it.
     pub document: Document,
     /// The user's reason; the relay puts the marker behind it.
+    #[schemars(length(min = 1, max = limit::REASON_CHARS_MAX))]
+    #[x_kube(validation = rule::REASON_ONE_LINE)]
+    #[x_kube(validation = rule::REASON_NO_MARKER)]
     pub reason: String,
     /// With what AWS is called; a snapshot, good for describing and terminating after the class has gone.
     pub identity: Aws,
     /// AWS sessions of which AWS says that they ended: the relay drops them and starts anew.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limit::SESSIONS_MAX))]
     pub lost_sessions: Vec<LostSession>,
 }
 
@@ -55,6 +87,7 @@ pub struct SsmListenerSpec {
 #[serde(rename_all = "camelCase")]
 pub struct LostSession {
     /// Its id.
+    #[schemars(length(min = 1, max = limit::SESSION_ID_CHARS_MAX))]
     pub session_id: String,
     /// Why, as far as AWS says.
     pub reason: EndReason,
@@ -65,9 +98,22 @@ pub struct LostSession {
 #[serde(rename_all = "camelCase")]
 pub struct Document {
     /// Name of the document.
+    #[schemars(length(min = 3, max = 128))]
+    #[x_kube(validation = (
+        r"self.matches('^[a-zA-Z0-9_.:/-]*$')",
+        "use the name or ARN of a document: letters, digits, '_', '-', '.', ':' and '/'",
+    ))]
     pub name: String,
     /// Its parameters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(
+        extend("maxProperties" = limit::PARAMETERS_MAX),
+        extend("additionalProperties" = schema::texts(limit::PARAMETER_VALUES_MAX, limit::PARAMETER_VALUE_CHARS_MAX))
+    )]
+    #[x_kube(validation = (
+        "self.all(key, size(key) >= 1 && size(key) <= 255)",
+        "use keys of 1 to 255 characters",
+    ))]
     pub parameters: BTreeMap<String, Vec<String>>,
 }
 
@@ -76,10 +122,15 @@ pub struct Document {
 #[serde(rename_all = "camelCase")]
 pub struct SessionReference {
     /// Namespace of the session.
+    #[schemars(length(min = 1, max = limit::LABEL_CHARS_MAX))]
+    #[x_kube(validation = rule::NAMESPACE)]
     pub namespace: String,
     /// Its name.
+    #[schemars(length(min = 1, max = limit::DNS_NAME_CHARS_MAX))]
+    #[x_kube(validation = rule::OBJECT_NAME)]
     pub name: String,
     /// Its UID.
+    #[schemars(length(min = 1, max = limit::UID_CHARS_MAX))]
     pub uid: String,
 }
 
@@ -96,9 +147,11 @@ pub struct SsmListenerStatus {
     pub incarnation: String,
     /// Addresses by which pods reach the relay, one at most of each family.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limit::ADDRESSES_MAX))]
     pub addresses: Vec<String>,
     /// The relay's TCP port for this listener; absent until it listens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = limit::PORT_MAX))]
     pub port: Option<i32>,
     /// Where the listener is in its life.
     pub state: ListenerState,
@@ -106,6 +159,7 @@ pub struct SsmListenerStatus {
     pub ready: bool,
     /// The AWS sessions that are live, then the last five that ended, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limit::SESSIONS_MAX))]
     pub sessions: Vec<ListenerSession>,
     /// What went wrong last; cleared when a session serves again.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,16 +1,22 @@
 //! The kinds of the API group `ssm-operator.dev`, and the words of their statuses.
 //!
-//! Only data and its validation live here: no client, no clock, no decision.
+//! Only data and its validation live here: no client, no clock, no decision. The schemas refuse what AWS or the API
+//! server would refuse later, with a message that says what to do; what AWS says is taken into a status as it comes.
 
 pub mod class;
 pub mod condition;
+pub mod limit;
 pub mod listener;
+mod manifest;
+mod rule;
+mod schema;
 pub mod session;
 pub mod target;
 pub mod text;
 
 pub use class::{SsmSessionClass, SsmSessionClassSpec};
 pub use listener::{SsmListener, SsmListenerSpec, SsmListenerStatus};
+pub use manifest::{definitions, manifests, write_manifests};
 pub use session::{SsmSession, SsmSessionSpec, SsmSessionStatus};
 
 /// The API group of all kinds, and the prefix of our labels, annotations and finalizers.

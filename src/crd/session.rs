@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::listener::EndReason;
 use super::target::Target;
+use super::{limit, rule, schema};
 
 /// A session with a managed node, and the Service by which pods reach its ports.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -20,18 +21,50 @@ use super::target::Target;
     category = "aws",
     namespaced,
     status = "SsmSessionStatus",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    doc = "A session with a managed node, and the Service by which pods reach its ports.",
+    validation = (
+        "(has(self.spec.service) && has(self.spec.service.name)) \
+         || (size(self.metadata.name) <= 63 && self.metadata.name.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$'))",
+        "metadata.name can't name a Service: set spec.service.name, or use a metadata.name of at most 63 \
+         lower-case letters, digits and '-', beginning with a letter",
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(name = "Target", type_ = "string", json_path = ".status.target.id"),
+    printcolumn(name = "Session", type_ = "string", json_path = ".status.sessions[0].sessionId"),
+    printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint.host"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SsmSessionSpec {
     /// The class; without it the default class of the installation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = limit::DNS_NAME_CHARS_MAX))]
+    #[x_kube(validation = rule::OBJECT_NAME)]
     pub class_name: Option<String>,
     /// The managed node that the session reaches.
     pub target: Target,
     /// The ports that are forwarded, each by AWS sessions of its own.
+    #[schemars(length(min = 1, max = limit::PORTS_MAX))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[x_kube(validation = (
+        "self.all(one, self.exists_one(other, other.port == one.port))",
+        "give each port a number of its own in 'port': a Service has each only once",
+    ))]
     pub ports: Vec<Port>,
     /// Why this access is needed; goes into StartSession's Reason and so into CloudTrail.
+    #[schemars(length(min = 1, max = limit::REASON_CHARS_MAX))]
+    #[x_kube(validation = rule::REASON_ONE_LINE)]
+    #[x_kube(validation = rule::REASON_NO_MARKER)]
     pub reason: String,
     /// The Service that clients dial.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,16 +76,24 @@ pub struct SsmSessionSpec {
 #[serde(rename_all = "camelCase")]
 pub struct Port {
     /// Name of the port, unique in the session; the Service's port has the same.
+    #[schemars(length(min = 1, max = limit::LABEL_CHARS_MAX))]
+    #[x_kube(validation = rule::PORT_NAME)]
     pub name: String,
     /// The port on which the Service listens.
+    #[schemars(range(min = 1, max = limit::PORT_MAX))]
     pub port: i32,
     /// The port that the agent dials.
+    #[schemars(range(min = 1, max = limit::PORT_MAX))]
     pub remote_port: i32,
     /// The host that the agent dials, as the target resolves it; without it the target itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = limit::DNS_NAME_CHARS_MAX))]
+    #[x_kube(validation = rule::HOST)]
     pub remote_host: Option<String>,
     /// `appProtocol` of the Service's port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = limit::QUALIFIED_NAME_CHARS_MAX))]
+    #[x_kube(validation = rule::APP_PROTOCOL)]
     pub app_protocol: Option<String>,
 }
 
@@ -62,12 +103,27 @@ pub struct Port {
 pub struct ServiceTemplate {
     /// Name of the Service; without it the session's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = limit::LABEL_CHARS_MAX))]
+    #[x_kube(validation = rule::SERVICE_NAME)]
     pub name: Option<String>,
     /// Labels of the Service.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(
+        extend("maxProperties" = limit::LABELS_MAX),
+        extend("additionalProperties" = schema::text(0, limit::LABEL_CHARS_MAX))
+    )]
+    #[x_kube(validation = rule::METADATA_KEYS)]
+    #[x_kube(validation = rule::METADATA_KEYS_NOT_OURS)]
+    #[x_kube(validation = rule::LABEL_VALUES)]
     pub labels: BTreeMap<String, String>,
     /// Annotations of the Service.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(
+        extend("maxProperties" = limit::ANNOTATIONS_MAX),
+        extend("additionalProperties" = schema::text(0, limit::ANNOTATION_CHARS_MAX))
+    )]
+    #[x_kube(validation = rule::METADATA_KEYS)]
+    #[x_kube(validation = rule::METADATA_KEYS_NOT_OURS)]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -80,6 +136,8 @@ pub struct SsmSessionStatus {
     pub observed_generation: Option<i64>,
     /// Ready, Reconciling, Stalled, Available, TargetConnected, AwsReachable, DestinationReachable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limit::CONDITIONS_MAX))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// The class that serves the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,9 +150,11 @@ pub struct SsmSessionStatus {
     pub endpoint: Option<Endpoint>,
     /// The AWS sessions that are live, as DescribeSessions shows them; 64 at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limit::SESSIONS_MAX))]
     pub sessions: Vec<AwsSession>,
     /// The last five AWS sessions that ended, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limit::HISTORY_MAX))]
     pub history: Vec<AwsSession>,
     /// When a failed start is tried again, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,6 +178,7 @@ pub struct Endpoint {
     /// Its DNS name inside the cluster, `<service>.<namespace>.svc`.
     pub host: String,
     /// Its ports.
+    #[schemars(length(max = limit::PORTS_MAX))]
     pub ports: Vec<EndpointPort>,
 }
 
@@ -132,9 +193,8 @@ pub struct EndpointPort {
 }
 
 /// One AWS session: what DescribeSessions says, word for word, and what only we know.
-///
-/// Nothing of AWS's is constrained by the schema: one strange value must not make the status unwritable. Values
-/// over 1,024 characters are cut and say so.
+// Nothing of AWS's is constrained by the schema: one strange value must not make the status unwritable. Whoever
+// fills this cuts long values with `text::cut`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AwsSession {

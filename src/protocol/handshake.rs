@@ -112,7 +112,12 @@ impl ProcessedAction {
 
     fn with(action_type: &str, action_status: u32, error: String) -> Self {
         let action_type = action_type.to_owned();
-        Self { action_type, action_status, action_result: serde_json::Value::Null, error }
+        Self {
+            action_type,
+            action_status,
+            action_result: serde_json::Value::Null,
+            error,
+        }
     }
 }
 
@@ -140,9 +145,17 @@ impl Version {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.').map(|part| {
-            part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse::<u32>().ok()).flatten()
+            part.bytes()
+                .all(|b| b.is_ascii_digit())
+                .then(|| part.parse::<u32>().ok())
+                .flatten()
         });
-        let version = [parts.next()??, parts.next()??, parts.next()??, parts.next()??];
+        let version = [
+            parts.next()??,
+            parts.next()??,
+            parts.next()??,
+            parts.next()??,
+        ];
         parts.next().is_none().then_some(Self(version))
     }
 }

@@ -82,7 +82,9 @@ impl MessageType {
         let start = field.iter().position(|b| !padding(b))?;
         let end = field.iter().rposition(|b| !padding(b))?;
         let name = field.get(start..=end)?;
-        Self::ALL.into_iter().find(|t| t.as_str().as_bytes() == name)
+        Self::ALL
+            .into_iter()
+            .find(|t| t.as_str().as_bytes() == name)
     }
 }
 
@@ -161,7 +163,9 @@ impl Message {
         if header_length < HEADER_LENGTH_FIELD as usize {
             return Err(MessageError::HeaderLength);
         }
-        let payload_start = header_length.checked_add(4).ok_or(MessageError::HeaderLength)?;
+        let payload_start = header_length
+            .checked_add(4)
+            .ok_or(MessageError::HeaderLength)?;
         if bytes.len() < payload_start {
             return Err(MessageError::Truncated);
         }
@@ -175,8 +179,10 @@ impl Message {
         let high = u64::from_be_bytes(field(bytes, 72)?);
         let digest: [u8; 32] = field(bytes, 80)?;
         let payload = bytes.slice(payload_start..);
-        let digested =
-            !matches!(message_type, MessageType::StartPublication | MessageType::PausePublication);
+        let digested = !matches!(
+            message_type,
+            MessageType::StartPublication | MessageType::PausePublication
+        );
         if digested && !payload.is_empty() && Sha256::digest(&payload).as_slice() != digest {
             return Err(MessageError::Digest);
         }

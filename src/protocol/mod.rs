@@ -4,7 +4,15 @@
 //! spawns, or panics on input. The codecs (`message`, `payload`, `handshake`, `mux::frame`) are used by both ends;
 //! the machines are the client's alone.
 
+pub mod data_channel;
 pub mod handshake;
+pub mod inbox;
 pub mod message;
 pub mod mux;
+pub mod outbox;
 pub mod payload;
+pub mod port_session;
+
+pub use data_channel::{Config, End, Established};
+pub use mux::frame::StreamId;
+pub use port_session::{Event, PortSession, Read, ResetCause};

@@ -1,0 +1,79 @@
+//! The limits that the schemas hold, each with its reason.
+
+/// Ports of one session: each is an AWS session of its own, and the accounts' limits on those are not documented.
+pub const PORTS_MAX: u32 = 8;
+
+/// Live AWS sessions in a status, and lost ones in a listener's spec: keeps an object far from what etcd takes.
+pub const SESSIONS_MAX: u32 = 64;
+
+/// Ended AWS sessions that a status remembers.
+pub const HISTORY_MAX: u32 = 5;
+
+/// Conditions of a status: more than there are types, so that a later version can add some.
+pub const CONDITIONS_MAX: u32 = 16;
+
+/// Address families: a relay has one address at most of each.
+pub const ADDRESSES_MAX: u32 = 2;
+
+/// A user's reason: 256 characters is what StartSession takes, and the marker needs 51 of them.
+pub const REASON_CHARS_MAX: u32 = 200;
+
+/// What StartSession takes as a target.
+pub const TARGET_CHARS_MAX: u32 = 400;
+
+/// What ECS takes as the name of a cluster.
+pub const ECS_CLUSTER_CHARS_MAX: u32 = 255;
+
+/// A task's id is 32 digits, and was a UUID of 36 characters before.
+pub const ECS_TASK_ID_CHARS_MAX: u32 = 64;
+
+/// A runtime id is 64 digits on EC2, and the task's id with a number behind it on Fargate.
+pub const ECS_RUNTIME_ID_CHARS_MAX: u32 = 128;
+
+/// A DNS label: names of ports, Services and namespaces, and values of labels.
+pub const LABEL_CHARS_MAX: u32 = 63;
+
+/// A DNS name: names of objects, and hosts.
+pub const DNS_NAME_CHARS_MAX: u32 = 253;
+
+/// A qualified name: a DNS name, a slash and a label.
+pub const QUALIFIED_NAME_CHARS_MAX: u32 = 317;
+
+/// What IngressClass takes as the name of a controller.
+pub const CONTROLLER_NAME_CHARS_MAX: u32 = 250;
+
+/// The longest Region that exists has 14 characters.
+pub const REGION_CHARS_MAX: u32 = 32;
+
+/// `https://`, a DNS name, and a port.
+pub const ENDPOINT_CHARS_MAX: u32 = 267;
+
+/// Labels of the Service: CEL looks at each, and has a budget.
+pub const LABELS_MAX: u32 = 16;
+
+/// Annotations of the Service: CEL looks at each, and has a budget.
+pub const ANNOTATIONS_MAX: u32 = 16;
+
+/// One annotation: 16 of them stay below the 256 KiB that an object may have in all.
+pub const ANNOTATION_CHARS_MAX: u32 = 4096;
+
+/// The highest TCP port.
+pub const PORT_MAX: u32 = 65_535;
+
+/// The highest index of a replica.
+pub const REPLICA_MAX: u32 = 4;
+
+/// A UID has 36 characters; nothing promises that it stays so.
+pub const UID_CHARS_MAX: u32 = 128;
+
+/// Parameters of a document: the derived documents have three.
+pub const PARAMETERS_MAX: u32 = 16;
+
+/// Values of one parameter: the derived documents have one.
+pub const PARAMETER_VALUES_MAX: u32 = 16;
+
+/// What StartSession takes as one value of a parameter.
+pub const PARAMETER_VALUE_CHARS_MAX: u32 = 65_535;
+
+/// Id of an AWS session in a spec: AWS promises 96 characters, and nothing depends on that here.
+pub const SESSION_ID_CHARS_MAX: u32 = 400;

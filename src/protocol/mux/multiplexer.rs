@@ -1,0 +1,337 @@
+//! The client's side of smux version 1: streams share one ordered run of bytes, each in its turn.
+//!
+//! Version 1 has no flow control for a stream: the receiver as a whole stops reading when it holds too much. So the
+//! budget is one for all streams, and a stream that keeps it full can be named.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Instant;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::frame::{Command, FrameError, HEADER_BYTES, Header, StreamId};
+use super::stream::Stream;
+
+/// Unread bytes of all streams together before nothing more is read: what the agent's own end holds.
+pub const RECEIVE_BYTES_MAX: usize = 4 << 20;
+
+/// The first stream's id; the client's are odd, and 1 is never used.
+const FIRST_STREAM: StreamId = 3;
+
+/// What happened to a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEvent {
+    /// It has bytes to read where it had none, or the far end has closed it.
+    Readable(StreamId),
+    /// It takes bytes again.
+    Writable(StreamId),
+    /// The far end has closed it.
+    Finished(StreamId),
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Multiplexer {
+    streams: HashMap<StreamId, Stream>,
+    next_stream: Option<StreamId>,
+    /// Streams with something to send, each once, in the order of their turns.
+    turns: VecDeque<StreamId>,
+    queued: HashSet<StreamId>,
+    /// Discarded streams: they are forgotten when their FIN is on its way.
+    discarded: HashSet<StreamId>,
+    nops: u32,
+    parser: Parser,
+    unread_bytes: usize,
+    full_since: Option<Instant>,
+    events: VecDeque<StreamEvent>,
+}
+
+/// Where the reader is in the run of bytes.
+#[derive(Debug)]
+enum Parser {
+    Header {
+        bytes: [u8; HEADER_BYTES],
+        have: usize,
+    },
+    Data {
+        stream: StreamId,
+        command: Command,
+        left: usize,
+    },
+}
+
+impl Default for Multiplexer {
+    fn default() -> Self {
+        Self {
+            streams: HashMap::new(),
+            next_stream: Some(FIRST_STREAM),
+            turns: VecDeque::new(),
+            queued: HashSet::new(),
+            discarded: HashSet::new(),
+            nops: 0,
+            parser: Parser::start(),
+            unread_bytes: 0,
+            full_since: None,
+            events: VecDeque::new(),
+        }
+    }
+}
+
+impl Multiplexer {
+    /// Opens a stream; `None` when the session has used up its ids.
+    pub fn open(&mut self) -> Option<StreamId> {
+        let id = self.next_stream?;
+        self.next_stream = id.checked_add(2);
+        self.streams.insert(id, Stream::default());
+        self.queue(id);
+        Some(id)
+    }
+
+    /// The stream, unless it was forgotten.
+    #[must_use]
+    pub fn stream(&self, id: StreamId) -> Option<&Stream> {
+        self.streams.get(&id)
+    }
+
+    /// Streams that are not forgotten.
+    pub fn streams(&self) -> impl Iterator<Item = (StreamId, &Stream)> {
+        self.streams.iter().map(|(id, stream)| (*id, stream))
+    }
+
+    /// Takes bytes for a stream; how many, 0 when it is full or over.
+    pub fn write(&mut self, id: StreamId, bytes: &[u8]) -> usize {
+        let taken = self
+            .streams
+            .get_mut(&id)
+            .map_or(0, |stream| stream.write(bytes));
+        if taken > 0 {
+            self.queue(id);
+        }
+        taken
+    }
+
+    /// Up to `bytes_max` unread bytes of a stream.
+    pub fn read(&mut self, id: StreamId, bytes_max: usize) -> Option<Bytes> {
+        let bytes = self.streams.get_mut(&id)?.read(bytes_max)?;
+        self.release(bytes.len());
+        Some(bytes)
+    }
+
+    /// Closes a stream behind what it has to send.
+    pub fn finish(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.finish();
+            self.queue(id);
+        }
+    }
+
+    /// Closes a stream at once and forgets it: what the far end still sends for it is thrown away.
+    pub fn discard(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let unread = stream.discard();
+        if stream.is_fin_sent() || stream.pending().syn {
+            // The far end knows of its end, or never knew of it.
+            self.streams.remove(&id);
+        } else {
+            self.discarded.insert(id);
+            self.queue(id);
+        }
+        self.release(unread);
+    }
+
+    /// Queues a keepalive frame.
+    pub fn keep_alive(&mut self) {
+        // One that still waits says the same.
+        self.nops = 1;
+    }
+
+    /// Takes the next bytes of the far end's run.
+    ///
+    /// # Errors
+    /// The run is broken: nothing that follows can be understood.
+    pub fn handle_bytes(&mut self, mut bytes: Bytes, now: Instant) -> Result<(), FrameError> {
+        while !bytes.is_empty() {
+            match &mut self.parser {
+                Parser::Header {
+                    bytes: header,
+                    have,
+                } => {
+                    let taken = bytes.len().min(HEADER_BYTES - *have);
+                    for (to, from) in header.iter_mut().skip(*have).zip(bytes.split_to(taken)) {
+                        *to = from;
+                    }
+                    *have += taken;
+                    if *have == HEADER_BYTES {
+                        let Header {
+                            command,
+                            length,
+                            stream,
+                        } = Header::decode(*header)?;
+                        self.parser = Parser::Data {
+                            stream,
+                            command,
+                            left: usize::from(length),
+                        };
+                    }
+                }
+                Parser::Data {
+                    stream,
+                    command,
+                    left,
+                } => {
+                    let (stream, command) = (*stream, *command);
+                    let data = bytes.split_to(bytes.len().min(*left));
+                    *left -= data.len();
+                    if command == Command::Push {
+                        self.handle_data(stream, data, now);
+                    }
+                }
+            }
+            if let Parser::Data {
+                stream,
+                command,
+                left: 0,
+            } = self.parser
+            {
+                self.parser = Parser::start();
+                if command == Command::Fin {
+                    self.handle_finish(stream);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether anything waits to be sent.
+    #[must_use]
+    pub fn wants_to_send(&self) -> bool {
+        self.nops > 0 || !self.turns.is_empty()
+    }
+
+    /// The next payload, of `bytes_max` bytes at most: the frames of the stream whose turn it is.
+    pub fn poll_payload(&mut self, bytes_max: usize) -> Option<Bytes> {
+        let mut payload = BytesMut::with_capacity(bytes_max);
+        if std::mem::take(&mut self.nops) > 0 {
+            payload.put_slice(&header(Command::Nop, 0, 0));
+            return Some(payload.freeze());
+        }
+        while payload.is_empty() {
+            let id = self.turns.pop_front()?;
+            self.queued.remove(&id);
+            self.fill(id, &mut payload, bytes_max);
+        }
+        Some(payload.freeze())
+    }
+
+    /// What happened to streams, in order.
+    pub fn poll_event(&mut self) -> Option<StreamEvent> {
+        self.events.pop_front()
+    }
+
+    /// Since when the budget has been used up: nothing more should be read until it isn't.
+    #[must_use]
+    pub fn full_since(&self) -> Option<Instant> {
+        self.full_since
+    }
+
+    /// The stream with the most unread bytes.
+    #[must_use]
+    pub fn fullest_stream(&self) -> Option<StreamId> {
+        self.streams
+            .iter()
+            .max_by_key(|(_, stream)| stream.incoming_bytes())
+            .map(|(id, _)| *id)
+    }
+
+    fn fill(&mut self, id: StreamId, payload: &mut BytesMut, bytes_max: usize) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let was_writable = stream.is_writable();
+        let pending = stream.pending();
+        if pending.syn {
+            stream.syn_sent();
+            payload.put_slice(&header(Command::Syn, 0, id));
+        }
+        let room = bytes_max.saturating_sub(payload.len() + HEADER_BYTES);
+        let data_bytes = pending.data_bytes.min(room).min(usize::from(u16::MAX));
+        if data_bytes > 0 {
+            let length = u16::try_from(data_bytes).unwrap_or(u16::MAX);
+            payload.put_slice(&header(Command::Push, length, id));
+            stream.take_data(data_bytes, payload);
+        }
+        let rest = stream.pending();
+        if rest.fin && rest.data_bytes == 0 && payload.len() + HEADER_BYTES <= bytes_max {
+            stream.fin_sent();
+            payload.put_slice(&header(Command::Fin, 0, id));
+        }
+        if !was_writable && stream.is_writable() {
+            self.events.push_back(StreamEvent::Writable(id));
+        }
+        let (more, fin_sent) = (!stream.pending().is_empty(), stream.is_fin_sent());
+        if more {
+            self.queue(id);
+        } else if fin_sent && self.discarded.remove(&id) {
+            self.streams.remove(&id);
+        }
+    }
+
+    fn handle_data(&mut self, id: StreamId, data: Bytes, now: Instant) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if data.is_empty() || stream.remote_finished() || self.discarded.contains(&id) {
+            return;
+        }
+        if stream.incoming_bytes() == 0 {
+            self.events.push_back(StreamEvent::Readable(id));
+        }
+        self.unread_bytes += data.len();
+        stream.handle_data(data);
+        if self.unread_bytes >= RECEIVE_BYTES_MAX {
+            self.full_since.get_or_insert(now);
+        }
+    }
+
+    fn handle_finish(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if !stream.remote_finished() {
+            stream.handle_finish();
+            self.events.push_back(StreamEvent::Finished(id));
+        }
+    }
+
+    fn release(&mut self, bytes: usize) {
+        self.unread_bytes = self.unread_bytes.saturating_sub(bytes);
+        if self.unread_bytes < RECEIVE_BYTES_MAX {
+            self.full_since = None;
+        }
+    }
+
+    fn queue(&mut self, id: StreamId) {
+        if self.queued.insert(id) {
+            self.turns.push_back(id);
+        }
+    }
+}
+
+impl Parser {
+    fn start() -> Self {
+        Self::Header {
+            bytes: [0; HEADER_BYTES],
+            have: 0,
+        }
+    }
+}
+
+fn header(command: Command, length: u16, stream: StreamId) -> [u8; HEADER_BYTES] {
+    Header {
+        command,
+        length,
+        stream,
+    }
+    .encode()
+}

@@ -1,0 +1,331 @@
+//! A port session: the multiplexer over a data channel, and what becomes of each stream.
+//!
+//! This is the machine that a tunnel drives: messages and `now` in, messages, events and a deadline out.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::data_channel::{self, Config, DataChannel, End, Established};
+use super::mux::frame::StreamId;
+use super::mux::multiplexer::{Multiplexer, StreamEvent};
+use super::mux::stream::Stream;
+
+/// Bytes of one Output payload: what both real peers send. What more the gateway takes is not known.
+const UPLINK_PAYLOAD_BYTES: usize = 1024;
+
+/// How often an agent that wants keepalives hears one; it gives up after three times as long.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long a stream that was closed without a byte waits for the word that its destination refused, and that word
+/// for its stream: the agent sends both, by two ways that may overtake each other.
+const REFUSAL_WINDOW: Duration = Duration::from_millis(100);
+
+/// What happens in a port session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The handshake is complete.
+    Established(Established),
+    /// [`PortSession::read`] has something new to say.
+    Readable(StreamId),
+    /// [`PortSession::write`] takes bytes again, or says that the stream is over.
+    Writable(StreamId),
+    /// The agent has reached the destination of a stream.
+    DestinationReached,
+    /// The agent could not reach the destination of a stream.
+    DestinationRefused,
+    /// A stream was reset since it had kept the others waiting for too long.
+    StreamStalled(StreamId),
+    /// The session is over, or has to be ended.
+    Ended(End),
+}
+
+/// What reading a stream gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Bytes, never none.
+    Bytes(Bytes),
+    /// Nothing yet.
+    Pending,
+    /// The far end has closed, and all its bytes were read.
+    Finished,
+    /// The stream broke.
+    Reset(ResetCause),
+}
+
+/// Why a stream broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetCause {
+    /// The destination refused.
+    Refused,
+    /// Its client did not read, and kept the others waiting.
+    Stalled,
+    /// The session is over, or the stream was forgotten.
+    SessionEnded,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct PortSession {
+    channel: DataChannel,
+    mux: Multiplexer,
+    stall_limit: Duration,
+    keepalive_at: Option<Instant>,
+    /// When the first data may go, until it may.
+    first_data_at: Option<Instant>,
+    /// Streams that were closed without a byte, and until when that may still turn out to be a refusal.
+    doubtful: VecDeque<(StreamId, Instant)>,
+    /// Until when each refusal whose stream is not known yet waits for it.
+    refusals: VecDeque<Instant>,
+    resets: HashMap<StreamId, ResetCause>,
+    events: VecDeque<Event>,
+    ended: bool,
+}
+
+impl PortSession {
+    /// A session that awaits the agent's handshake. A stream that keeps the receive budget full for `stall_limit`
+    /// while others are open is reset.
+    #[must_use]
+    pub fn new(config: Config, stall_limit: Duration) -> Self {
+        Self {
+            channel: DataChannel::new(config),
+            mux: Multiplexer::default(),
+            stall_limit,
+            keepalive_at: None,
+            first_data_at: None,
+            doubtful: VecDeque::new(),
+            refusals: VecDeque::new(),
+            resets: HashMap::new(),
+            events: VecDeque::new(),
+            ended: false,
+        }
+    }
+
+    /// Opens a stream: the agent will dial the destination. `None` after the end, or when the ids are used up.
+    pub fn open(&mut self) -> Option<StreamId> {
+        if self.ended { None } else { self.mux.open() }
+    }
+
+    /// Takes bytes for a stream; how many, 0 when it is full. `None` when it is over.
+    pub fn write(&mut self, id: StreamId, bytes: &[u8]) -> Option<usize> {
+        let stream = self.mux.stream(id)?;
+        let over = self.ended || self.resets.contains_key(&id) || stream.is_finishing();
+        if over || stream.remote_finished() {
+            None
+        } else {
+            Some(self.mux.write(id, bytes))
+        }
+    }
+
+    /// Reads up to `bytes_max` bytes of a stream.
+    pub fn read(&mut self, id: StreamId, bytes_max: usize) -> Read {
+        if let Some(cause) = self.resets.get(&id) {
+            return Read::Reset(*cause);
+        }
+        if let Some(bytes) = self.mux.read(id, bytes_max) {
+            return Read::Bytes(bytes);
+        }
+        match self.mux.stream(id) {
+            Some(stream) if stream.remote_finished() => {
+                let doubtful = self.doubtful.iter().any(|(other, _)| *other == id);
+                if doubtful && !self.ended {
+                    Read::Pending
+                } else {
+                    Read::Finished
+                }
+            }
+            Some(_) if !self.ended => Read::Pending,
+            Some(_) | None => Read::Reset(ResetCause::SessionEnded),
+        }
+    }
+
+    /// Closes a stream behind what it has to send. The agent then closes both ways: what the destination says later
+    /// is lost.
+    pub fn finish(&mut self, id: StreamId) {
+        self.mux.finish(id);
+    }
+
+    /// Closes a stream at once and forgets it.
+    pub fn discard(&mut self, id: StreamId) {
+        self.mux.discard(id);
+        self.resets.remove(&id);
+        self.doubtful.retain(|(other, _)| *other != id);
+    }
+
+    /// Streams that are not forgotten.
+    #[must_use]
+    pub fn stream_count(&self) -> usize {
+        self.mux.streams().count()
+    }
+
+    /// A websocket is open and admitted.
+    pub fn handle_transport_opened(&mut self) {
+        self.channel.handle_transport_opened();
+    }
+
+    /// The websocket is gone.
+    pub fn handle_transport_lost(&mut self) {
+        self.channel.handle_transport_lost();
+    }
+
+    /// A binary message has come.
+    pub fn handle_message(&mut self, bytes: &Bytes, now: Instant) {
+        self.channel.handle_message(bytes, now);
+        while let Some(event) = self.channel.poll_event() {
+            match event {
+                data_channel::Event::Established(established) => {
+                    self.keepalive_at = established.keepalive.then_some(now);
+                    self.first_data_at = self.channel.data_from();
+                    self.events.push_back(Event::Established(established));
+                }
+                data_channel::Event::Data(bytes) => {
+                    if let Err(error) = self.mux.handle_bytes(bytes, now) {
+                        self.end(End::Violation(error.to_string()));
+                    }
+                    self.handle_stream_events(now);
+                }
+                data_channel::Event::ConnectFailed => self.handle_connect_failed(now),
+                data_channel::Event::Ended(end) => self.end(end),
+            }
+        }
+    }
+
+    /// The deadline of [`Self::poll_timeout`] has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.channel.handle_timeout(now);
+        if self.first_data_at.is_some_and(|at| now >= at) {
+            self.first_data_at = None;
+        }
+        if self.keepalive_at.is_some_and(|at| now >= at) {
+            self.mux.keep_alive();
+            self.keepalive_at = Some(now + KEEPALIVE_INTERVAL);
+        }
+        while self
+            .doubtful
+            .front()
+            .is_some_and(|(_, until)| now >= *until)
+        {
+            if let Some((id, _)) = self.doubtful.pop_front() {
+                self.events.push_back(Event::DestinationReached);
+                self.events.push_back(Event::Readable(id));
+            }
+        }
+        while self.refusals.front().is_some_and(|until| now >= *until) {
+            self.refusals.pop_front();
+        }
+        if self.stalled_at().is_some_and(|at| now >= at)
+            && let Some(id) = self.mux.fullest_stream()
+        {
+            self.reset(id, ResetCause::Stalled);
+            self.events.push_back(Event::StreamStalled(id));
+        }
+    }
+
+    /// The next message for the websocket.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Bytes> {
+        if let Some(message) = self.channel.poll_transmit(now) {
+            return Some(message);
+        }
+        if self.channel.has_room() && self.channel.data_from().is_some_and(|from| now >= from) {
+            let payload = self.mux.poll_payload(UPLINK_PAYLOAD_BYTES)?;
+            self.channel.send_data(payload, now);
+            self.handle_stream_events(now);
+        }
+        self.channel.poll_transmit(now)
+    }
+
+    /// When [`Self::handle_timeout`], and then [`Self::poll_transmit`], are due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.ended {
+            return None;
+        }
+        let refusal = self.refusals.front().copied();
+        let doubt = self.doubtful.front().map(|(_, until)| *until);
+        [
+            self.channel.poll_timeout(),
+            self.first_data_at,
+            self.keepalive_at,
+            self.stalled_at(),
+            refusal,
+            doubt,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// What has happened, in order.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Whether more messages may be read: not while the unread bytes of all streams use up the budget.
+    #[must_use]
+    pub fn wants_to_read(&self) -> bool {
+        self.mux.full_since().is_none()
+    }
+
+    /// Since when the session's bytes are unread, if the budget is used up while several streams share it.
+    fn stalled_at(&self) -> Option<Instant> {
+        let shared = self.mux.streams().nth(1).is_some();
+        self.mux
+            .full_since()
+            .filter(|_| shared)
+            .map(|since| since + self.stall_limit)
+    }
+
+    fn handle_stream_events(&mut self, now: Instant) {
+        while let Some(event) = self.mux.poll_event() {
+            match event {
+                StreamEvent::Readable(id) => {
+                    if self.mux.stream(id).is_some_and(Stream::is_untouched) {
+                        self.events.push_back(Event::DestinationReached);
+                    }
+                    self.events.push_back(Event::Readable(id));
+                }
+                StreamEvent::Writable(id) => self.events.push_back(Event::Writable(id)),
+                StreamEvent::Finished(id) => self.handle_finished(id, now),
+            }
+        }
+    }
+
+    fn handle_finished(&mut self, id: StreamId, now: Instant) {
+        let silent = self
+            .mux
+            .stream(id)
+            .is_some_and(|stream| !stream.received_any() && !stream.is_finishing());
+        if silent && self.refusals.pop_front().is_some() {
+            self.reset(id, ResetCause::Refused);
+            return;
+        }
+        if silent {
+            self.doubtful.push_back((id, now + REFUSAL_WINDOW));
+        }
+        self.events.push_back(Event::Readable(id));
+        self.events.push_back(Event::Writable(id));
+    }
+
+    fn handle_connect_failed(&mut self, now: Instant) {
+        self.events.push_back(Event::DestinationRefused);
+        match self.doubtful.pop_front() {
+            Some((id, _)) => self.reset(id, ResetCause::Refused),
+            None => self.refusals.push_back(now + REFUSAL_WINDOW),
+        }
+    }
+
+    fn reset(&mut self, id: StreamId, cause: ResetCause) {
+        self.mux.discard(id);
+        self.resets.insert(id, cause);
+        self.events.push_back(Event::Readable(id));
+        self.events.push_back(Event::Writable(id));
+    }
+
+    fn end(&mut self, end: End) {
+        if !self.ended {
+            self.ended = true;
+            self.events.push_back(Event::Ended(end));
+        }
+    }
+}
