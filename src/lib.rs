@@ -3,6 +3,7 @@
 //! The map of the house and its invariants are in `src/README.md`.
 
 pub mod broker;
+pub mod controller;
 pub mod crd;
 pub mod protocol;
 pub mod relay;

@@ -16,7 +16,11 @@ impl Backoff {
     /// From `min` after the first failure to `max` after many.
     #[must_use]
     pub fn new(min: Duration, max: Duration) -> Self {
-        Self { min, max, failures: Mutex::default() }
+        Self {
+            min,
+            max,
+            failures: Mutex::default(),
+        }
     }
 
     /// Counts a failure of the object with this UID and says how long to wait.
@@ -30,7 +34,10 @@ impl Backoff {
 
     /// Forgets the failures of the object with this UID.
     pub fn succeeded(&self, uid: &str) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
     }
 }
 

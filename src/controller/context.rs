@@ -42,7 +42,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Stores<K> {
 }
 
 /// What one process remembers of a session between two reconciles; all of it may be lost with the process.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// The trouble that was seen last, and since when.
     pub trouble: Option<(StalledReason, Instant)>,
@@ -88,8 +88,10 @@ pub struct Context {
     pub session_triggers: Vec<Arc<Trigger<SsmSession>>>,
     /// Asks for a reconcile of a listener.
     pub listener_trigger: Arc<Trigger<SsmListener>>,
-    /// Failures of sessions and listeners by UID.
-    pub backoff: Backoff,
+    /// Failures of sessions.
+    pub session_backoff: Backoff,
+    /// Failures of listeners.
+    pub listener_backoff: Backoff,
     /// By UID of the session.
     pub memories: Mutex<HashMap<String, Memory>>,
     /// By UID of the listener: AWS sessions that this controller terminated, with an answer without error.
@@ -120,24 +122,33 @@ impl Context {
         memories.get(uid).cloned().unwrap_or_default()
     }
 
-    /// Remembers this of a session.
+    /// Remembers this of a session; what is as good as nothing is not kept.
     pub fn remember(&self, uid: &str, memory: Memory) {
         let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
-        memories.insert(uid.to_owned(), memory);
+        if memory == Memory::default() {
+            memories.remove(uid);
+        } else {
+            memories.insert(uid.to_owned(), memory);
+        }
     }
 
     /// Forgets a session that is gone.
     pub fn forget_session(&self, session: &SsmSession) {
         let uid = session.uid().unwrap_or_default();
-        self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+        self.memories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&uid);
         self.polls.want(&uid, None);
-        self.backoff.succeeded(&uid);
     }
 
     /// The AWS sessions of a listener that this controller terminated.
     #[must_use]
     pub fn terminated(&self, listener_uid: &str) -> HashSet<SessionId> {
-        let terminated = self.terminated.lock().unwrap_or_else(PoisonError::into_inner);
+        let terminated = self
+            .terminated
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         terminated.get(listener_uid).cloned().unwrap_or_default()
     }
 

@@ -30,19 +30,31 @@ impl Error {
     /// An error of the API server while we tried to `action`.
     pub fn api(action: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
         let action = action.into();
-        move |source| Self::Api { action, source: Box::new(source) }
+        move |source| Self::Api {
+            action,
+            source: Box::new(source),
+        }
     }
 
     /// Whether somebody else wrote first: nothing is wrong, and the newer object is on its way to us.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
-        self.status().is_some_and(|status| status.is_conflict() || status.is_already_exists())
+        self.status()
+            .is_some_and(|status| status.is_conflict() || status.is_already_exists())
+    }
+
+    /// Whether the object is gone.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.status().is_some_and(kube::core::Status::is_not_found)
     }
 
     /// The API server's words, when it refuses the request as it stands.
     #[must_use]
     pub fn refusal(&self) -> Option<&str> {
-        self.status().filter(|status| status.is_invalid()).map(|status| status.message.as_str())
+        self.status()
+            .filter(|status| status.is_invalid())
+            .map(|status| status.message.as_str())
     }
 
     fn status(&self) -> Option<&kube::core::Status> {

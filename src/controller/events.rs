@@ -58,20 +58,34 @@ pub enum SessionEvent {
 impl SessionEvent {
     fn to_event(&self) -> Event {
         let (type_, reason, action, note) = match self {
-            Self::SessionStarted { session, port } => {
-                (EventType::Normal, "SessionStarted", "Start", format!("{session} serves port {port}"))
-            }
-            Self::SessionEnded { session, why } => {
-                (EventType::Normal, "SessionEnded", "End", format!("{session} ended: {why}"))
-            }
-            Self::AccessDenied { message } => {
-                (EventType::Warning, "AccessDenied", "CallAws", message.clone())
-            }
-            Self::ServiceConflict { message } => {
-                (EventType::Warning, "ServiceConflict", "EnsureService", message.clone())
-            }
+            Self::SessionStarted { session, port } => (
+                EventType::Normal,
+                "SessionStarted",
+                "Start",
+                format!("{session} serves port {port}"),
+            ),
+            Self::SessionEnded { session, why } => (
+                EventType::Normal,
+                "SessionEnded",
+                "End",
+                format!("{session} ended: {why}"),
+            ),
+            Self::AccessDenied { message } => (
+                EventType::Warning,
+                "AccessDenied",
+                "CallAws",
+                message.clone(),
+            ),
+            Self::ServiceConflict { message } => (
+                EventType::Warning,
+                "ServiceConflict",
+                "EnsureService",
+                message.clone(),
+            ),
             Self::OrphanTerminated { session } => {
-                let note = format!("{session} carried our marker, no listener recorded it, and it was terminated");
+                let note = format!(
+                    "{session} carried our marker, no listener recorded it, and it was terminated"
+                );
                 (EventType::Warning, "OrphanTerminated", "Sweep", note)
             }
             Self::TerminationPending { listeners } => {
@@ -97,28 +111,46 @@ impl SessionEvent {
 #[must_use]
 pub fn between(old: &SsmSessionStatus, new: &SsmSessionStatus) -> Vec<SessionEvent> {
     let ids = |sessions: &[AwsSession]| -> HashSet<String> {
-        sessions.iter().map(|session| session.session_id.clone()).collect()
+        sessions
+            .iter()
+            .map(|session| session.session_id.clone())
+            .collect()
     };
     let old_ended = ids(&old.history);
     let known: HashSet<String> = ids(&old.sessions).union(&old_ended).cloned().collect();
     let mut events = Vec::new();
-    for session in new.sessions.iter().filter(|session| !known.contains(&session.session_id)) {
+    for session in new
+        .sessions
+        .iter()
+        .filter(|session| !known.contains(&session.session_id))
+    {
         events.push(SessionEvent::SessionStarted {
             session: session.session_id.clone(),
             port: session.port.clone().unwrap_or_default(),
         });
     }
-    for session in new.history.iter().filter(|session| !old_ended.contains(&session.session_id)) {
-        let mut why = session.end_reason.map_or("unknown".to_owned(), |reason| format!("{reason:?}"));
+    for session in new
+        .history
+        .iter()
+        .filter(|session| !old_ended.contains(&session.session_id))
+    {
+        let mut why = session
+            .end_reason
+            .map_or("unknown".to_owned(), |reason| format!("{reason:?}"));
         if let Some(message) = &session.end_message {
             why = format!("{why}, {message}");
         }
-        events.push(SessionEvent::SessionEnded { session: session.session_id.clone(), why });
+        events.push(SessionEvent::SessionEnded {
+            session: session.session_id.clone(),
+            why,
+        });
     }
     let newly = |type_: &str, reason: &str| {
         let find = |status: &SsmSessionStatus| {
             let mut conditions = status.conditions.iter();
-            conditions.find(|c| c.type_ == type_ && c.reason == reason).map(|c| c.message.clone())
+            conditions
+                .find(|c| c.type_ == type_ && c.reason == reason)
+                .map(|c| c.message.clone())
         };
         find(new).filter(|_| find(old).is_none())
     };
@@ -137,10 +169,16 @@ pub async fn publish(context: &Context, session: &SsmSession, event: SessionEven
 }
 
 /// Publishes an Event on the session of a listener, or on the operator's namespace when the listener is gone.
-pub async fn publish_orphan(context: &Context, listener: Option<&SsmListener>, event: SessionEvent) {
+pub async fn publish_orphan(
+    context: &Context,
+    listener: Option<&SsmListener>,
+    event: SessionEvent,
+) {
     let session = listener.and_then(|listener| {
         let reference = &listener.spec.session_ref;
-        let session = context.sessions.get(&reference.namespace, &reference.name)?;
+        let session = context
+            .sessions
+            .get(&reference.namespace, &reference.name)?;
         (session.uid().as_deref() == Some(&reference.uid)).then_some(session)
     });
     let object = match session {
@@ -160,7 +198,12 @@ pub async fn publish_orphan(context: &Context, listener: Option<&SsmListener>, e
 
 async fn publish_on(context: &Context, object: ObjectReference, event: SessionEvent) {
     let publish = event.to_event();
-    match timeout(context.options.api_timeout, context.recorder.publish(&publish, &object)).await {
+    match timeout(
+        context.options.api_timeout,
+        context.recorder.publish(&publish, &object),
+    )
+    .await
+    {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(?event, %error, "Event refused and dropped"),
         Err(_) => debug!(?event, "Event dropped: the API server does not answer"),
@@ -186,7 +229,10 @@ mod tests {
         let mut conditions = Conditions::new(1);
         conditions.set(Condition::Stalled(reason), "words");
         let conditions = conditions.merge(&[], jiff::Timestamp::UNIX_EPOCH);
-        SsmSessionStatus { conditions, ..SsmSessionStatus::default() }
+        SsmSessionStatus {
+            conditions,
+            ..SsmSessionStatus::default()
+        }
     }
 
     #[test]
@@ -199,11 +245,23 @@ mod tests {
     #[test]
     fn a_session_starts_and_ends_once() {
         let none = SsmSessionStatus::default();
-        let up = SsmSessionStatus { sessions: vec![session("a", None)], ..none.clone() };
+        let up = SsmSessionStatus {
+            sessions: vec![session("a", None)],
+            ..none.clone()
+        };
         let end = session("a", Some(EndReason::Deleted));
-        let over = SsmSessionStatus { history: vec![end], ..none.clone() };
-        let started = SessionEvent::SessionStarted { session: "a".into(), port: "sql".into() };
-        let ended = SessionEvent::SessionEnded { session: "a".into(), why: "Deleted".into() };
+        let over = SsmSessionStatus {
+            history: vec![end],
+            ..none.clone()
+        };
+        let started = SessionEvent::SessionStarted {
+            session: "a".into(),
+            port: "sql".into(),
+        };
+        let ended = SessionEvent::SessionEnded {
+            session: "a".into(),
+            why: "Deleted".into(),
+        };
         assert_eq!(between(&none, &up), [started]);
         assert_eq!(between(&up, &over), [ended]);
         assert_eq!(between(&over, &over), []);
@@ -213,7 +271,9 @@ mod tests {
     fn a_conflict_is_told_when_it_begins() {
         let none = SsmSessionStatus::default();
         let conflict = stalled(StalledReason::ServiceConflict);
-        let told = SessionEvent::ServiceConflict { message: "words".into() };
+        let told = SessionEvent::ServiceConflict {
+            message: "words".into(),
+        };
         assert_eq!(between(&none, &conflict), [told]);
         assert_eq!(between(&stalled(StalledReason::InvalidDocument), &none), []);
     }

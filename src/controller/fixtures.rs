@@ -31,7 +31,10 @@ pub fn at(seconds: i64) -> Timestamp {
 }
 
 pub fn aws() -> Aws {
-    Aws { region: "eu-test-1".into(), ..Aws::default() }
+    Aws {
+        region: "eu-test-1".into(),
+        ..Aws::default()
+    }
 }
 
 /// An `SsmSession` `shop/db` with these ports, of class `plain`.
@@ -44,7 +47,10 @@ pub fn session(ports: &[&str]) -> SsmSession {
     };
     let spec = SsmSessionSpec {
         class_name: Some("plain".into()),
-        target: Target { id: Some("i-0123456789abcdef0".into()), ecs_task: None },
+        target: Target {
+            id: Some("i-0123456789abcdef0".into()),
+            ecs_task: None,
+        },
         ports: ports.iter().map(port).collect(),
         reason: "because".into(),
         service: None,
@@ -58,19 +64,30 @@ pub fn session(ports: &[&str]) -> SsmSession {
 }
 
 pub fn class(name: &str, controller_name: &str) -> SsmSessionClass {
-    let spec = SsmSessionClassSpec { controller_name: controller_name.into(), aws: aws() };
+    let spec = SsmSessionClassSpec {
+        controller_name: controller_name.into(),
+        aws: aws(),
+    };
     SsmSessionClass::new(name, spec)
 }
 
 /// Relays that are alive, each with room for ten listeners.
 pub fn relays(alive: &[(&str, &str)]) -> RelaysView {
     let relay = |(name, incarnation): &(&str, &str)| {
-        let relay =
-            Relay { incarnation: (*incarnation).into(), capacity: 10, liveness: Liveness::Alive };
+        let relay = Relay {
+            incarnation: (*incarnation).into(),
+            capacity: 10,
+            liveness: Liveness::Alive,
+        };
         ((*name).to_owned(), relay)
     };
     let relays: BTreeMap<_, _> = alive.iter().map(relay).collect();
-    RelaysView { relays, moves_paused: false, absent_is_gone: true }
+    RelaysView {
+        known: true,
+        relays,
+        moves_paused: false,
+        absent_is_gone: true,
+    }
 }
 
 /// The listener of a port of [`session`], as the controller makes it.
@@ -104,7 +121,10 @@ pub fn listener(port: &str) -> ListenerBuilder {
         finalizers: Some(vec![LISTENER_FINALIZER.into()]),
         labels: Some(BTreeMap::from([
             (SESSION_UID_LABEL.to_owned(), SESSION_UID.to_owned()),
-            (names::MANAGED_BY_LABEL.to_owned(), crate::crd::MANAGED_BY.to_owned()),
+            (
+                names::MANAGED_BY_LABEL.to_owned(),
+                crate::crd::MANAGED_BY.to_owned(),
+            ),
         ])),
         ..ObjectMeta::default()
     };
@@ -133,7 +153,12 @@ impl ListenerBuilder {
     /// The relay listens, in this state and without a session.
     pub fn state(mut self, relay: &str, incarnation: &str, state: ListenerState) -> Self {
         self = self.bound(relay);
-        let sessions = self.0.status.take().map(|status| status.sessions).unwrap_or_default();
+        let sessions = self
+            .0
+            .status
+            .take()
+            .map(|status| status.sessions)
+            .unwrap_or_default();
         let listens = state != ListenerState::Ended;
         self.0.status = Some(SsmListenerStatus {
             observed_generation: self.0.metadata.generation,
@@ -160,13 +185,22 @@ impl ListenerBuilder {
             started_at: STARTED_AT.into(),
             ..ListenerSession::default()
         };
-        self.0.status.as_mut().expect("set above").sessions.insert(0, record);
+        self.0
+            .status
+            .as_mut()
+            .expect("set above")
+            .sessions
+            .insert(0, record);
         self
     }
 
     /// The relay recorded the end of this AWS session.
     pub fn ended(mut self, session: &str) -> Self {
-        let sessions = self.0.status.iter_mut().flat_map(|status| &mut status.sessions);
+        let sessions = self
+            .0
+            .status
+            .iter_mut()
+            .flat_map(|status| &mut status.sessions);
         for record in sessions.filter(|record| record.session_id == session) {
             record.ended_at = Some(at(60).to_string());
             record.end_reason = Some(EndReason::ClosedByService);
@@ -179,7 +213,10 @@ impl ListenerBuilder {
     pub fn failed(mut self, relay: &str, incarnation: &str, class: ErrorClass) -> Self {
         self = self.state(relay, incarnation, ListenerState::Waiting);
         let status = self.0.status.as_mut().expect("set above");
-        status.last_error = Some(ListenerError { class, message: "words of AWS".into() });
+        status.last_error = Some(ListenerError {
+            class,
+            message: "words of AWS".into(),
+        });
         status.retry_at = Some(at(300).to_string());
         self
     }

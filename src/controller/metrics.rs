@@ -89,17 +89,37 @@ impl Metrics {
             relays_alive,
             listeners_unbound,
         } = &metrics;
-        registry.register("reconciles", "Reconciles by kind and outcome", reconciles.clone());
-        registry.register("watch_errors", "Errors of watches by kind", watch_errors.clone());
-        registry.register("poll_errors", "Failed polls of DescribeSessions", poll_errors.clone());
+        registry.register(
+            "reconciles",
+            "Reconciles by kind and outcome",
+            reconciles.clone(),
+        );
+        registry.register(
+            "watch_errors",
+            "Errors of watches by kind",
+            watch_errors.clone(),
+        );
+        registry.register(
+            "poll_errors",
+            "Failed polls of DescribeSessions",
+            poll_errors.clone(),
+        );
         registry.register_with_unit(
             "last_poll_timestamp",
             "When DescribeSessions was last polled completely, since 1970",
             Unit::Seconds,
             poll_timestamp.clone(),
         );
-        registry.register("swept_sessions", "Unrecorded sessions terminated", swept.clone());
-        registry.register("relays_alive", "Relays whose Lease is alive", relays_alive.clone());
+        registry.register(
+            "swept_sessions",
+            "Unrecorded sessions terminated",
+            swept.clone(),
+        );
+        registry.register(
+            "relays_alive",
+            "Relays whose Lease is alive",
+            relays_alive.clone(),
+        );
         registry.register(
             "listeners_unbound",
             "Listeners without a living relay",
@@ -110,7 +130,9 @@ impl Metrics {
 
     /// Counts a reconcile.
     pub fn reconciled(&self, kind: Kind, outcome: Outcome) {
-        self.reconciles.get_or_create(&ReconcileLabels { kind, outcome }).inc();
+        self.reconciles
+            .get_or_create(&ReconcileLabels { kind, outcome })
+            .inc();
     }
 
     /// Counts an error of a watch.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use kube::{Resource, ResourceExt as _};
 use sha2::{Digest, Sha256};
 
 use crate::broker::Identity;
@@ -22,7 +23,10 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 /// Name of the listener of one port and replica of one session.
 #[must_use]
 pub fn listener_name(session_uid: &str, port: &str, replica: i32) -> String {
-    format!("l-{}", digest(&[session_uid, port, &replica.to_string()], 32))
+    format!(
+        "l-{}",
+        digest(&[session_uid, port, &replica.to_string()], 32)
+    )
 }
 
 /// Name of the slice of one listener and address family, beginning with the session's name for those who read lists.
@@ -43,6 +47,18 @@ pub fn identity_of(aws: &Aws) -> Identity {
         ssm_endpoint: endpoints.ssm,
         ssmmessages_endpoint: endpoints.ssmmessages,
     }
+}
+
+/// Namespace and name of an object, by which its failures are counted.
+#[must_use]
+pub fn key<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    key_of(object.namespace().as_deref(), &object.name_any())
+}
+
+/// As [`key`], of the parts.
+#[must_use]
+pub fn key_of(namespace: Option<&str>, name: &str) -> String {
+    format!("{}/{name}", namespace.unwrap_or_default())
 }
 
 /// The first `length` hex characters of a hash of all parts, which may not hold a NUL.
@@ -70,9 +86,11 @@ mod tests {
     #[test]
     fn session_port_and_replica_make_the_name() {
         let name = listener_name("u", "sql", 0);
-        for other in
-            [listener_name("v", "sql", 0), listener_name("u", "web", 0), listener_name("u", "sql", 1)]
-        {
+        for other in [
+            listener_name("v", "sql", 0),
+            listener_name("u", "web", 0),
+            listener_name("u", "sql", 1),
+        ] {
             assert_ne!(name, other);
         }
     }

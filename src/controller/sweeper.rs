@@ -45,12 +45,18 @@ pub struct Suspect {
 }
 
 /// The sessions that listeners record as live, by the listener's half of the marker.
-fn recorded(namespace_uid: &str, listeners: &[Arc<SsmListener>]) -> HashMap<Marker, HashSet<String>> {
+fn recorded(
+    namespace_uid: &str,
+    listeners: &[Arc<SsmListener>],
+) -> HashMap<Marker, HashSet<String>> {
     let of = |listener: &Arc<SsmListener>| {
         let marker = Marker::new(namespace_uid, &listener.uid().unwrap_or_default());
         let sessions = listener.status.iter().flat_map(|status| &status.sessions);
         let live = sessions.filter(|session| session.ended_at.is_none());
-        (marker, live.map(|session| session.session_id.clone()).collect())
+        (
+            marker,
+            live.map(|session| session.session_id.clone()).collect(),
+        )
     };
     listeners.iter().map(of).collect()
 }
@@ -59,7 +65,11 @@ impl Sweeper {
     /// For the installation whose operator lives in the namespace with this UID.
     #[must_use]
     pub fn new(namespace_uid: &str, grace: Duration) -> Self {
-        Self { namespace_uid: namespace_uid.to_owned(), grace, suspicions: HashMap::new() }
+        Self {
+            namespace_uid: namespace_uid.to_owned(),
+            grace,
+            suspicions: HashMap::new(),
+        }
     }
 
     /// An identity is no longer polled.
@@ -82,18 +92,28 @@ impl Sweeper {
         let mut suspicions = HashMap::new();
         let mut suspects = Vec::new();
         for (id, session) in active {
-            let Some(marker) = session.reason.as_deref().and_then(Marker::parse) else { continue };
+            let Some(marker) = session.reason.as_deref().and_then(Marker::parse) else {
+                continue;
+            };
             let is_recorded = || {
-                recorded.get(&marker).is_some_and(|sessions| sessions.contains(id.as_str()))
+                recorded
+                    .get(&marker)
+                    .is_some_and(|sessions| sessions.contains(id.as_str()))
             };
             if marker.installation != ours || is_recorded() {
                 continue;
             }
-            let first = Suspicion { since: now, polls: 0 };
+            let first = Suspicion {
+                since: now,
+                polls: 0,
+            };
             let mut suspicion = before.get(id).copied().unwrap_or(first);
             suspicion.polls = suspicion.polls.saturating_add(1);
             if suspicion.polls >= 2 && now.duration_since(suspicion.since) > self.grace {
-                suspects.push(Suspect { session: id.clone(), marker });
+                suspects.push(Suspect {
+                    session: id.clone(),
+                    marker,
+                });
             }
             suspicions.insert(id.clone(), suspicion);
         }
@@ -111,19 +131,29 @@ impl Sweeper {
         let api: Api<SsmListener> = Api::namespaced(context.client.clone(), &options.namespace);
         // One list and not a GET for each: a listener that is gone can only be looked for by its UID.
         let listeners = match timeout(options.api_timeout, api.list(&ListParams::default())).await {
-            Ok(Ok(listeners)) => listeners.items.into_iter().map(Arc::new).collect::<Vec<_>>(),
+            Ok(Ok(listeners)) => listeners
+                .items
+                .into_iter()
+                .map(Arc::new)
+                .collect::<Vec<_>>(),
             Ok(Err(error)) => {
                 warn!(%error, suspects = suspects.len(), "listeners unknown; nothing swept, tried again");
                 return;
             }
             Err(_) => {
-                warn!(suspects = suspects.len(), "the API server does not answer; nothing swept");
+                warn!(
+                    suspects = suspects.len(),
+                    "the API server does not answer; nothing swept"
+                );
                 return;
             }
         };
         let recorded = recorded(&self.namespace_uid, &listeners);
         for Suspect { session, marker } in suspects {
-            if recorded.get(&marker).is_some_and(|sessions| sessions.contains(session.as_str())) {
+            if recorded
+                .get(&marker)
+                .is_some_and(|sessions| sessions.contains(session.as_str()))
+            {
                 continue;
             }
             match context.broker.terminate(identity, &session).await {
@@ -134,7 +164,9 @@ impl Sweeper {
                         Marker::new(&self.namespace_uid, &listener.uid().unwrap_or_default())
                             == marker
                     });
-                    let event = SessionEvent::OrphanTerminated { session: session.to_string() };
+                    let event = SessionEvent::OrphanTerminated {
+                        session: session.to_string(),
+                    };
                     events::publish_orphan(context, listener.map(AsRef::as_ref), event).await;
                 }
                 Err(error) => {
@@ -153,7 +185,11 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn identity() -> Identity {
-        Identity { region: "eu-test-1".into(), ssm_endpoint: None, ssmmessages_endpoint: None }
+        Identity {
+            region: "eu-test-1".into(),
+            ssm_endpoint: None,
+            ssmmessages_endpoint: None,
+        }
     }
 
     fn active(id: &str, reason: &str) -> HashMap<SessionId, DescribedSession> {
@@ -175,9 +211,14 @@ mod tests {
         let active = active("s-1", &marked(NAMESPACE, LISTENER));
         let start = Instant::now();
         let mut poll = |after| {
-            sweeper.handle_poll(&identity(), &active, &[], start + after).len()
+            sweeper
+                .handle_poll(&identity(), &active, &[], start + after)
+                .len()
         };
-        assert_eq!([poll(0 * SECOND), poll(20 * SECOND), poll(60 * SECOND)], [0, 0, 0]);
+        assert_eq!(
+            [poll(0 * SECOND), poll(20 * SECOND), poll(60 * SECOND)],
+            [0, 0, 0]
+        );
         assert_eq!(poll(61 * SECOND), 1);
     }
 
@@ -186,7 +227,11 @@ mod tests {
         let mut sweeper = Sweeper::new(NAMESPACE, 60 * SECOND);
         let active = active("s-1", &marked(NAMESPACE, LISTENER));
         let now = Instant::now();
-        assert!(sweeper.handle_poll(&identity(), &active, &[], now + 600 * SECOND).is_empty());
+        assert!(
+            sweeper
+                .handle_poll(&identity(), &active, &[], now + 600 * SECOND)
+                .is_empty()
+        );
     }
 
     #[test]
@@ -196,7 +241,11 @@ mod tests {
         let now = Instant::now();
         let _ = sweeper.handle_poll(&identity(), &active, &[], now);
         let _ = sweeper.handle_poll(&identity(), &HashMap::new(), &[], now + 30 * SECOND);
-        assert!(sweeper.handle_poll(&identity(), &active, &[], now + 90 * SECOND).is_empty());
+        assert!(
+            sweeper
+                .handle_poll(&identity(), &active, &[], now + 90 * SECOND)
+                .is_empty()
+        );
     }
 
     #[test]
@@ -207,7 +256,12 @@ mod tests {
             let active = active("s-1", reason);
             for round in 0..5 {
                 let at = now + round * 60 * SECOND;
-                assert!(sweeper.handle_poll(&identity(), &active, &[], at).is_empty(), "{reason}");
+                assert!(
+                    sweeper
+                        .handle_poll(&identity(), &active, &[], at)
+                        .is_empty(),
+                    "{reason}"
+                );
             }
         }
     }
@@ -216,14 +270,20 @@ mod tests {
     fn what_its_listener_records_as_live_is_left_alone_and_what_it_records_as_ended_is_not() {
         let mut sweeper = Sweeper::new(NAMESPACE, SECOND);
         let active = active("s-1", &marked(NAMESPACE, LISTENER));
-        let live = fixtures::listener("sql").uid(LISTENER).serving("relay-a", "one", "s-1");
+        let live = fixtures::listener("sql")
+            .uid(LISTENER)
+            .serving("relay-a", "one", "s-1");
         let ended = Arc::new(live.clone().ended("s-1").build());
         let live = Arc::new(live.build());
         let now = Instant::now();
         for round in 0..3 {
             let at = now + round * 60 * SECOND;
             let listeners = [Arc::clone(&live)];
-            assert!(sweeper.handle_poll(&identity(), &active, &listeners, at).is_empty());
+            assert!(
+                sweeper
+                    .handle_poll(&identity(), &active, &listeners, at)
+                    .is_empty()
+            );
         }
         let listeners = [ended];
         let _ = sweeper.handle_poll(&identity(), &active, &listeners, now + 300 * SECOND);

@@ -23,7 +23,11 @@ impl<K: Resource<DynamicType = ()> + 'static> Trigger<K> {
     /// For the objects of one namespace, or of all.
     #[must_use]
     pub fn new(namespace: Option<String>) -> Arc<Self> {
-        Arc::new(Self { namespace, waiting: Mutex::default(), notify: Notify::new() })
+        Arc::new(Self {
+            namespace,
+            waiting: Mutex::default(),
+            notify: Notify::new(),
+        })
     }
 
     /// Asks for a reconcile; an object of another namespace is left to another trigger.
@@ -31,7 +35,10 @@ impl<K: Resource<DynamicType = ()> + 'static> Trigger<K> {
         if self.namespace.is_some() && self.namespace != object.namespace {
             return;
         }
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(object);
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(object);
         self.notify.notify_one();
     }
 

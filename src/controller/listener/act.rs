@@ -19,13 +19,15 @@ use crate::crd::{LISTENER_FINALIZER, SsmListener};
 /// Takes the steps in order; true when the listener is to be looked at again at once.
 pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<bool, Error> {
     let listener = observed.listener.as_ref();
-    let api: Api<SsmListener> =
-        Api::namespaced(context.client.clone(), &context.options.namespace);
+    let api: Api<SsmListener> = Api::namespaced(context.client.clone(), &context.options.namespace);
     let mut again = false;
     for step in &plan.steps {
         match step {
             Step::Delete => delete(&api, listener).await?,
-            Step::SetSpec { relay, lost_sessions } => {
+            Step::SetSpec {
+                relay,
+                lost_sessions,
+            } => {
                 set_spec(&api, listener, relay.as_deref(), lost_sessions, context).await?;
             }
             Step::Terminate { identity, session } => {
@@ -41,7 +43,10 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
 async fn delete(api: &Api<SsmListener>, listener: &SsmListener) -> Result<(), Error> {
     let name = listener.name_any();
     let uid = listener.uid();
-    let params = DeleteParams::default().preconditions(Preconditions { uid, resource_version: None });
+    let params = DeleteParams::default().preconditions(Preconditions {
+        uid,
+        resource_version: None,
+    });
     match api.delete(&name, &params).await {
         Ok(_) => {
             let session = &listener.spec.session_ref;
@@ -67,7 +72,10 @@ async fn set_spec(
         "metadata": { "uid": listener.uid(), "resourceVersion": listener.resource_version() },
         "spec": { "relay": relay, "lostSessions": lost },
     });
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
     match api.patch(&name, &params, &Patch::Merge(&patch)).await {
         Ok(_) => {
             info!(listener = %name, relay, was = listener.spec.relay, lost = lost_sessions.len(),
@@ -75,7 +83,10 @@ async fn set_spec(
             Ok(())
         }
         Err(error) => {
-            let mut reserved = context.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut reserved = context
+                .reserved
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             reserved.remove(&listener.uid().unwrap_or_default());
             drop(reserved);
             Err(Error::api(format!("bind SsmListener {name}"))(error))
@@ -90,13 +101,23 @@ async fn terminate(
     session: &SessionId,
 ) -> Result<(), Error> {
     let name = listener.name_any();
-    context.broker.terminate(identity, session).await.map_err(|source| Error::Aws {
-        action: format!("terminate {session} of SsmListener {name}"),
-        source,
-    })?;
+    context
+        .broker
+        .terminate(identity, session)
+        .await
+        .map_err(|source| Error::Aws {
+            action: format!("terminate {session} of SsmListener {name}"),
+            source,
+        })?;
     info!(listener = %name, %session, "session of a deleted listener terminated, since no relay did");
-    let mut terminated = context.terminated.lock().unwrap_or_else(PoisonError::into_inner);
-    terminated.entry(listener.uid().unwrap_or_default()).or_default().insert(session.clone());
+    let mut terminated = context
+        .terminated
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    terminated
+        .entry(listener.uid().unwrap_or_default())
+        .or_default()
+        .insert(session.clone());
     Ok(())
 }
 
@@ -107,8 +128,11 @@ async fn remove_finalizer(
 ) -> Result<(), Error> {
     let name = listener.name_any();
     let uid = listener.uid().unwrap_or_default();
-    let others: Vec<&String> =
-        listener.finalizers().iter().filter(|finalizer| *finalizer != LISTENER_FINALIZER).collect();
+    let others: Vec<&String> = listener
+        .finalizers()
+        .iter()
+        .filter(|finalizer| *finalizer != LISTENER_FINALIZER)
+        .collect();
     let patch = json!({
         "metadata": {
             "uid": uid,
@@ -116,14 +140,24 @@ async fn remove_finalizer(
             "finalizers": others,
         },
     });
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
     match api.patch(&name, &params, &Patch::Merge(&patch)).await {
         Ok(_) => info!(listener = %name, "listener is gone: AWS has ended its sessions"),
         Err(kube::Error::Api(status)) if status.is_not_found() => {}
         Err(error) => return Err(Error::api(format!("release SsmListener {name}"))(error)),
     }
-    context.terminated.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
-    context.reserved.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
-    context.backoff.succeeded(&uid);
+    context
+        .terminated
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .remove(&uid);
+    context
+        .reserved
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .remove(&uid);
     Ok(())
 }

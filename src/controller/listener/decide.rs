@@ -71,7 +71,10 @@ pub fn decide(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan 
         return decide_deletion(observed, settings, deleted_at.0, now);
     }
     if observed.session_gone {
-        return Plan { steps: vec![Step::Delete], requeue_after: None };
+        return Plan {
+            steps: vec![Step::Delete],
+            requeue_after: None,
+        };
     }
     let spec = &observed.listener.spec;
     let relay = choose_relay(observed);
@@ -79,7 +82,13 @@ pub fn decide(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan 
     if relay == spec.relay && lost_sessions == spec.lost_sessions {
         return Plan::default();
     }
-    Plan { steps: vec![Step::SetSpec { relay, lost_sessions }], requeue_after: None }
+    Plan {
+        steps: vec![Step::SetSpec {
+            relay,
+            lost_sessions,
+        }],
+        requeue_after: None,
+    }
 }
 
 /// The relay it has, unless that may be left; then the living one with most room, away from its siblings if possible.
@@ -95,28 +104,45 @@ fn choose_relay(observed: &Observed) -> Option<String> {
         let load = observed.load.get(name).copied().unwrap_or(0);
         relay.capacity.checked_sub(load).filter(|free| *free > 0)
     };
-    let names = observed.relays.relays.keys().filter(|name| observed.relays.is_alive(name));
-    let best = names.filter_map(|name| Some((name, free(name)?))).max_by(|(a, a_free), (b, b_free)| {
-        let apart = |name: &String| !observed.siblings.contains(name);
-        // The first by name wins a tie: of equals, max_by takes the last.
-        (apart(a), a_free).cmp(&(apart(b), b_free)).then_with(|| b.cmp(a))
-    });
-    best.map(|(name, _)| name.clone()).or_else(|| current.cloned())
+    let names = observed
+        .relays
+        .relays
+        .keys()
+        .filter(|name| observed.relays.is_alive(name));
+    let best =
+        names
+            .filter_map(|name| Some((name, free(name)?)))
+            .max_by(|(a, a_free), (b, b_free)| {
+                let apart = |name: &String| !observed.siblings.contains(name);
+                // The first by name wins a tie: of equals, max_by takes the last.
+                (apart(a), a_free)
+                    .cmp(&(apart(b), b_free))
+                    .then_with(|| b.cmp(a))
+            });
+    best.map(|(name, _)| name.clone())
+        .or_else(|| current.cloned())
 }
 
 /// Live sessions of which History says that they are over, and those that were told before and still count as live.
 fn lost_sessions(observed: &Observed) -> Vec<LostSession> {
-    let told: BTreeSet<&str> =
-        observed.listener.spec.lost_sessions.iter().map(|lost| lost.session_id.as_str()).collect();
-    let lost = live(observed.listener.status.as_ref()).filter(|session| {
-        told.contains(session.session_id.as_str()) || is_over(observed, session)
-    });
+    let told: BTreeSet<&str> = observed
+        .listener
+        .spec
+        .lost_sessions
+        .iter()
+        .map(|lost| lost.session_id.as_str())
+        .collect();
+    let lost = live(observed.listener.status.as_ref())
+        .filter(|session| told.contains(session.session_id.as_str()) || is_over(observed, session));
     let lost = lost.map(|session| {
         let before = observed.listener.spec.lost_sessions.iter();
         let before = before.filter(|lost| lost.session_id == session.session_id);
         LostSession {
             session_id: session.session_id.clone(),
-            reason: before.map(|lost| lost.reason).next().unwrap_or(EndReason::TerminatedExternally),
+            reason: before
+                .map(|lost| lost.reason)
+                .next()
+                .unwrap_or(EndReason::TerminatedExternally),
         }
     });
     let mut lost: Vec<LostSession> = lost.collect();
@@ -133,7 +159,9 @@ fn live(status: Option<&SsmListenerStatus>) -> impl Iterator<Item = &ListenerSes
 fn is_over(observed: &Observed, session: &ListenerSession) -> bool {
     let snapshot = observed.snapshots.get(&identity_of(&session.identity));
     let id = SessionId::parse(&session.session_id);
-    snapshot.zip(id).is_some_and(|(snapshot, id)| snapshot.says_over(&id))
+    snapshot
+        .zip(id)
+        .is_some_and(|(snapshot, id)| snapshot.says_over(&id))
 }
 
 /// The finalizer goes when the relay confirms that all is over, or when the controller has seen to it itself.
@@ -148,11 +176,20 @@ fn decide_deletion(
     now: Timestamp,
 ) -> Plan {
     let listener = &observed.listener;
-    if !listener.finalizers().iter().any(|finalizer| finalizer == LISTENER_FINALIZER) {
+    if !listener
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == LISTENER_FINALIZER)
+    {
         return Plan::default();
     }
-    let remove = Plan { steps: vec![Step::RemoveFinalizer], requeue_after: None };
-    let Some(status) = &listener.status else { return remove };
+    let remove = Plan {
+        steps: vec![Step::RemoveFinalizer],
+        requeue_after: None,
+    };
+    let Some(status) = &listener.status else {
+        return remove;
+    };
     let relay = listener.spec.relay.as_deref();
     let is_current =
         relay == Some(&status.relay) && observed.relays.serves(&status.relay, &status.incarnation);
@@ -160,17 +197,30 @@ fn decide_deletion(
         return remove;
     }
     let relay_acts = relay.is_some_and(|relay| !observed.relays.is_gone(relay));
-    let patience = SignedDuration::try_from(settings.terminate_after).unwrap_or(SignedDuration::MAX);
+    let patience =
+        SignedDuration::try_from(settings.terminate_after).unwrap_or(SignedDuration::MAX);
     let waited = now.duration_since(deleted_at);
     if relay_acts && waited < patience {
         let left = Duration::try_from(patience - waited).unwrap_or(settings.terminate_after);
-        return Plan { steps: Vec::new(), requeue_after: Some(left) };
+        return Plan {
+            steps: Vec::new(),
+            requeue_after: Some(left),
+        };
     }
     let open = live(Some(status)).filter(|session| !is_over(observed, session));
     // An id that can't be an id can't be terminated either, and nothing is waited for on its account.
-    let open = open.filter_map(|s| Some((identity_of(&s.identity), SessionId::parse(&s.session_id)?)));
+    let open =
+        open.filter_map(|s| Some((identity_of(&s.identity), SessionId::parse(&s.session_id)?)));
     let open = open.filter(|(_, id)| !observed.terminated.contains(id));
-    let steps: Vec<Step> =
-        open.map(|(identity, session)| Step::Terminate { identity, session }).collect();
-    if steps.is_empty() { remove } else { Plan { steps, requeue_after: None } }
+    let steps: Vec<Step> = open
+        .map(|(identity, session)| Step::Terminate { identity, session })
+        .collect();
+    if steps.is_empty() {
+        remove
+    } else {
+        Plan {
+            steps,
+            requeue_after: None,
+        }
+    }
 }

@@ -15,10 +15,10 @@ use super::backoff::jittered;
 use super::context::Context;
 use super::error::Error;
 use super::metrics::{Kind, Outcome};
+use super::names::key;
 use crate::crd::SsmListener;
 
-pub use decide::{Plan, Settings, Step, decide};
-pub use observe::Observed;
+use decide::{Settings, decide};
 
 /// Observes, decides and acts, once.
 ///
@@ -28,21 +28,27 @@ pub async fn reconcile(listener: Arc<SsmListener>, context: Arc<Context>) -> Res
     if !context.synced().await {
         return Ok(Action::await_change());
     }
-    let uid = listener.uid().unwrap_or_default();
     let deadline = context.options.api_timeout * 2;
     let outcome = tokio::time::timeout(deadline, steps(&listener, &context)).await;
     let action = outcome.unwrap_or(Err(Error::Deadline))?;
-    context.backoff.succeeded(&uid);
-    context.metrics.reconciled(Kind::SsmListener, Outcome::Success);
+    context.listener_backoff.succeeded(&key(listener.as_ref()));
+    context
+        .metrics
+        .reconciled(Kind::SsmListener, Outcome::Success);
     Ok(action)
 }
 
 async fn steps(listener: &Arc<SsmListener>, context: &Context) -> Result<Action, Error> {
     let mut observed = observe::observe(listener, context).await?;
-    let settings = Settings { terminate_after: context.options.terminate_after };
+    let settings = Settings {
+        terminate_after: context.options.terminate_after,
+    };
     let plan = {
         // Held from the counting of the relays' load to the reservation, so that a burst of listeners spreads.
-        let mut reserved = context.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reserved = context
+            .reserved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         observed.load = observe::load(&observed.listener, &context.listeners.state(), &reserved);
         let plan = decide(&observed, &settings, jiff::Timestamp::now());
         let uid = listener.uid().unwrap_or_default();
@@ -53,7 +59,9 @@ async fn steps(listener: &Arc<SsmListener>, context: &Context) -> Result<Action,
         plan
     };
     let again = act::act(&observed, &plan, context).await?;
-    let after = plan.requeue_after.unwrap_or_else(|| jittered(context.options.resync_interval));
+    let after = plan
+        .requeue_after
+        .unwrap_or_else(|| jittered(context.options.resync_interval));
     Ok(Action::requeue(if again { Duration::ZERO } else { after }))
 }
 

@@ -35,8 +35,8 @@ pub struct Observed {
 /// Reads caches, and the API server where a cache says that the session is gone.
 pub async fn observe(listener: &Arc<SsmListener>, context: &Context) -> Result<Observed, Error> {
     let uid = listener.uid().unwrap_or_default();
-    let session_gone =
-        listener.meta().deletion_timestamp.is_none() && is_session_gone(listener, context).await?;
+    let session_gone = listener.metadata.deletion_timestamp.is_none()
+        && is_session_gone(listener, context).await?;
     let siblings = siblings(listener, &context.listeners.state());
     let sessions = listener.status.iter().flat_map(|status| &status.sessions);
     let snapshots = sessions
@@ -63,7 +63,10 @@ async fn is_session_gone(listener: &SsmListener, context: &Context) -> Result<bo
     }
     let api: Api<SsmSession> = Api::namespaced(context.client.clone(), &reference.namespace);
     let action = format!("read SsmSession {}/{}", reference.namespace, reference.name);
-    let found = api.get_opt(&reference.name).await.map_err(Error::api(action))?;
+    let found = api
+        .get_opt(&reference.name)
+        .await
+        .map_err(Error::api(action))?;
     Ok(!found.is_some_and(|session| is_it(&session)))
 }
 
@@ -74,7 +77,11 @@ fn siblings(listener: &SsmListener, listeners: &[Arc<SsmListener>]) -> BTreeSet<
             && other.spec.session_ref.uid == spec.session_ref.uid
             && other.spec.port == spec.port
     };
-    listeners.iter().filter(sibling).filter_map(|other| other.spec.relay.clone()).collect()
+    listeners
+        .iter()
+        .filter(sibling)
+        .filter_map(|other| other.spec.relay.clone())
+        .collect()
 }
 
 /// How many listeners each relay has or is about to have, not counting this one.

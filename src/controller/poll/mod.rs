@@ -56,7 +56,10 @@ impl Snapshot {
 /// Whether AWS calls the session over, or about to be.
 #[must_use]
 pub fn is_over(session: &DescribedSession) -> bool {
-    matches!(session.status.as_deref(), Some("Terminated" | "Terminating" | "Failed"))
+    matches!(
+        session.status.as_deref(),
+        Some("Terminated" | "Terminating" | "Failed")
+    )
 }
 
 /// Who looks for the ends of which sessions.
@@ -81,7 +84,10 @@ impl Polls {
     /// What AWS said last of this identity's sessions.
     #[must_use]
     pub fn snapshot(&self, identity: &Identity) -> Arc<Snapshot> {
-        let snapshots = self.snapshots.read().unwrap_or_else(PoisonError::into_inner);
+        let snapshots = self
+            .snapshots
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         snapshots.get(identity).cloned().unwrap_or_default()
     }
 
@@ -98,7 +104,9 @@ impl Polls {
     fn wanted(&self, identity: &Identity) -> Vec<SessionId> {
         let wants = self.wants.lock().unwrap_or_else(PoisonError::into_inner);
         let all = wants.values().flat_map(|want| &want.sessions);
-        let mine = all.filter(|(of, _)| of == identity).map(|(_, id)| id.clone());
+        let mine = all
+            .filter(|(of, _)| of == identity)
+            .map(|(_, id)| id.clone());
         let mut mine: Vec<SessionId> = mine.collect::<HashSet<_>>().into_iter().collect();
         mine.sort();
         mine
@@ -115,16 +123,26 @@ impl Polls {
     fn interested(&self, changed: &HashSet<SessionId>) -> Vec<(String, String)> {
         let wants = self.wants.lock().unwrap_or_else(PoisonError::into_inner);
         let hit = |want: &&Want| want.sessions.iter().any(|(_, id)| changed.contains(id));
-        wants.values().filter(hit).map(|w| (w.namespace.clone(), w.name.clone())).collect()
+        wants
+            .values()
+            .filter(hit)
+            .map(|w| (w.namespace.clone(), w.name.clone()))
+            .collect()
     }
 
     fn publish(&self, identity: Identity, snapshot: Snapshot) {
-        let mut snapshots = self.snapshots.write().unwrap_or_else(PoisonError::into_inner);
+        let mut snapshots = self
+            .snapshots
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         snapshots.insert(identity, Arc::new(snapshot));
     }
 
     fn forget(&self, identity: &Identity) {
-        self.snapshots.write().unwrap_or_else(PoisonError::into_inner).remove(identity);
+        self.snapshots
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(identity);
     }
 }
 

@@ -49,7 +49,11 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     loop {
         let now = Instant::now();
         for identity in named(&context) {
-            let fresh = Schedule { due: now, named: now, failures: 0 };
+            let fresh = Schedule {
+                due: now,
+                named: now,
+                failures: 0,
+            };
             schedules.entry(identity).or_insert(fresh).named = now;
         }
         schedules.retain(|identity, schedule| {
@@ -61,8 +65,11 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
             }
             kept
         });
-        let due: Vec<Identity> =
-            schedules.iter().filter(|(_, s)| s.due <= now).map(|(i, _)| i.clone()).collect();
+        let due: Vec<Identity> = schedules
+            .iter()
+            .filter(|(_, s)| s.due <= now)
+            .map(|(i, _)| i.clone())
+            .collect();
         let polls = futures::stream::iter(due).map(|identity| {
             let context = Arc::clone(&context);
             async move {
@@ -78,9 +85,15 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
                 () = shutdown.cancelled() => return,
                 next = polls.next() => next,
             };
-            let Some((identity, previous, taken)) = next else { break };
+            let Some((identity, previous, taken)) = next else {
+                break;
+            };
             if let Some(schedule) = schedules.get_mut(&identity) {
-                schedule.failures = if taken.is_ok() { 0 } else { schedule.failures + 1 };
+                schedule.failures = if taken.is_ok() {
+                    0
+                } else {
+                    schedule.failures + 1
+                };
                 schedule.due = Instant::now() + pause(schedule.failures, options.poll_interval);
             }
             let complete = taken.is_ok();
@@ -144,10 +157,21 @@ pub async fn take(
     for page in 0.. {
         if page == PAGES_MAX {
             let message = format!("more than {PAGES_MAX} pages of Active sessions");
-            return Err(BrokerError::new(ErrorKind::Unavailable, "DescribeSessions", message));
+            return Err(BrokerError::new(
+                ErrorKind::Unavailable,
+                "DescribeSessions",
+                message,
+            ));
         }
-        let answer = broker.describe(identity, SessionState::Active, &[], token.as_deref()).await?;
-        active.extend(answer.sessions.into_iter().map(|s| (s.session_id.clone(), s)));
+        let answer = broker
+            .describe(identity, SessionState::Active, &[], token.as_deref())
+            .await?;
+        active.extend(
+            answer
+                .sessions
+                .into_iter()
+                .map(|s| (s.session_id.clone(), s)),
+        );
         token = answer.next_token;
         if token.is_none() {
             break;
@@ -167,14 +191,27 @@ pub async fn take(
     }
     // Rotated by the round, so that with more than fits into one poll each has its turn.
     let round = previous.round + 1;
-    let turns = usize::try_from(round).unwrap_or(0).wrapping_mul(LOOKUPS_MAX);
+    let turns = usize::try_from(round)
+        .unwrap_or(0)
+        .wrapping_mul(LOOKUPS_MAX);
     let first = turns.checked_rem(open.len()).unwrap_or(0);
-    for id in open.iter().cycle().skip(first).take(open.len().min(LOOKUPS_MAX)) {
+    for id in open
+        .iter()
+        .cycle()
+        .skip(first)
+        .take(open.len().min(LOOKUPS_MAX))
+    {
         if let Some(found) = look_up(broker, identity, id).await? {
             ended.insert((*id).clone(), found);
         }
     }
-    Ok(Snapshot { round, taken_at: Some(taken_at), active, ended, error: None })
+    Ok(Snapshot {
+        round,
+        taken_at: Some(taken_at),
+        active,
+        ended,
+        error: None,
+    })
 }
 
 async fn look_up(
@@ -182,13 +219,21 @@ async fn look_up(
     identity: &Identity,
     id: &SessionId,
 ) -> Result<Option<crate::broker::DescribedSession>, BrokerError> {
-    let filter = [Filter { key: FilterKey::SessionId, value: id.as_str().to_owned() }];
+    let filter = [Filter {
+        key: FilterKey::SessionId,
+        value: id.as_str().to_owned(),
+    }];
     let mut token: Option<String> = None;
     // A page may be empty and still have a token; one session can't need more than a few.
     for _ in 0..8 {
-        let answer =
-            broker.describe(identity, SessionState::History, &filter, token.as_deref()).await?;
-        if let Some(found) = answer.sessions.into_iter().find(|session| &session.session_id == id) {
+        let answer = broker
+            .describe(identity, SessionState::History, &filter, token.as_deref())
+            .await?;
+        if let Some(found) = answer
+            .sessions
+            .into_iter()
+            .find(|session| &session.session_id == id)
+        {
             return Ok(Some(found));
         }
         token = answer.next_token;
@@ -206,17 +251,26 @@ fn publish(
     previous: &Snapshot,
     taken: Result<Snapshot, BrokerError>,
 ) {
-    let labels = PollLabels { region: identity.region.clone() };
+    let labels = PollLabels {
+        region: identity.region.clone(),
+    };
     let next = match taken {
         Ok(next) => {
             let now = Timestamp::now().as_second();
-            context.metrics.poll_timestamp.get_or_create(&labels).set(now);
+            context
+                .metrics
+                .poll_timestamp
+                .get_or_create(&labels)
+                .set(now);
             next
         }
         Err(error) => {
             context.metrics.poll_errors.get_or_create(&labels).inc();
             warn!(region = %identity.region, %error, "poll failed; what was known stays, tried again");
-            Snapshot { error: Some(error), ..previous.clone() }
+            Snapshot {
+                error: Some(error),
+                ..previous.clone()
+            }
         }
     };
     let changed = next.changed_since(previous);

@@ -63,6 +63,8 @@ pub struct Relay {
 /// All relays at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RelaysView {
+    /// False only before the Leases were listed for the first time.
+    pub known: bool,
     /// By name.
     pub relays: BTreeMap<String, Relay>,
     /// More than half look dead, and for now nothing is moved away from a dead relay.
@@ -84,7 +86,9 @@ impl RelaysView {
     /// Whether new listeners may be bound to it.
     #[must_use]
     pub fn is_alive(&self, relay: &str) -> bool {
-        self.relays.get(relay).is_some_and(|relay| relay.liveness == Liveness::Alive)
+        self.relays
+            .get(relay)
+            .is_some_and(|relay| relay.liveness == Liveness::Alive)
     }
 
     /// Whether it will not act on its listeners: dead, released, or without a Lease.
@@ -178,7 +182,12 @@ impl Relays {
                 }
                 None => {
                     let confirmed = appeared && seen.incarnation.is_some();
-                    let tracked = Tracked { changed_at: now, confirmed, present: true, seen };
+                    let tracked = Tracked {
+                        changed_at: now,
+                        confirmed,
+                        present: true,
+                        seen,
+                    };
                     self.tracked.insert(tracked.seen.name.clone(), tracked);
                 }
             }
@@ -201,7 +210,10 @@ impl Relays {
         let reachable_since = self.reachable_since?;
         let alive = |tracked: &&Tracked| tracked.confirmed && tracked.seen.incarnation.is_some();
         let counted: Vec<&Tracked> = self.tracked.values().filter(alive).collect();
-        let dead = counted.iter().filter(|t| t.liveness(now) == Liveness::Dead).count();
+        let dead = counted
+            .iter()
+            .filter(|t| t.liveness(now) == Liveness::Dead)
+            .count();
         if dead * 2 > counted.len() {
             if !self.mass_death {
                 self.mass_death = true;
@@ -214,9 +226,17 @@ impl Relays {
         let relays = self.tracked.iter().map(|(name, tracked)| {
             let incarnation = tracked.seen.incarnation.clone().unwrap_or_default();
             let capacity = tracked.seen.capacity;
-            (name.clone(), Relay { incarnation, capacity, liveness: tracked.liveness(now) })
+            (
+                name.clone(),
+                Relay {
+                    incarnation,
+                    capacity,
+                    liveness: tracked.liveness(now),
+                },
+            )
         });
         Some(RelaysView {
+            known: true,
             relays: relays.collect(),
             moves_paused: self.paused_until.is_some_and(|until| now < until),
             absent_is_gone: now.duration_since(reachable_since) >= ABSENT_AFTER,
@@ -235,7 +255,9 @@ impl Relays {
                 && now.duration_since(tracked.changed_at) > tracked.seen.duration + after
         };
         let leftovers = self.tracked.values().filter(old);
-        leftovers.map(|t| (t.seen.name.clone(), t.seen.resource_version.clone())).collect()
+        leftovers
+            .map(|t| (t.seen.name.clone(), t.seen.resource_version.clone()))
+            .collect()
     }
 }
 

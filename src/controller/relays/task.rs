@@ -33,7 +33,10 @@ pub async fn run(
 ) {
     let options = &context.options;
     let api: Api<Lease> = Api::namespaced(context.client.clone(), &options.namespace);
-    let label = format!("{RELAY_LEASE_LABEL}={}", relay_label_value(&options.controller_name));
+    let label = format!(
+        "{RELAY_LEASE_LABEL}={}",
+        relay_label_value(&options.controller_name)
+    );
     let params = ListParams::default().labels(&label);
     let mut relays = Relays::new(options.mass_death_pause);
     let mut reachable = true;
@@ -77,13 +80,20 @@ pub async fn run(
 fn lease_seen(lease: &Lease) -> LeaseSeen {
     let spec = lease.spec.clone().unwrap_or_default();
     let capacity = lease.annotations().get(CAPACITY_ANNOTATION);
-    let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    let seconds = spec
+        .lease_duration_seconds
+        .and_then(|seconds| u64::try_from(seconds).ok());
     LeaseSeen {
         name: lease.name_any(),
         incarnation: spec.holder_identity.filter(|holder| !holder.is_empty()),
         duration: seconds.map_or(DURATION_DEFAULT, Duration::from_secs),
-        renewed: spec.renew_time.map(|time| time.0.to_string()).unwrap_or_default(),
-        capacity: capacity.and_then(|capacity| capacity.parse().ok()).unwrap_or(0),
+        renewed: spec
+            .renew_time
+            .map(|time| time.0.to_string())
+            .unwrap_or_default(),
+        capacity: capacity
+            .and_then(|capacity| capacity.parse().ok())
+            .unwrap_or(0),
         resource_version: lease.resource_version(),
     }
 }
@@ -94,8 +104,15 @@ fn publish(context: &Context, view: &watch::Sender<RelaysView>, next: RelaysView
     if previous == next {
         return;
     }
-    let alive = next.relays.values().filter(|relay| relay.liveness == Liveness::Alive).count();
-    context.metrics.relays_alive.set(i64::try_from(alive).unwrap_or(i64::MAX));
+    let alive = next
+        .relays
+        .values()
+        .filter(|relay| relay.liveness == Liveness::Alive)
+        .count();
+    context
+        .metrics
+        .relays_alive
+        .set(i64::try_from(alive).unwrap_or(i64::MAX));
     for (name, relay) in &next.relays {
         if previous.relays.get(name).map(|relay| relay.liveness) != Some(relay.liveness) {
             info!(relay = %name, incarnation = %relay.incarnation, liveness = ?relay.liveness, "relay seen");
@@ -114,8 +131,11 @@ fn publish(context: &Context, view: &watch::Sender<RelaysView>, next: RelaysView
         .collect();
     view.send_replace(next);
     for listener in context.listeners.state() {
-        let affected =
-            listener.spec.relay.as_ref().is_none_or(|relay| everywhere || changed.contains(relay));
+        let affected = listener
+            .spec
+            .relay
+            .as_ref()
+            .is_none_or(|relay| everywhere || changed.contains(relay));
         if affected {
             context.trigger_listener(&listener);
         }
@@ -133,7 +153,10 @@ async fn stop_lease(
     if context.listeners.find(named).is_some() {
         return;
     }
-    let params = DeleteParams::default().preconditions(Preconditions { resource_version, uid: None });
+    let params = DeleteParams::default().preconditions(Preconditions {
+        resource_version,
+        uid: None,
+    });
     match timeout(context.options.api_timeout, api.delete(name, &params)).await {
         Ok(Ok(_)) => info!(relay = %name, "Lease of a relay that is gone deleted"),
         Ok(Err(error)) => debug!(relay = %name, %error, "Lease not deleted; tried again"),

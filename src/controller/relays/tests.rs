@@ -15,8 +15,12 @@ impl World {
     /// All relays seen alive.
     fn with(names: &[&str]) -> Self {
         let relays = Relays::new(60 * SECOND);
-        let mut world =
-            Self { relays, leases: BTreeMap::new(), renewals: 0, now: Instant::now() };
+        let mut world = Self {
+            relays,
+            leases: BTreeMap::new(),
+            renewals: 0,
+            now: Instant::now(),
+        };
         world.after(0);
         for name in names {
             world.renew(name, "one");
@@ -39,13 +43,19 @@ impl World {
     }
 
     fn release(&mut self, name: &str) {
-        self.leases.get_mut(name).expect("a relay of this world").incarnation = None;
+        self.leases
+            .get_mut(name)
+            .expect("a relay of this world")
+            .incarnation = None;
     }
 
     fn after(&mut self, seconds: u64) -> RelaysView {
         self.now += Duration::from_secs(seconds);
-        self.relays.handle_leases(self.leases.values().cloned().collect(), self.now);
-        self.relays.poll_view(self.now).expect("the API server is there")
+        self.relays
+            .handle_leases(self.leases.values().cloned().collect(), self.now);
+        self.relays
+            .poll_view(self.now)
+            .expect("the API server is there")
     }
 }
 
@@ -182,7 +192,12 @@ fn dead_leases_are_left_over_after_a_while_and_forgotten_once_deleted() {
         world.renew("b", "one");
         world.after(12);
     }
-    assert!(world.relays.poll_leftovers(60 * SECOND, world.now).is_empty());
+    assert!(
+        world
+            .relays
+            .poll_leftovers(60 * SECOND, world.now)
+            .is_empty()
+    );
     world.renew("b", "one");
     world.after(12);
     let leftovers = world.relays.poll_leftovers(60 * SECOND, world.now);
