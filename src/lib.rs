@@ -2,8 +2,11 @@
 //!
 //! The map of the house and its invariants are in `src/README.md`.
 
+pub mod aws;
 pub mod broker;
 pub mod controller;
 pub mod crd;
 pub mod protocol;
 pub mod relay;
+#[cfg(feature = "simulator")]
+pub mod simulator;

@@ -35,6 +35,10 @@ use super::{DEFAULT_CONTROLLER_NAME, limit, rule};
         json_path = ".metadata.creationTimestamp"
     )
 )]
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "every print column has a name and a type"
+)]
 #[serde(rename_all = "camelCase")]
 pub struct SsmSessionClassSpec {
     /// The installation that serves this class, as in IngressClass.

@@ -47,6 +47,10 @@ use super::{limit, rule, schema};
         json_path = ".metadata.creationTimestamp"
     )
 )]
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "every print column has a name and a type"
+)]
 #[serde(rename_all = "camelCase")]
 pub struct SsmListenerSpec {
     /// The session that this listener serves.

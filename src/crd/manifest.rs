@@ -62,6 +62,10 @@ pub fn write_manifests(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+#[expect(
+    clippy::expect_used,
+    reason = "what is written has text keys only, and goes to memory"
+)]
 fn to_yaml(definition: &CustomResourceDefinition) -> String {
     let value = serde_json::to_value(definition).expect("a definition has text keys only");
     // Folded scalars would break rules and messages over lines, where nobody finds them by searching.

@@ -3,12 +3,31 @@
 //! It does not know why a listener exists, and runs without Kubernetes against any broker: its owner says what is
 //! wished for, and keeps its reports through a [`Recorder`].
 
+mod acceptor;
+mod backoff;
+mod client;
+mod listener;
+mod metrics;
 pub mod options;
+mod ports;
 pub mod report;
+mod serve;
+mod sessions;
+mod splice;
+mod stream;
+mod tunnel;
+mod websocket;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+pub use metrics::Metrics;
 pub use options::RelayOptions;
 pub use report::{
     Destination, EndReason, Failure, Inherited, ListenerId, ListenerSpec, RecordError, Recorder,
@@ -16,24 +35,40 @@ pub use report::{
 };
 
 use crate::broker::Broker;
+use ports::Ports;
+use serve::{Exit, Order, Server, Shared, Wish};
 
-/// The listeners of one process.
+/// The listeners of one process. Clones are the same relay.
 #[derive(Clone)]
 pub struct Relay {
-    broker: Arc<dyn Broker>,
+    shared: Arc<Shared>,
+    wishes: Arc<Mutex<HashMap<ListenerId, watch::Sender<Wish>>>>,
+    servers: TaskTracker,
 }
 
 impl Relay {
-    /// A relay without listeners.
+    /// A relay without listeners. It has to be used within a tokio runtime.
     #[must_use]
-    pub fn new(options: RelayOptions, broker: Arc<dyn Broker>) -> Self {
-        let _ = options;
-        Self { broker }
+    pub fn new(options: RelayOptions, broker: Arc<dyn Broker>, metrics: Metrics) -> Self {
+        let addresses = options.listen_addresses.clone();
+        let ports = Ports::new(addresses, options.ports.clone(), options.port_quarantine);
+        let (options, ports) = (Arc::new(options), Arc::new(ports));
+        Self {
+            shared: Arc::new(Shared {
+                options,
+                broker,
+                ports,
+                metrics,
+            }),
+            wishes: Arc::default(),
+            servers: TaskTracker::new(),
+        }
     }
 
     /// Serves a listener as `spec` says, from now on; returns at once and may be said again and again.
     ///
-    /// `inherited` and `recorder` count when the listener is new to this relay.
+    /// `inherited` and `recorder` count when the listener is new to this relay, or was stopped before. New listeners
+    /// take their ports in the order of these calls.
     pub fn ensure(
         &self,
         id: &ListenerId,
@@ -41,24 +76,91 @@ impl Relay {
         inherited: Inherited,
         recorder: Arc<dyn Recorder>,
     ) {
-        let _ = (id, spec, inherited, recorder, &self.broker);
+        let order = Order {
+            spec,
+            inherited,
+            recorder,
+        };
+        let mut wishes = self.wishes();
+        if let Some(sender) = wishes.get(id) {
+            sender.send_replace(Wish::Serve(Box::new(order)));
+            return;
+        }
+        let server = Server::new(id.clone(), self.shared.clone(), order.clone());
+        let (sender, wish) = watch::channel(Wish::Serve(Box::new(order)));
+        wishes.insert(id.clone(), sender);
+        self.shared.metrics.listener_added();
+        self.servers
+            .spawn(self.clone().serve(id.clone(), server, wish));
     }
 
     /// Begins to stop a listener: it listens no more, its clients are reset, its sessions are terminated and recorded
     /// as ended for `reason`, and its last report has [`State::Ended`]. Returns at once.
     pub fn stop(&self, id: &ListenerId, reason: EndReason) {
-        let _ = (id, reason);
+        if let Some(sender) = self.wishes().get(id) {
+            sender.send_if_modified(|wish| match wish {
+                Wish::Serve(_) => {
+                    *wish = Wish::Stop(reason);
+                    true
+                }
+                Wish::Stop(_) | Wish::Shutdown => false,
+            });
+        }
     }
 
     /// The listeners that this relay serves or has not finished stopping.
     #[must_use]
     pub fn listeners(&self) -> Vec<ListenerId> {
-        Vec::new()
+        self.wishes().keys().cloned().collect()
     }
 
     /// Stops everything because the process ends: sessions are terminated as [`EndReason::RelayLost`], since no other
     /// run can go on with them, and reports say not ready. Gives up after `deadline`.
     pub async fn shutdown(&self, deadline: Duration) {
-        let _ = deadline;
+        for sender in self.wishes().values() {
+            sender.send_if_modified(|wish| match wish {
+                Wish::Serve(_) => {
+                    *wish = Wish::Shutdown;
+                    true
+                }
+                Wish::Stop(_) | Wish::Shutdown => false,
+            });
+        }
+        self.servers.close();
+        if timeout(deadline, self.servers.wait()).await.is_err() {
+            let left = self.listeners().len();
+            warn!(
+                left,
+                "sessions of some listeners were not terminated in time; the next run or the sweeper does"
+            );
+        }
+    }
+
+    /// Serves a listener until it is stopped for good; a wish that came while it stopped starts it again.
+    async fn serve(self, id: ListenerId, first: Server, mut wish: watch::Receiver<Wish>) {
+        let mut server = first;
+        loop {
+            let exit = server.run(&mut wish).await;
+            server = {
+                let mut wishes = self.wishes();
+                // The wish under which it was disowned is void; a later one may come from who owns it now.
+                let void = exit == Exit::Disowned && !wish.has_changed().unwrap_or(false);
+                let current = wish.borrow_and_update().clone();
+                match current {
+                    Wish::Serve(order) if !void => {
+                        Server::new(id.clone(), self.shared.clone(), *order)
+                    }
+                    Wish::Serve(_) | Wish::Stop(_) | Wish::Shutdown => {
+                        wishes.remove(&id);
+                        break;
+                    }
+                }
+            };
+        }
+        self.shared.metrics.listener_removed();
+    }
+
+    fn wishes(&self) -> MutexGuard<'_, HashMap<ListenerId, watch::Sender<Wish>>> {
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,5 @@
 //! What the conditions promise to whoever reads a status.
+#![allow(clippy::expect_used, clippy::panic, reason = "so does a test fail")]
 
 use super::*;
 use crate::crd::text::TEXT_CHARS_MAX;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Open ──finish──► Finishing ──its FIN is sent──► Finished
-//!   └──────────────────discard (forgotten once its FIN is sent)
+//!   └──────────────────discard, at any time (forgotten once its FIN is sent)
 //! ```
 //!
 //! The agent takes a FIN for a full close, so that none is sent while an answer is still wanted.
@@ -62,10 +62,13 @@ impl Stream {
         }
     }
 
-    /// Sends FIN at once, and forgets what is queued and unread; gives the number of unread bytes.
+    /// Nobody uses the stream any more: what is unread is forgotten, and so is what is queued, unless the stream was
+    /// finished in order. Gives the number of unread bytes.
     pub fn discard(&mut self) -> usize {
-        self.outgoing.clear();
-        self.finish();
+        if self.fin == Fin::Open {
+            self.outgoing.clear();
+            self.finish();
+        }
         self.incoming.clear();
         std::mem::take(&mut self.incoming_bytes)
     }

@@ -1,0 +1,18 @@
+# syntax=docker/dockerfile:1
+# One static binary, the public certificate authorities, and nothing else.
+
+FROM rust:1.95-alpine AS builder
+RUN apk add --no-cache ca-certificates gcc musl-dev
+WORKDIR /source
+COPY . .
+# The binary is copied out, since a cache mount is not part of the layer.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/source/target \
+    cargo build --release --locked --bin ssm-session-operator && \
+    cp target/release/ssm-session-operator /ssm-session-operator
+
+FROM scratch
+COPY --from=builder /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=builder /ssm-session-operator /ssm-session-operator
+USER 65532:65532
+ENTRYPOINT ["/ssm-session-operator"]

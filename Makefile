@@ -1,0 +1,40 @@
+# The doors of the house: people and continuous integration (.ci/run) come through the same ones.
+
+# Where nobody edits Cargo.toml, a Cargo.lock that does not fit it is an error.
+LOCKED := $(if $(CI),--locked)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint crds bench image
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: ## a real control plane and a simulated AWS on this machine (KEEP=1 leaves them running)
+	@.ci/need cargo go cc
+	cargo run $(LOCKED) --features simulator --example demo
+
+test: ## all tests, against a real kube-apiserver and etcd (built once: about 6 minutes)
+	@.ci/need cargo go cc
+	cargo test $(LOCKED) --all-features
+
+lint: ## format, lints, documentation, and the dependencies' licences and sources
+	@.ci/need cargo cargo-fmt cargo-clippy gofmt cc
+	cargo fmt --check
+	@unformatted=$$(gofmt -l tests/control-plane) && test -z "$$unformatted" || \
+		{ echo "run gofmt -w on: $$unformatted" >&2; exit 1; }
+	cargo clippy $(LOCKED) --all-targets --all-features -- -D warnings
+	cargo clippy $(LOCKED) -- -D warnings # as the image is built: without the simulator
+	RUSTDOCFLAGS="-D warnings" cargo doc $(LOCKED) --no-deps --all-features
+	.ci/deny
+
+crds: ## write the CustomResourceDefinitions to crds/
+	@.ci/need cargo cc
+	cargo run $(LOCKED) --quiet -- crds --dir crds
+
+bench: ## the benchmarks
+	@.ci/need cargo cc
+	cargo bench $(LOCKED) --features simulator
+
+image: ## the container image, as ssm-session-operator:dev
+	@.ci/need docker
+	DOCKER_BUILDKIT=1 docker build --tag ssm-session-operator:dev .

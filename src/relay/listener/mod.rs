@@ -1,0 +1,388 @@
+//! The life of one listener, as a machine without I/O: what is wished, what has happened, what is to be done next.
+//!
+//! ```text
+//!             recorded            StartSession            recorded and shaken hands
+//! Claiming ───────────► Starting ─────────────► Opening ──────────────────────────► Serving
+//!    ▲                     │ failed                │ failed                            │ ended
+//!    └───── Waiting ◄──────┴───────────────────────┴───────────────────────────────────┘
+//! ```
+//!
+//! It holds three promises of the operator. AWS is not called before the claim is on record. A session serves nobody
+//! before it is on record. A session that was started is terminated until AWS has said that it is over.
+
+mod phase;
+mod transition;
+
+pub use phase::{Action, Now};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+use super::options::RelayOptions;
+use super::report::{
+    Destination, EndReason, Failure, Inherited, ListenerSpec, Report, SessionRecord, State,
+};
+use super::sessions::Sessions;
+use super::tunnel::TunnelState;
+use crate::broker::{BrokerError, Next, SessionId, Ticket};
+use crate::protocol::End;
+use phase::{Deadlines, Phase, Stop};
+
+/// No new session is started while so many old ones wait for their end: AWS is not to be filled with ours.
+const TERMINATING_MAX: usize = 4;
+
+/// The machine.
+#[derive(Debug)]
+pub struct Listener {
+    options: Arc<RelayOptions>,
+    spec: ListenerSpec,
+    stopping: Option<(Stop, EndReason)>,
+    phase: Phase,
+    /// Numbers the claims: a report counts for a claim only when it was made after it.
+    claim: u64,
+    sessions: Sessions,
+    backoff: Backoff,
+    failure: Option<Failure>,
+    retry_at: Option<Timestamp>,
+    /// No session has served for longer than the hold.
+    unready: bool,
+    /// When that will be so, while no session serves.
+    unready_at: Option<Instant>,
+    port: Option<u16>,
+    destination: Option<Destination>,
+    actions: std::collections::VecDeque<Action>,
+}
+
+impl Listener {
+    /// A listener that is about to claim its first session.
+    #[must_use]
+    pub fn new(
+        options: Arc<RelayOptions>,
+        spec: ListenerSpec,
+        inherited: Inherited,
+        now: Now,
+    ) -> Self {
+        let backoff = Backoff::new(options.backoff_min, options.backoff_max);
+        let sessions = Sessions::inherit(inherited.sessions, now.monotonic, &backoff);
+        let mut listener = Self {
+            options,
+            spec,
+            stopping: None,
+            phase: Phase::Claiming,
+            claim: 1,
+            sessions,
+            backoff,
+            failure: None,
+            retry_at: None,
+            unready: false,
+            unready_at: None,
+            port: None,
+            destination: None,
+            actions: std::collections::VecDeque::new(),
+        };
+        listener.unready_at = Some(now.monotonic + listener.options.hold);
+        listener.drop_lost(now);
+        listener
+    }
+
+    /// It listens on a port.
+    pub fn handle_listening(&mut self, port: u16) {
+        self.port = Some(port);
+        self.failure = None;
+        self.retry_at = None;
+    }
+
+    /// No port could be listened on; it is tried again after the delay that is given.
+    pub fn handle_no_port(&mut self, failure: Failure, now: Now) -> Duration {
+        self.failure = Some(failure);
+        let delay = self.backoff.next_delay();
+        self.retry_at = Some(now.after(delay).1);
+        delay
+    }
+
+    /// The wish is this from now on.
+    pub fn handle_spec(&mut self, spec: ListenerSpec, now: Now) {
+        let replaced = self.spec.identity != spec.identity || self.spec.request != spec.request;
+        self.spec = spec;
+        if replaced && self.stopping.is_none() {
+            self.backoff.reset();
+            self.failure = None;
+            self.destination = None;
+            match &mut self.phase {
+                Phase::Starting { wanted, .. } => *wanted = false,
+                Phase::Opening { .. } | Phase::Serving { .. } => {
+                    self.end_current(EndReason::Replaced, "", now);
+                    self.enter_claiming();
+                }
+                Phase::Waiting { .. } => self.enter_claiming(),
+                Phase::Claiming | Phase::Stopped => {}
+            }
+        }
+        self.drop_lost(now);
+    }
+
+    /// The listener has no future: `reason` is recorded of its sessions.
+    pub fn handle_stop(&mut self, reason: EndReason, now: Now) {
+        self.stop(Stop::Final, reason, now);
+    }
+
+    /// The process has no future.
+    pub fn handle_shutdown(&mut self, now: Now) {
+        self.stop(Stop::Shutdown, EndReason::RelayLost, now);
+    }
+
+    /// `report`, made at claim number `claim`, is on record.
+    pub fn handle_recorded(&mut self, claim: u64, report: &Report, now: Now) {
+        match &mut self.phase {
+            Phase::Claiming => {
+                let claimed = claim == self.claim && report.state == State::Starting;
+                let room = self.sessions.live_count() < TERMINATING_MAX;
+                if claimed && room && self.port.is_some() && self.stopping.is_none() {
+                    let identity = self.spec.identity.clone();
+                    let request = self.spec.request.clone();
+                    self.actions
+                        .push_back(Action::Start(identity.clone(), request));
+                    self.phase = Phase::Starting {
+                        identity,
+                        wanted: true,
+                    };
+                }
+            }
+            Phase::Opening {
+                session, recorded, ..
+            } => {
+                *recorded |= report
+                    .sessions
+                    .iter()
+                    .any(|record| record.session_id == *session && record.end.is_none());
+                self.serve_if_ready(now);
+            }
+            Phase::Starting { .. }
+            | Phase::Serving { .. }
+            | Phase::Waiting { .. }
+            | Phase::Stopped => {}
+        }
+    }
+
+    /// StartSession has answered.
+    pub fn handle_started(&mut self, result: Result<Ticket, BrokerError>, now: Now) {
+        let Phase::Starting { identity, wanted } = &self.phase else {
+            return;
+        };
+        let (identity, wanted) = (identity.clone(), *wanted && self.stopping.is_none());
+        let ticket = match result {
+            Ok(ticket) => ticket,
+            Err(error) if wanted => return self.fail(Failure::Broker(error), now),
+            Err(_) => return self.enter_claiming(),
+        };
+        let session = ticket.session_id.clone();
+        self.sessions.add(SessionRecord {
+            session_id: session.clone(),
+            identity: identity.clone(),
+            relay: self.options.name.clone(),
+            incarnation: self.options.incarnation.clone(),
+            started_at: now.wall,
+            end: None,
+        });
+        let deadlines = Deadlines {
+            recorded: now.monotonic + self.options.record_timeout,
+            established: now.monotonic + self.options.handshake_timeout,
+        };
+        let usable = ticket.has_token();
+        let stopped_for = self.stopping.map(|(_, reason)| reason);
+        self.phase = Phase::Opening {
+            session,
+            recorded: false,
+            established: false,
+            deadlines,
+        };
+        if !wanted {
+            self.end_current(stopped_for.unwrap_or(EndReason::Replaced), "", now);
+            self.enter_claiming();
+        } else if usable {
+            self.actions.push_back(Action::Open(identity, ticket));
+        } else {
+            let why = "StartSession gave no token".to_owned();
+            self.end_current(EndReason::StartFailed, &why, now);
+            self.fail(Failure::DataChannel(why), now);
+        }
+    }
+
+    /// The tunnel shows something new.
+    pub fn handle_tunnel(&mut self, tunnel: &TunnelState, now: Now) {
+        let TunnelState {
+            established,
+            destination,
+            end,
+        } = tunnel;
+        self.destination = destination.or(self.destination);
+        if established.is_some()
+            && let Phase::Opening { established, .. } = &mut self.phase
+        {
+            *established = true;
+            self.serve_if_ready(now);
+        }
+        let serving = matches!(self.phase, Phase::Serving { .. });
+        match end {
+            None => {}
+            Some(End::Closed(why)) => {
+                self.end_current(EndReason::ClosedByService, why, now);
+                let failure = if serving {
+                    Failure::SessionClosed
+                } else {
+                    Failure::DataChannel
+                };
+                let why = if why.is_empty() {
+                    "the service closed it"
+                } else {
+                    why
+                };
+                self.fail(failure(why.to_owned()), now);
+            }
+            Some(End::Unsupported(why)) => {
+                self.end_current(EndReason::StartFailed, why, now);
+                self.fail(Failure::Unsupported(why.clone()), now);
+            }
+            Some(End::Violation(why)) => {
+                self.end_current(EndReason::StartFailed, why, now);
+                self.fail(Failure::DataChannel(why.clone()), now);
+            }
+        }
+    }
+
+    /// TerminateSession has answered.
+    pub fn handle_terminated(&mut self, id: &SessionId, over: bool, now: Now) {
+        if over {
+            self.over(id, EndReason::ClosedByService, now);
+        } else {
+            self.sessions.handle_terminate_failed(id, now.monotonic);
+        }
+    }
+
+    /// A deadline of [`Self::poll_timeout`] has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if self.unready_at.is_some_and(|at| now.monotonic >= at) {
+            self.unready_at = None;
+            self.unready = true;
+        }
+        match &self.phase {
+            Phase::Waiting { until } if now.monotonic >= *until => self.enter_claiming(),
+            Phase::Opening {
+                recorded,
+                established,
+                deadlines,
+                ..
+            } => {
+                if !established && now.monotonic >= deadlines.established {
+                    let limit = self.options.handshake_timeout;
+                    let why = format!("no handshake within {limit:?}");
+                    self.end_current(EndReason::StartFailed, &why, now);
+                    self.fail(Failure::DataChannel(why), now);
+                } else if !recorded && now.monotonic >= deadlines.recorded {
+                    let limit = self.options.record_timeout;
+                    let why = format!("the session could not be recorded within {limit:?}");
+                    self.end_current(EndReason::StartFailed, &why, now);
+                    self.fail(Failure::Recording(why), now);
+                }
+            }
+            Phase::Waiting { .. }
+            | Phase::Claiming
+            | Phase::Starting { .. }
+            | Phase::Serving { .. }
+            | Phase::Stopped => {}
+        }
+    }
+
+    /// What is to be done next.
+    pub fn poll_action(&mut self, now: Now) -> Option<Action> {
+        if let Some(action) = self.actions.pop_front() {
+            return Some(action);
+        }
+        let (id, identity) = self.sessions.poll_terminate(now.monotonic)?;
+        Some(Action::Terminate(id, identity))
+    }
+
+    /// When [`Self::handle_timeout`], and then [`Self::poll_action`] and [`Self::report`], are due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let phase = match &self.phase {
+            Phase::Waiting { until } => Some(*until),
+            Phase::Opening {
+                recorded,
+                established,
+                deadlines,
+                ..
+            } => {
+                let recorded = (!recorded).then_some(deadlines.recorded);
+                let established = (!established).then_some(deadlines.established);
+                recorded.into_iter().chain(established).min()
+            }
+            Phase::Claiming | Phase::Starting { .. } | Phase::Serving { .. } | Phase::Stopped => {
+                None
+            }
+        };
+        let sessions = self.sessions.poll_timeout();
+        phase
+            .into_iter()
+            .chain(sessions)
+            .chain(self.unready_at)
+            .min()
+    }
+
+    /// The number of the present claim, if one awaits its record.
+    #[must_use]
+    pub fn awaited_claim(&self) -> Option<u64> {
+        let ready = self.stopping.is_none() && self.port.is_some();
+        let claiming = matches!(self.phase, Phase::Claiming);
+        let room = self.sessions.live_count() < TERMINATING_MAX;
+        (claiming && ready && room).then_some(self.claim)
+    }
+
+    /// The number of the present claim.
+    #[must_use]
+    pub fn claim(&self) -> u64 {
+        self.claim
+    }
+
+    /// Whether it was stopped, and is being or has been taken down.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
+    /// Whether nothing is left to do, but to record that.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Stopped) && self.sessions.live_count() == 0
+    }
+
+    /// The whole truth. The same state gives an equal report.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        Report {
+            generation: self.spec.generation,
+            port: self.port,
+            state: self.state(),
+            ready: self.port.is_some() && !self.unready && self.stopping.is_none(),
+            sessions: self.sessions.records(),
+            failure: self.failure.clone(),
+            retry_at: self.retry_at,
+            destination: self.destination,
+        }
+    }
+
+    fn state(&self) -> State {
+        match (&self.phase, self.stopping) {
+            (Phase::Stopped, Some((Stop::Final, _))) if self.is_over() => State::Ended,
+            (_, Some(_)) | (Phase::Stopped | Phase::Waiting { .. }, None) => State::Waiting,
+            (Phase::Serving { .. }, None) => State::Serving,
+            (Phase::Claiming | Phase::Starting { .. } | Phase::Opening { .. }, None) => {
+                State::Starting
+            }
+        }
+    }
+}

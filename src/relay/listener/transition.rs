@@ -1,0 +1,156 @@
+//! What leads from one phase of a listener to the next.
+
+use std::time::Duration;
+
+use super::{Action, Backoff, EndReason, Failure, Listener, Next, Now, Phase, SessionId, Stop};
+
+/// A session that served for so long was a success: the next failure starts with the shortest delay.
+const SERVED_WELL: Duration = Duration::from_mins(1);
+
+/// The shortest delay before what will fail again until somebody changes something.
+const AWAIT_CHANGE_MIN: Duration = Duration::from_secs(30);
+
+impl Listener {
+    pub(super) fn stop(&mut self, stop: Stop, reason: EndReason, now: Now) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.stopping = Some((stop, reason));
+        self.end_current(reason, "", now);
+        self.sessions
+            .terminate_all(reason, now.monotonic, &self.terminate_backoff());
+        if stop == Stop::Final {
+            self.port = None;
+        }
+        self.retry_at = None;
+        self.unready_at = None;
+        // A start that is on its way is waited for: what it started is terminated.
+        if !matches!(self.phase, Phase::Starting { .. }) {
+            self.phase = Phase::Stopped;
+        }
+    }
+
+    pub(super) fn enter_claiming(&mut self) {
+        self.claim += 1;
+        self.retry_at = None;
+        self.phase = if self.stopping.is_some() {
+            Phase::Stopped
+        } else {
+            Phase::Claiming
+        };
+    }
+
+    pub(super) fn serve_if_ready(&mut self, now: Now) {
+        if let Phase::Opening {
+            session,
+            recorded: true,
+            established: true,
+            ..
+        } = &self.phase
+        {
+            self.phase = Phase::Serving {
+                session: session.clone(),
+                since: now.monotonic,
+            };
+            self.failure = None;
+            self.retry_at = None;
+            self.unready = false;
+            self.unready_at = None;
+            self.actions.push_back(Action::Admit);
+        }
+    }
+
+    /// The present session is no longer used: its clients are reset, and TerminateSession is called.
+    pub(super) fn end_current(&mut self, reason: EndReason, message: &str, now: Now) {
+        let (session, served) = match &self.phase {
+            Phase::Opening { session, .. } => (session.clone(), None),
+            Phase::Serving { session, since } => (session.clone(), Some(*since)),
+            Phase::Claiming | Phase::Starting { .. } | Phase::Waiting { .. } | Phase::Stopped => {
+                return;
+            }
+        };
+        if let Some(since) = served {
+            self.unready_at = Some(now.monotonic + self.options.hold);
+            if now.monotonic >= since + SERVED_WELL {
+                self.backoff.reset();
+            }
+        }
+        self.actions.push_back(Action::Close);
+        let backoff = self.terminate_backoff();
+        self.sessions
+            .terminate(&session, reason, message, now.monotonic, &backoff);
+    }
+
+    /// It went wrong, and is tried again after a delay.
+    pub(super) fn fail(&mut self, failure: Failure, now: Now) {
+        let await_change = AWAIT_CHANGE_MIN.min(self.options.backoff_max);
+        let floor = match &failure {
+            Failure::Broker(error) => match error.kind.next() {
+                Next::AwaitChange => await_change,
+                Next::BackOff | Next::Retry | Next::Gone => error.retry_after.unwrap_or_default(),
+            },
+            Failure::Unsupported(_) => await_change,
+            Failure::DataChannel(_)
+            | Failure::SessionClosed(_)
+            | Failure::NoPort(_)
+            | Failure::Recording(_) => Duration::ZERO,
+        };
+        let delay = self.backoff.next_delay().max(floor);
+        self.failure = Some(failure);
+        self.wait(delay, now);
+    }
+
+    pub(super) fn wait(&mut self, delay: Duration, now: Now) {
+        if self.stopping.is_some() {
+            self.phase = Phase::Stopped;
+            return;
+        }
+        let (until, retry_at) = now.after(delay);
+        self.retry_at = Some(retry_at);
+        self.phase = Phase::Waiting { until };
+    }
+
+    /// AWS says of sessions on record as live that they are over.
+    pub(super) fn drop_lost(&mut self, now: Now) {
+        for (id, reason) in self.spec.lost.clone() {
+            let current = match &self.phase {
+                Phase::Opening { session, .. } | Phase::Serving { session, .. } => *session == id,
+                Phase::Claiming
+                | Phase::Starting { .. }
+                | Phase::Waiting { .. }
+                | Phase::Stopped => false,
+            };
+            if current {
+                let why = "AWS says that the session is over".to_owned();
+                self.end_current(reason, &why, now);
+                self.failure = Some(Failure::SessionClosed(why));
+                let delay = match reason {
+                    EndReason::TerminatedExternally => self.options.external_end_delay,
+                    EndReason::Deleted
+                    | EndReason::Replaced
+                    | EndReason::RelayLost
+                    | EndReason::StartFailed
+                    | EndReason::ClosedByService => self.backoff.next_delay(),
+                };
+                self.wait(delay, now);
+            }
+            self.over(&id, reason, now);
+        }
+    }
+
+    pub(super) fn over(&mut self, id: &SessionId, reason: EndReason, now: Now) {
+        if let Some(record) = self.sessions.handle_over(id, reason, now.wall) {
+            let own = record.incarnation == self.options.incarnation;
+            let reason = record.end.map_or(reason, |end| end.reason);
+            self.actions.push_back(Action::Ended {
+                id: id.clone(),
+                reason,
+                own,
+            });
+        }
+    }
+
+    pub(super) fn terminate_backoff(&self) -> Backoff {
+        Backoff::new(self.options.backoff_min, self.options.backoff_max)
+    }
+}

@@ -1,0 +1,198 @@
+//! What the relay counts. No label names a session: they would grow for ever.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::report::EndReason;
+use super::splice::Outcome;
+use crate::protocol::ResetCause;
+
+/// The relay's metrics; clones count into the same ones.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    connections: Gauge,
+    connections_ended: Family<OutcomeLabel, Counter>,
+    bytes: Family<DirectionLabel, Counter>,
+    sessions: Gauge,
+    sessions_started: Counter,
+    start_failures: Counter,
+    sessions_ended: Family<EndLabel, Counter>,
+    websockets_lost: Counter,
+    destinations_refused: Counter,
+    streams_stalled: Counter,
+    listeners: Gauge,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: OutcomeValue,
+}
+
+/// How a client's connection ended, as a label.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+#[allow(missing_docs)]
+pub enum OutcomeValue {
+    Finished,
+    ClientGone,
+    Refused,
+    Stalled,
+    SessionEnded,
+    HeldTooLong,
+    TooMany,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DirectionLabel {
+    direction: Direction,
+}
+
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+enum Direction {
+    Up,
+    Down,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct EndLabel {
+    reason: EndValue,
+}
+
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+enum EndValue {
+    Deleted,
+    Replaced,
+    RelayLost,
+    StartFailed,
+    TerminatedExternally,
+    ClosedByService,
+}
+
+impl From<Outcome> for OutcomeValue {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Finished => Self::Finished,
+            Outcome::ClientGone => Self::ClientGone,
+            Outcome::Reset(ResetCause::Refused) => Self::Refused,
+            Outcome::Reset(ResetCause::Stalled) => Self::Stalled,
+            Outcome::Reset(ResetCause::SessionEnded) => Self::SessionEnded,
+        }
+    }
+}
+
+impl Metrics {
+    /// Puts the metrics into `registry`, under the prefix `relay`.
+    pub fn register(&self, registry: &mut Registry) {
+        let relay = registry.sub_registry_with_prefix("relay");
+        let Self {
+            connections,
+            connections_ended,
+            bytes,
+            sessions,
+            sessions_started,
+            start_failures,
+            sessions_ended,
+            websockets_lost,
+            destinations_refused,
+            streams_stalled,
+            listeners,
+        } = self.clone();
+        relay.register("connections", "Clients connected now", connections);
+        let help = "Connections that ended, by how";
+        relay.register("connections_ended", help, connections_ended);
+        relay.register("bytes", "Bytes carried for clients, by direction", bytes);
+        relay.register("sessions", "AWS sessions that are live now", sessions);
+        relay.register("sessions_started", "AWS sessions started", sessions_started);
+        relay.register(
+            "start_failures",
+            "Starts of AWS sessions that failed",
+            start_failures,
+        );
+        relay.register(
+            "sessions_ended",
+            "AWS sessions that ended, by reason",
+            sessions_ended,
+        );
+        relay.register(
+            "websockets_lost",
+            "Websockets that were lost",
+            websockets_lost,
+        );
+        let help = "Dials of a destination that the agent reported as failed";
+        relay.register("destinations_refused", help, destinations_refused);
+        let help = "Streams reset since their client did not read and kept others waiting";
+        relay.register("streams_stalled", help, streams_stalled);
+        relay.register("listeners", "Listeners served now", listeners);
+    }
+
+    pub(super) fn connection_opened(&self) {
+        self.connections.inc();
+    }
+
+    pub(super) fn connection_ended(&self, outcome: OutcomeValue) {
+        self.connections.dec();
+        self.connections_ended
+            .get_or_create(&OutcomeLabel { outcome })
+            .inc();
+    }
+
+    pub(super) fn bytes_up(&self, bytes: usize) {
+        let label = DirectionLabel {
+            direction: Direction::Up,
+        };
+        self.bytes.get_or_create(&label).inc_by(bytes as u64);
+    }
+
+    pub(super) fn bytes_down(&self, bytes: usize) {
+        let label = DirectionLabel {
+            direction: Direction::Down,
+        };
+        self.bytes.get_or_create(&label).inc_by(bytes as u64);
+    }
+
+    pub(super) fn session_started(&self) {
+        self.sessions_started.inc();
+        self.sessions.inc();
+    }
+
+    pub(super) fn start_failed(&self) {
+        self.start_failures.inc();
+    }
+
+    pub(super) fn session_ended(&self, reason: EndReason) {
+        self.sessions.dec();
+        let reason = match reason {
+            EndReason::Deleted => EndValue::Deleted,
+            EndReason::Replaced => EndValue::Replaced,
+            EndReason::RelayLost => EndValue::RelayLost,
+            EndReason::StartFailed => EndValue::StartFailed,
+            EndReason::TerminatedExternally => EndValue::TerminatedExternally,
+            EndReason::ClosedByService => EndValue::ClosedByService,
+        };
+        self.sessions_ended
+            .get_or_create(&EndLabel { reason })
+            .inc();
+    }
+
+    pub(super) fn websocket_lost(&self) {
+        self.websockets_lost.inc();
+    }
+
+    pub(super) fn destination_refused(&self) {
+        self.destinations_refused.inc();
+    }
+
+    pub(super) fn stream_stalled(&self) {
+        self.streams_stalled.inc();
+    }
+
+    pub(super) fn listener_added(&self) {
+        self.listeners.inc();
+    }
+
+    pub(super) fn listener_removed(&self) {
+        self.listeners.dec();
+    }
+}

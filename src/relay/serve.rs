@@ -1,0 +1,390 @@
+//! Serves one listener: drives its machine, calls the broker, keeps its reports, lets clients in.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{info, warn};
+
+use super::acceptor::accept;
+use super::backoff::Backoff;
+use super::client::{Admission, serve_client};
+use super::listener::{Action, Listener, Now};
+use super::metrics::{Metrics, OutcomeValue};
+use super::options::RelayOptions;
+use super::ports::{Bound, Ports};
+use super::report::{
+    EndReason, Failure, Inherited, ListenerId, ListenerSpec, RecordError, Recorder, Report,
+};
+use super::tunnel::{Tunnel, TunnelState};
+use crate::broker::{Broker, BrokerError, Next, SessionId, Ticket};
+use crate::protocol::End;
+
+/// What every listener of a relay shares.
+pub(super) struct Shared {
+    pub(super) options: Arc<RelayOptions>,
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) ports: Arc<Ports>,
+    pub(super) metrics: Metrics,
+}
+
+/// What it takes to serve a listener.
+#[derive(Clone)]
+pub(super) struct Order {
+    pub(super) spec: ListenerSpec,
+    pub(super) inherited: Inherited,
+    pub(super) recorder: Arc<dyn Recorder>,
+}
+
+/// What the owner wishes of a listener.
+#[derive(Clone)]
+pub(super) enum Wish {
+    Serve(Box<Order>),
+    Stop(EndReason),
+    Shutdown,
+}
+
+enum Outcome {
+    Started(Result<Ticket, BrokerError>),
+    Terminated(SessionId, Result<(), BrokerError>),
+    Recorded {
+        claim: u64,
+        report: Box<Report>,
+        result: Result<(), RecordError>,
+    },
+    RecordDelayOver,
+    BindDelayOver,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// As wished.
+    Stopped,
+    /// The record belongs to another relay.
+    Disowned,
+}
+
+/// One run of a listener, from its first wish to its last record.
+pub(super) struct Server {
+    id: ListenerId,
+    shared: Arc<Shared>,
+    recorder: Arc<dyn Recorder>,
+    machine: Listener,
+    preferred_port: Option<u16>,
+    bound: Option<Bound>,
+    tunnel: Option<Tunnel>,
+    tunnel_state: Option<watch::Receiver<TunnelState>>,
+    admission: watch::Sender<Admission>,
+    clients: JoinSet<()>,
+    pending: FuturesUnordered<BoxFuture<'static, Outcome>>,
+    record: RecordKeeping,
+}
+
+/// What is on record, and what stands in the way of recording more.
+struct RecordKeeping {
+    recorded: Option<(u64, Report)>,
+    busy: bool,
+    /// The listener belongs to another relay: nothing is written any more.
+    disowned: bool,
+    backoff: Backoff,
+}
+
+impl Server {
+    pub(super) fn new(id: ListenerId, shared: Arc<Shared>, order: Order) -> Self {
+        let Order {
+            spec,
+            inherited,
+            recorder,
+        } = order;
+        let options = shared.options.clone();
+        let preferred_port = inherited.port;
+        let backoff = Backoff::new(options.backoff_min, options.record_timeout);
+        let mut server = Self {
+            id,
+            shared,
+            recorder,
+            machine: Listener::new(options, spec, inherited, Now::read()),
+            preferred_port,
+            bound: None,
+            tunnel: None,
+            tunnel_state: None,
+            admission: watch::Sender::new(Admission::Hold),
+            clients: JoinSet::new(),
+            pending: FuturesUnordered::new(),
+            record: RecordKeeping {
+                recorded: None,
+                busy: false,
+                disowned: false,
+                backoff,
+            },
+        };
+        // At once, so that listeners take back their ports in the order in which they are wished for.
+        server.bind();
+        server
+    }
+
+    /// Runs until the listener is stopped, its sessions are over, and that is on record; or until it turns out to be
+    /// another relay's.
+    pub(super) async fn run(mut self, wish: &mut watch::Receiver<Wish>) -> Exit {
+        loop {
+            self.advance();
+            if self.is_done() {
+                return if self.record.disowned {
+                    Exit::Disowned
+                } else {
+                    Exit::Stopped
+                };
+            }
+            let deadline = self.machine.poll_timeout();
+            tokio::select! {
+                changed = wish.changed() => {
+                    // Without an owner nobody wants the listener.
+                    let current = if changed.is_ok() { wish.borrow_and_update().clone() } else { Wish::Shutdown };
+                    self.handle_wish(current);
+                }
+                Some(outcome) = self.pending.next(), if !self.pending.is_empty() => self.handle_outcome(outcome),
+                state = tunnel_changed(&mut self.tunnel_state) => self.machine.handle_tunnel(&state, Now::read()),
+                client = accept(self.bound.as_ref()) => self.admit(client),
+                Some(_) = self.clients.join_next(), if !self.clients.is_empty() => {}
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    self.machine.handle_timeout(Now::read());
+                }
+            }
+        }
+    }
+
+    fn handle_wish(&mut self, wish: Wish) {
+        match wish {
+            Wish::Serve(order) => self.machine.handle_spec(order.spec, Now::read()),
+            Wish::Stop(reason) => self.stop(reason),
+            Wish::Shutdown => {
+                self.machine.handle_shutdown(Now::read());
+                self.cut_off();
+            }
+        }
+    }
+
+    fn stop(&mut self, reason: EndReason) {
+        self.machine.handle_stop(reason, Now::read());
+        self.cut_off();
+    }
+
+    /// Listens no more, and resets every client at once.
+    fn cut_off(&mut self) {
+        self.bound = None;
+        self.clients.abort_all();
+    }
+
+    fn bind(&mut self) {
+        match self.shared.ports.bind(self.preferred_port) {
+            Ok(bound) => {
+                self.preferred_port = Some(bound.port());
+                self.machine.handle_listening(bound.port());
+                self.bound = Some(bound);
+            }
+            Err(error) => {
+                warn!(listener = %self.id, %error, "no port to listen on, trying again");
+                let failure = Failure::NoPort(error.to_string());
+                let delay = self.machine.handle_no_port(failure, Now::read());
+                self.later(async move {
+                    sleep(delay).await;
+                    Outcome::BindDelayOver
+                });
+            }
+        }
+    }
+
+    /// Does what the machine asks for, and records what has changed.
+    fn advance(&mut self) {
+        while let Some(action) = self.machine.poll_action(Now::read()) {
+            self.act(action);
+        }
+        if !self.record.busy && !self.record.disowned {
+            let (claim, report) = (self.machine.claim(), self.machine.report());
+            let awaited = self.machine.awaited_claim();
+            let known = self.record.recorded.as_ref();
+            let claimed = known.is_some_and(|(recorded, _)| awaited.is_none_or(|a| *recorded >= a));
+            if !claimed || known.is_none_or(|(_, recorded)| *recorded != report) {
+                self.record(claim, report);
+            }
+        }
+    }
+
+    fn record(&mut self, claim: u64, report: Report) {
+        self.record.busy = true;
+        let recorder = self.recorder.clone();
+        self.later(async move {
+            let result = recorder.record(&report).await;
+            Outcome::Recorded {
+                claim,
+                report: Box::new(report),
+                result,
+            }
+        });
+    }
+
+    fn act(&mut self, action: Action) {
+        let broker = self.shared.broker.clone();
+        match action {
+            Action::Start(identity, request) => {
+                self.later(
+                    async move { Outcome::Started(broker.start(&identity, &request).await) },
+                );
+            }
+            Action::Open(identity, ticket) => {
+                info!(listener = %self.id, session = %ticket.session_id, "session started, opening its data channel");
+                let (options, metrics) = (self.shared.options.clone(), self.shared.metrics.clone());
+                let tunnel = Tunnel::open(options, broker, identity, ticket, metrics);
+                self.tunnel_state = Some(tunnel.state());
+                self.tunnel = Some(tunnel);
+            }
+            Action::Admit => {
+                info!(listener = %self.id, port = self.preferred_port, "serving");
+                let handle = self.tunnel.as_ref().map(Tunnel::handle);
+                self.admission
+                    .send_replace(handle.map_or(Admission::Hold, Admission::Open));
+            }
+            Action::Close => {
+                self.admission.send_replace(Admission::Hold);
+                self.tunnel_state = None;
+                self.tunnel = None;
+            }
+            Action::Terminate(id, identity) => self.later(async move {
+                let result = broker.terminate(&identity, &id).await;
+                Outcome::Terminated(id, result)
+            }),
+            Action::Ended { id, reason, own } => {
+                info!(listener = %self.id, session = %id, ?reason, "session ended");
+                if own {
+                    self.shared.metrics.session_ended(reason);
+                }
+            }
+        }
+    }
+
+    fn handle_outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Started(result) => {
+                match &result {
+                    Ok(_) => self.shared.metrics.session_started(),
+                    Err(error) => {
+                        self.shared.metrics.start_failed();
+                        warn!(listener = %self.id, %error, "session not started, trying again later");
+                    }
+                }
+                self.machine.handle_started(result, Now::read());
+            }
+            Outcome::Terminated(id, result) => {
+                let over = match &result {
+                    Ok(()) => true,
+                    Err(error) => error.kind.next() == Next::Gone,
+                };
+                if let (Err(error), false) = (&result, over) {
+                    warn!(listener = %self.id, session = %id, %error, "session not terminated, trying again");
+                }
+                self.machine.handle_terminated(&id, over, Now::read());
+            }
+            Outcome::Recorded {
+                claim,
+                report,
+                result,
+            } => {
+                self.record.busy = false;
+                self.handle_recorded(claim, *report, result);
+            }
+            Outcome::RecordDelayOver => self.record.busy = false,
+            Outcome::BindDelayOver => {
+                if !self.is_stopping() {
+                    self.bind();
+                }
+            }
+        }
+    }
+
+    fn handle_recorded(&mut self, claim: u64, report: Report, result: Result<(), RecordError>) {
+        match result {
+            Ok(()) => {
+                self.record.backoff.reset();
+                self.machine.handle_recorded(claim, &report, Now::read());
+                self.record.recorded = Some((claim, report));
+            }
+            Err(RecordError::NotOurs) => {
+                info!(listener = %self.id, "the listener belongs to another relay now, dropping it");
+                self.record.disowned = true;
+                self.stop(EndReason::Replaced);
+            }
+            Err(RecordError::Unavailable(error)) => {
+                let delay = self.record.backoff.next_delay();
+                warn!(listener = %self.id, error, ?delay, "state not recorded, trying again");
+                self.record.busy = true;
+                self.later(async move {
+                    sleep(delay).await;
+                    Outcome::RecordDelayOver
+                });
+            }
+        }
+    }
+
+    fn admit(&mut self, client: std::io::Result<TcpStream>) {
+        let metrics = self.shared.metrics.clone();
+        let client = match client {
+            Ok(client) => client,
+            Err(error) => {
+                warn!(listener = %self.id, %error, "a client could not be accepted");
+                return;
+            }
+        };
+        metrics.connection_opened();
+        let limit = self.shared.options.connections_max;
+        if self.clients.len() >= limit {
+            warn!(listener = %self.id, limit, "a client was reset: there are too many connections");
+            // With a linger time of zero, dropping it resets it.
+            let _ = client.set_zero_linger();
+            metrics.connection_ended(OutcomeValue::TooMany);
+            return;
+        }
+        let admission = self.admission.subscribe();
+        let options = self.shared.options.clone();
+        self.clients
+            .spawn(serve_client(client, admission, options, metrics));
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.machine.is_stopping()
+    }
+
+    fn is_done(&self) -> bool {
+        let recorded = self.record.recorded.as_ref().map(|(_, report)| report);
+        let on_record = recorded == Some(&self.machine.report()) || self.record.disowned;
+        self.machine.is_over() && on_record
+    }
+
+    fn later(&self, outcome: impl Future<Output = Outcome> + Send + 'static) {
+        self.pending.push(Box::pin(outcome));
+    }
+}
+
+async fn tunnel_changed(state: &mut Option<watch::Receiver<TunnelState>>) -> TunnelState {
+    match state {
+        Some(receiver) => {
+            if receiver.changed().await.is_err() {
+                // The driver is gone without a word, which only a panic explains.
+                let end = End::Violation("the tunnel's task has ended".to_owned());
+                let last = TunnelState {
+                    end: Some(end),
+                    ..receiver.borrow().clone()
+                };
+                *state = None;
+                return last;
+            }
+            receiver.borrow_and_update().clone()
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,177 @@
+//! The AWS sessions of one listener, from StartSession's answer to TerminateSession's.
+//!
+//! A session stays on record as live until AWS has said that it is over, so that nothing forgets it.
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+use super::report::{EndReason, SessionEnd, SessionRecord};
+use crate::broker::{Identity, SessionId};
+
+/// Ended sessions kept on record.
+const ENDED_MAX: usize = 5;
+
+/// Live sessions and the last that ended.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    live: Vec<Live>,
+    ended: Vec<SessionRecord>,
+}
+
+#[derive(Debug)]
+struct Live {
+    record: SessionRecord,
+    termination: Option<Termination>,
+}
+
+/// A session on its way out: TerminateSession is called until it is answered without error.
+#[derive(Debug)]
+struct Termination {
+    reason: EndReason,
+    message: String,
+    calling: bool,
+    call_at: Instant,
+    backoff: Backoff,
+}
+
+impl Sessions {
+    /// Takes over what earlier runs recorded: their live sessions are to be terminated.
+    #[must_use]
+    pub fn inherit(records: Vec<SessionRecord>, now: Instant, backoff: &Backoff) -> Self {
+        let mut sessions = Self::default();
+        for record in records {
+            if record.end.is_some() {
+                sessions.ended.push(record);
+            } else {
+                let id = record.session_id.clone();
+                sessions.live.push(Live {
+                    record,
+                    termination: None,
+                });
+                sessions.terminate(&id, EndReason::RelayLost, "", now, backoff);
+            }
+        }
+        sessions
+    }
+
+    /// A session was started.
+    pub fn add(&mut self, record: SessionRecord) {
+        self.live.push(Live {
+            record,
+            termination: None,
+        });
+    }
+
+    /// A session is no longer wanted, or no longer there: TerminateSession is called from now on. The first reason
+    /// stands.
+    pub fn terminate(
+        &mut self,
+        id: &SessionId,
+        reason: EndReason,
+        message: &str,
+        now: Instant,
+        backoff: &Backoff,
+    ) {
+        if let Some(live) = self.find(id) {
+            live.termination.get_or_insert_with(|| Termination {
+                reason,
+                message: message.to_owned(),
+                calling: false,
+                call_at: now,
+                backoff: backoff.clone(),
+            });
+        }
+    }
+
+    /// All live sessions are no longer wanted.
+    pub fn terminate_all(&mut self, reason: EndReason, now: Instant, backoff: &Backoff) {
+        let ids: Vec<_> = self
+            .live
+            .iter()
+            .map(|live| live.record.session_id.clone())
+            .collect();
+        for id in ids {
+            self.terminate(&id, reason, "", now, backoff);
+        }
+    }
+
+    /// The next session for which TerminateSession is due; it is not given again until the call is answered.
+    pub fn poll_terminate(&mut self, now: Instant) -> Option<(SessionId, Identity)> {
+        self.live.iter_mut().find_map(|live| {
+            let termination = live.termination.as_mut()?;
+            if termination.calling || now < termination.call_at {
+                return None;
+            }
+            termination.calling = true;
+            Some((live.record.session_id.clone(), live.record.identity.clone()))
+        })
+    }
+
+    /// TerminateSession failed, and is called again after a delay.
+    pub fn handle_terminate_failed(&mut self, id: &SessionId, now: Instant) {
+        if let Some(termination) = self.find(id).and_then(|live| live.termination.as_mut()) {
+            termination.calling = false;
+            termination.call_at = now + termination.backoff.next_delay();
+        }
+    }
+
+    /// AWS has said that a session is over. Gives its record, with `reason` when nobody had ended it here.
+    pub fn handle_over(
+        &mut self,
+        id: &SessionId,
+        reason: EndReason,
+        at: Timestamp,
+    ) -> Option<SessionRecord> {
+        let index = self
+            .live
+            .iter()
+            .position(|live| live.record.session_id == *id)?;
+        let Live {
+            mut record,
+            termination,
+        } = self.live.remove(index);
+        let (reason, message) =
+            termination.map_or((reason, String::new()), |t| (t.reason, t.message));
+        record.end = Some(SessionEnd {
+            at,
+            reason,
+            message,
+        });
+        self.ended.insert(0, record.clone());
+        self.ended.truncate(ENDED_MAX);
+        Some(record)
+    }
+
+    /// Sessions that AWS has not yet said to be over.
+    #[must_use]
+    pub fn live_count(&self) -> usize {
+        self.live.len()
+    }
+
+    /// When [`Self::poll_terminate`] has something to say.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let waiting = self
+            .live
+            .iter()
+            .filter_map(|live| live.termination.as_ref());
+        waiting
+            .filter(|termination| !termination.calling)
+            .map(|t| t.call_at)
+            .min()
+    }
+
+    /// Live sessions, then those that ended, newest first.
+    #[must_use]
+    pub fn records(&self) -> Vec<SessionRecord> {
+        let live = self.live.iter().map(|live| &live.record);
+        live.chain(&self.ended).cloned().collect()
+    }
+
+    fn find(&mut self, id: &SessionId) -> Option<&mut Live> {
+        self.live
+            .iter_mut()
+            .find(|live| live.record.session_id == *id)
+    }
+}

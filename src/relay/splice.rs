@@ -1,0 +1,174 @@
+//! Client and stream, both ways.
+//!
+//! Each way is slowed by its reader alone. The agent takes our FIN for a full close, so a half-closed client's FIN is
+//! held until the answer has come. What went wrong reaches the client as RST, what ended in order as FIN.
+
+use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::metrics::Metrics;
+use super::stream::TunnelStream;
+use crate::protocol::ResetCause;
+
+/// Bytes read from a client at once; two buffers' worth fits what a stream takes.
+const CLIENT_READ_BYTES: usize = 32 << 10;
+
+/// Bytes read from a stream at once.
+const STREAM_READ_BYTES: usize = 64 << 10;
+
+/// How long a client may take to close after the destination has: closing on it earlier could destroy bytes that it
+/// has not read yet.
+const CLIENT_LINGER: Duration = Duration::from_mins(1);
+
+/// How long the agent may take to close a stream after it was told to.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Both sides closed in order.
+    Finished,
+    /// The client went away.
+    ClientGone,
+    /// The client was reset.
+    Reset(ResetCause),
+}
+
+/// When the destination was last heard.
+struct LastHeard(Mutex<Instant>);
+
+impl LastHeard {
+    fn touch(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn get(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Upload {
+    /// The client will send no more.
+    HalfClosed,
+    /// The client broke.
+    ClientGone,
+    /// The far end takes no more.
+    NotWanted,
+}
+
+/// Copies until one side ends. The client's socket has a linger time of zero: whatever ends this early resets it.
+pub async fn splice(
+    mut client: TcpStream,
+    stream: TunnelStream,
+    half_close_hold: Duration,
+    metrics: &Metrics,
+) -> Outcome {
+    let heard_at = LastHeard(Mutex::new(Instant::now()));
+    let (mut reader, mut writer) = client.split();
+    let ended = {
+        let mut upload = pin!(upload(&mut reader, &stream, metrics));
+        let mut download = pin!(download(&stream, &mut writer, &heard_at, metrics));
+        let mut uploading = true;
+        let mut hold_until = None;
+        let mut finish_by = None;
+        loop {
+            tokio::select! {
+                result = &mut download => break result,
+                result = &mut upload, if uploading => {
+                    uploading = false;
+                    match result {
+                        Upload::HalfClosed => hold_until = Some(Instant::now() + half_close_hold),
+                        Upload::ClientGone => break Err(Outcome::ClientGone),
+                        // What the far end said before it closed is still to be delivered.
+                        Upload::NotWanted => {}
+                    }
+                }
+                () = at(hold_until), if hold_until.is_some() => {
+                    let quiet_until = heard_at.get() + half_close_hold;
+                    if quiet_until > Instant::now() {
+                        hold_until = Some(quiet_until);
+                    } else {
+                        hold_until = None;
+                        stream.finish();
+                        finish_by = Some(Instant::now() + FINISH_TIMEOUT);
+                    }
+                }
+                () = at(finish_by), if finish_by.is_some() => break Ok(()),
+            }
+        }
+    };
+    // Finished streams are released with what they have to send; all others are cut off.
+    match ended {
+        Ok(()) => {
+            drop(stream);
+            close_in_order(client).await;
+            Outcome::Finished
+        }
+        Err(outcome) => outcome,
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn upload(client: &mut ReadHalf<'_>, stream: &TunnelStream, metrics: &Metrics) -> Upload {
+    let mut buffer = vec![0; CLIENT_READ_BYTES];
+    loop {
+        let mut bytes = match client.read(&mut buffer).await {
+            Ok(0) => return Upload::HalfClosed,
+            Ok(count) => buffer.get(..count).unwrap_or_default(),
+            Err(_) => return Upload::ClientGone,
+        };
+        metrics.bytes_up(bytes.len());
+        while !bytes.is_empty() {
+            match stream.write(bytes).await {
+                Ok(taken) => bytes = bytes.get(taken..).unwrap_or_default(),
+                Err(_) => return Upload::NotWanted,
+            }
+        }
+    }
+}
+
+async fn download(
+    stream: &TunnelStream,
+    client: &mut WriteHalf<'_>,
+    heard_at: &LastHeard,
+    metrics: &Metrics,
+) -> Result<(), Outcome> {
+    loop {
+        match stream.read(STREAM_READ_BYTES).await {
+            Ok(Some(bytes)) => {
+                heard_at.touch();
+                if client.write_all(&bytes).await.is_err() {
+                    return Err(Outcome::ClientGone);
+                }
+                metrics.bytes_down(bytes.len());
+            }
+            Ok(None) => return Ok(()),
+            Err(cause) => return Err(Outcome::Reset(cause)),
+        }
+    }
+}
+
+/// Sends FIN behind the last byte, and waits for the client's: a socket closed with unread bytes in it sends RST,
+/// which destroys what the client has not read.
+async fn close_in_order(mut client: TcpStream) {
+    let orderly = socket2::SockRef::from(&client).set_linger(None);
+    if orderly.is_err() || client.shutdown().await.is_err() {
+        return;
+    }
+    let mut buffer = vec![0; 4 << 10];
+    let drained = async { while client.read(&mut buffer).await.is_ok_and(|count| count > 0) {} };
+    // Past the deadline the kernel goes on delivering what is left.
+    let _ = timeout(CLIENT_LINGER, drained).await;
+}

@@ -1,0 +1,105 @@
+//! One stream of a tunnel, as a splice sees it.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::tunnel::Shared;
+use crate::protocol::{Read, ResetCause, StreamId};
+
+/// A stream. Dropping it closes it at once, and what the agent still sends for it is thrown away.
+pub struct TunnelStream {
+    shared: Arc<Shared>,
+    id: StreamId,
+}
+
+impl TunnelStream {
+    pub(super) fn new(shared: Arc<Shared>, id: StreamId) -> Self {
+        Self { shared, id }
+    }
+
+    /// Reads up to `bytes_max` bytes; `None` when the far end has closed.
+    ///
+    /// # Errors
+    /// The stream broke, and why.
+    pub async fn read(&self, bytes_max: usize) -> Result<Option<Bytes>, ResetCause> {
+        poll_fn(|cx| self.poll_read(cx, bytes_max)).await
+    }
+
+    /// Takes at least one of `bytes`, which are not empty; how many.
+    ///
+    /// # Errors
+    /// The far end has closed, or the stream broke: nothing more is wanted.
+    pub async fn write(&self, bytes: &[u8]) -> Result<usize, WriteError> {
+        poll_fn(|cx| self.poll_write(cx, bytes)).await
+    }
+
+    /// Closes the stream behind what was written. The agent then closes both ways.
+    pub fn finish(&self) {
+        self.shared.lock().session.finish(self.id);
+        self.shared.wake_driver();
+    }
+
+    fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        bytes_max: usize,
+    ) -> Poll<Result<Option<Bytes>, ResetCause>> {
+        let mut inner = self.shared.lock();
+        let was_full = !inner.session.wants_to_read();
+        match inner.session.read(self.id, bytes_max) {
+            Read::Bytes(bytes) => {
+                let has_room_again = was_full && inner.session.wants_to_read();
+                drop(inner);
+                if has_room_again {
+                    self.shared.wake_driver();
+                }
+                Poll::Ready(Ok(Some(bytes)))
+            }
+            Read::Finished => Poll::Ready(Ok(None)),
+            Read::Reset(cause) => Poll::Ready(Err(cause)),
+            Read::Pending if inner.closed => Poll::Ready(Err(ResetCause::SessionEnded)),
+            Read::Pending => {
+                inner.readers.insert(self.id, cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, WriteError>> {
+        let mut inner = self.shared.lock();
+        if inner.closed {
+            return Poll::Ready(Err(WriteError));
+        }
+        match inner.session.write(self.id, bytes) {
+            None => Poll::Ready(Err(WriteError)),
+            Some(0) => {
+                inner.writers.insert(self.id, cx.waker().clone());
+                Poll::Pending
+            }
+            Some(taken) => {
+                drop(inner);
+                self.shared.wake_driver();
+                Poll::Ready(Ok(taken))
+            }
+        }
+    }
+}
+
+impl Drop for TunnelStream {
+    fn drop(&mut self) {
+        let mut inner = self.shared.lock();
+        inner.session.discard(self.id);
+        inner.readers.remove(&self.id);
+        inner.writers.remove(&self.id);
+        drop(inner);
+        self.shared.wake_driver();
+    }
+}
+
+/// Nothing more can be written: the far end has closed, or the stream broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the stream takes nothing more")]
+pub struct WriteError;

@@ -1,0 +1,369 @@
+//! A tunnel: one running session. Its websockets come and go; its streams stay.
+//!
+//! The machine is behind a lock that is never held across an await. The driver alone touches the websocket; streams
+//! talk to the machine and wake the driver, and the driver wakes the streams.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::task::AtomicWaker;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, Sleep, sleep};
+use tracing::{debug, info};
+use uuid::Uuid;
+
+use super::backoff::Backoff;
+use super::metrics::Metrics;
+use super::options::RelayOptions;
+use super::report::Destination;
+use super::stream::TunnelStream;
+use super::websocket::Websocket;
+use crate::broker::{Broker, Identity, Next, Ticket};
+use crate::protocol::{Config, End, Established, Event, PortSession, StreamId};
+
+/// Bytes sent and not acknowledged: the product of 20 MB/s and 50 ms of round trip.
+const OUTBOX_BYTES_MAX: usize = 1 << 20;
+
+/// Messages that are read, and written, before other tasks get their turn.
+const MESSAGES_PER_TURN: usize = 128;
+
+/// The first and the longest delay between tries to resume: the agent is patient, the clients are not.
+const RESUME_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// What a tunnel shows to its listener.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TunnelState {
+    /// What the handshake has shown, once it is complete.
+    pub established: Option<Established>,
+    /// What the agent's last dial came to.
+    pub destination: Option<Destination>,
+    /// Why the tunnel is over, once it is.
+    pub end: Option<End>,
+}
+
+/// A running session. Dropping it closes the websocket and resets every stream; the AWS session lives on until it is
+/// terminated.
+pub struct Tunnel {
+    shared: Arc<Shared>,
+    state: watch::Receiver<TunnelState>,
+    driver: AbortHandle,
+}
+
+/// What driver and streams share.
+pub(super) struct Shared {
+    inner: Mutex<Inner>,
+    driver: AtomicWaker,
+}
+
+pub(super) struct Inner {
+    pub(super) session: PortSession,
+    pub(super) readers: HashMap<StreamId, Waker>,
+    pub(super) writers: HashMap<StreamId, Waker>,
+    /// No driver serves the session any more.
+    pub(super) closed: bool,
+}
+
+/// Where streams are opened.
+#[derive(Clone)]
+pub struct TunnelHandle(Arc<Shared>);
+
+impl Tunnel {
+    /// Opens the data channel of a session that was just started.
+    #[must_use]
+    pub fn open(
+        options: Arc<RelayOptions>,
+        broker: Arc<dyn Broker>,
+        identity: Identity,
+        ticket: Ticket,
+        metrics: Metrics,
+    ) -> Self {
+        let epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let config = Config {
+            origin: Instant::now().into_std(),
+            epoch_ms: u64::try_from(epoch.as_millis()).unwrap_or(u64::MAX),
+            seed: fastrand::u64(..),
+            outbox_bytes_max: OUTBOX_BYTES_MAX,
+        };
+        let shared = Arc::new(Shared {
+            inner: Mutex::new(Inner {
+                session: PortSession::new(config, options.stall_limit),
+                readers: HashMap::new(),
+                writers: HashMap::new(),
+                closed: false,
+            }),
+            driver: AtomicWaker::new(),
+        });
+        let (sender, state) = watch::channel(TunnelState::default());
+        let driver = Driver {
+            shared: shared.clone(),
+            state: sender,
+            options,
+            broker,
+            identity,
+            metrics,
+        };
+        let driver = tokio::spawn(driver.run(ticket)).abort_handle();
+        Self {
+            shared,
+            state,
+            driver,
+        }
+    }
+
+    /// What the tunnel shows; changes wake the receiver.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<TunnelState> {
+        self.state.clone()
+    }
+
+    /// Where streams are opened.
+    #[must_use]
+    pub fn handle(&self) -> TunnelHandle {
+        TunnelHandle(self.shared.clone())
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.driver.abort();
+        self.shared.close();
+    }
+}
+
+impl TunnelHandle {
+    /// Opens a stream: the agent dials the destination. `None` when the tunnel is over.
+    #[must_use]
+    pub fn open_stream(&self) -> Option<TunnelStream> {
+        let id = {
+            let mut inner = self.0.lock();
+            if inner.closed {
+                None
+            } else {
+                inner.session.open()
+            }
+        }?;
+        self.0.wake_driver();
+        Some(TunnelStream::new(self.0.clone(), id))
+    }
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn wake_driver(&self) {
+        self.driver.wake();
+    }
+
+    fn close(&self) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        for (_, waker) in inner.readers.drain() {
+            waker.wake();
+        }
+        for (_, waker) in inner.writers.drain() {
+            waker.wake();
+        }
+    }
+}
+
+struct Driver {
+    shared: Arc<Shared>,
+    state: watch::Sender<TunnelState>,
+    options: Arc<RelayOptions>,
+    broker: Arc<dyn Broker>,
+    identity: Identity,
+    metrics: Metrics,
+}
+
+impl Driver {
+    /// Serves the session over one websocket after another, until it is over.
+    async fn run(self, mut ticket: Ticket) {
+        let session_id = ticket.session_id.clone();
+        let client_id = Uuid::new_v4();
+        let mut backoff = Backoff::new(RESUME_BACKOFF.0, RESUME_BACKOFF.1);
+        let end = loop {
+            let why = match self.connect(&ticket, client_id).await {
+                Ok(websocket) => {
+                    backoff.reset();
+                    match self.pump(websocket).await {
+                        Pumped::Ended(end) => break end,
+                        Pumped::Lost(why) => why,
+                    }
+                }
+                Err(why) => why,
+            };
+            debug!(session = %session_id, why, "websocket lost, resuming the session");
+            self.metrics.websocket_lost();
+            ticket = loop {
+                sleep(backoff.next_delay()).await;
+                match self.broker.resume(&self.identity, &ticket.session_id).await {
+                    Ok(ticket) => break ticket,
+                    Err(error) if error.kind.next() == Next::Gone => {
+                        let end = End::Closed(format!("{error} (after: {why})"));
+                        return self.finish(end);
+                    }
+                    Err(error) => {
+                        info!(session = %session_id, %error, "the session can't be resumed yet, trying again");
+                    }
+                }
+            };
+        };
+        self.finish(end);
+    }
+
+    async fn connect(&self, ticket: &Ticket, client_id: Uuid) -> Result<Websocket, String> {
+        let broker = self.broker.as_ref();
+        Websocket::open(&self.options, broker, &self.identity, ticket, client_id).await
+    }
+
+    fn finish(&self, end: End) {
+        self.shared.close();
+        self.state.send_modify(|state| state.end = Some(end));
+    }
+
+    async fn pump(&self, mut websocket: Websocket) -> Pumped {
+        self.shared.lock().session.handle_transport_opened();
+        let mut timer = Box::pin(sleep(Duration::ZERO));
+        let pumped = poll_fn(|cx| self.poll_pump(cx, &mut websocket, &mut timer)).await;
+        self.shared.lock().session.handle_transport_lost();
+        pumped
+    }
+
+    /// One turn: what is due is handled, what can be written is written in one batch, what has come is read.
+    fn poll_pump(
+        &self,
+        cx: &mut Context<'_>,
+        websocket: &mut Websocket,
+        timer: &mut Pin<Box<Sleep>>,
+    ) -> Poll<Pumped> {
+        self.shared.driver.register(cx.waker());
+        let mut inner = self.shared.lock();
+        inner.session.handle_timeout(Instant::now().into_std());
+        let (received, lost) = Self::receive(cx, &mut inner, websocket);
+        if let Some(end) = self.handle_events(&mut inner) {
+            return Poll::Ready(Pumped::Ended(end));
+        }
+        if let Some(why) = lost {
+            return Poll::Ready(Pumped::Lost(why));
+        }
+        let sent = match Self::send(cx, &mut inner, websocket) {
+            Ok(sent) => sent,
+            Err(why) => return Poll::Ready(Pumped::Lost(why)),
+        };
+        // Sending makes room, which wakes the writers.
+        if let Some(end) = self.handle_events(&mut inner) {
+            return Poll::Ready(Pumped::Ended(end));
+        }
+        let reading = inner.session.wants_to_read();
+        let deadline = inner.session.poll_timeout();
+        drop(inner);
+        if let Poll::Ready(error) = websocket.poll_ping(cx, reading) {
+            return Poll::Ready(Pumped::Lost(error.to_string()));
+        }
+        if let Poll::Ready(Err(error)) = websocket.poll_flush(cx) {
+            return Poll::Ready(Pumped::Lost(error.to_string()));
+        }
+        let turn_is_over = received == MESSAGES_PER_TURN || sent == MESSAGES_PER_TURN;
+        if let Some(deadline) = deadline {
+            timer.as_mut().reset(Instant::from_std(deadline));
+        }
+        let due = deadline.is_some() && timer.as_mut().poll(cx).is_ready();
+        if turn_is_over || due {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    fn receive(
+        cx: &mut Context<'_>,
+        inner: &mut Inner,
+        websocket: &mut Websocket,
+    ) -> (usize, Option<String>) {
+        let mut received = 0;
+        while received < MESSAGES_PER_TURN && inner.session.wants_to_read() {
+            match websocket.poll_receive(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Some(Ok(message))) => {
+                    inner
+                        .session
+                        .handle_message(&message, Instant::now().into_std());
+                }
+                Poll::Ready(Some(Err(error))) => return (received, Some(error.to_string())),
+                Poll::Ready(None) => return (received, Some("the service closed it".to_owned())),
+            }
+            received += 1;
+        }
+        (received, None)
+    }
+
+    fn send(
+        cx: &mut Context<'_>,
+        inner: &mut Inner,
+        websocket: &mut Websocket,
+    ) -> Result<usize, String> {
+        let now = Instant::now().into_std();
+        for sent in 0..MESSAGES_PER_TURN {
+            match websocket.poll_send(cx, || inner.session.poll_transmit(now)) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) | Poll::Pending => return Ok(sent),
+                Poll::Ready(Err(error)) => return Err(error.to_string()),
+            }
+        }
+        Ok(MESSAGES_PER_TURN)
+    }
+
+    fn handle_events(&self, inner: &mut Inner) -> Option<End> {
+        while let Some(event) = inner.session.poll_event() {
+            match event {
+                Event::Established(established) => {
+                    self.state
+                        .send_modify(|state| state.established = Some(established));
+                }
+                Event::Readable(id) => wake(&mut inner.readers, id),
+                Event::Writable(id) => wake(&mut inner.writers, id),
+                Event::DestinationReached => self.destination(Destination::Dialled),
+                Event::DestinationRefused => {
+                    self.metrics.destination_refused();
+                    self.destination(Destination::Refused);
+                }
+                Event::StreamStalled(id) => {
+                    self.metrics.stream_stalled();
+                    info!(
+                        stream = id,
+                        "a client did not read for too long and was reset: it kept others waiting"
+                    );
+                }
+                Event::Ended(end) => return Some(end),
+            }
+        }
+        None
+    }
+
+    fn destination(&self, destination: Destination) {
+        self.state.send_if_modified(|state| {
+            let changed = state.destination != Some(destination);
+            state.destination = Some(destination);
+            changed
+        });
+    }
+}
+
+enum Pumped {
+    Ended(End),
+    Lost(String),
+}
+
+fn wake(wakers: &mut HashMap<StreamId, Waker>, id: StreamId) {
+    if let Some(waker) = wakers.remove(&id) {
+        waker.wake();
+    }
+}

@@ -1,0 +1,230 @@
+//! One websocket to the message gateway: connected, signed, admitted with a token, and pumped.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Sink, SinkExt, Stream};
+use secrecy::ExposeSecret;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use uuid::Uuid;
+
+use super::options::RelayOptions;
+use crate::broker::{Broker, Identity, StreamUrl, Ticket};
+use crate::protocol::handshake::OpenDataChannel;
+
+/// How long connecting, TLS and the upgrade may take together; the agent waits 15 s for its handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Buffers of one websocket: about 50 messages of the agent's usual size to one system call.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Written and not taken by the socket; past it nothing more is taken from the session.
+const WRITE_BYTES_MAX: usize = 256 << 10;
+
+/// The largest message that is accepted. The agent's are of 1 KiB, its multiplexer's frames of 64 KiB at most.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// Something that carries a websocket.
+trait Carrier: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Carrier for T {}
+
+/// An admitted websocket, with its pings.
+pub struct Websocket {
+    inner: WebSocketStream<Box<dyn Carrier>>,
+    ping_interval: Duration,
+    ping_at: Pin<Box<Sleep>>,
+    awaiting_pong: bool,
+    unflushed: bool,
+}
+
+impl Websocket {
+    /// Connects to the ticket's stream URL, once that is known to lead to the message gateway, and shows the token.
+    ///
+    /// # Errors
+    /// A sentence without any secret.
+    pub async fn open(
+        options: &RelayOptions,
+        broker: &dyn Broker,
+        identity: &Identity,
+        ticket: &Ticket,
+        client_id: Uuid,
+    ) -> Result<Self, String> {
+        let url = ticket
+            .stream_url(identity, options.url_policy)
+            .map_err(|why| format!("the stream URL is refused: {why}"))?;
+        let opening = async {
+            let mut inner = upgrade(options, broker, identity, &url).await?;
+            let open = OpenDataChannel::new(Uuid::new_v4(), client_id, ticket.expose_token());
+            let text = serde_json::to_string(&open).map_err(|e| format!("admission: {e}"))?;
+            inner
+                .send(Message::text(text))
+                .await
+                .map_err(|e| format!("admission: {e}"))?;
+            Ok(inner)
+        };
+        let inner = timeout(CONNECT_TIMEOUT, opening)
+            .await
+            .unwrap_or_else(|_| Err(format!("{url:?} did not answer in {CONNECT_TIMEOUT:?}")))?;
+        Ok(Self {
+            inner,
+            ping_interval: options.ping_interval,
+            ping_at: Box::pin(tokio::time::sleep(options.ping_interval)),
+            awaiting_pong: false,
+            unflushed: false,
+        })
+    }
+
+    /// Hands a binary message to the websocket when it has room. [`Self::poll_flush`] puts it on the wire.
+    ///
+    /// # Errors
+    /// The websocket is lost.
+    pub fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        next: impl FnOnce() -> Option<Bytes>,
+    ) -> Poll<Result<bool, WsError>> {
+        ready!(Pin::new(&mut self.inner).poll_ready(cx))?;
+        let Some(message) = next() else {
+            return Poll::Ready(Ok(false));
+        };
+        self.unflushed = true;
+        Pin::new(&mut self.inner).start_send(Message::Binary(message))?;
+        Poll::Ready(Ok(true))
+    }
+
+    /// Puts on the wire what was sent.
+    ///
+    /// # Errors
+    /// The websocket is lost.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WsError>> {
+        if self.unflushed {
+            ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The next binary message; `None` once the websocket is closed.
+    ///
+    /// # Errors
+    /// The websocket is lost.
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, WsError>>> {
+        loop {
+            let message = match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            };
+            // Whatever comes shows that the peer is there.
+            self.awaiting_pong = false;
+            match message {
+                Message::Binary(bytes) => return Poll::Ready(Some(Ok(bytes))),
+                Message::Close(_) => return Poll::Ready(None),
+                // An answer to a ping was queued by the library and wants to be flushed.
+                Message::Ping(_) => self.unflushed = true,
+                Message::Pong(_) | Message::Text(_) | Message::Frame(_) => {}
+            }
+        }
+    }
+
+    /// Sends the pings. Ready when the last one was not answered by the time of the next: the peer is gone.
+    /// A websocket that is not read, with `reading` false, can't hear an answer and is not judged.
+    ///
+    /// # Errors
+    /// The websocket is lost.
+    pub fn poll_ping(&mut self, cx: &mut Context<'_>, reading: bool) -> Poll<WsError> {
+        while self.ping_at.as_mut().poll(cx).is_ready() {
+            if self.awaiting_pong && reading {
+                let gone = std::io::Error::from(std::io::ErrorKind::TimedOut);
+                return Poll::Ready(WsError::Io(gone));
+            }
+            self.ping_at
+                .as_mut()
+                .reset(Instant::now() + self.ping_interval);
+            if let Poll::Ready(outcome) = Pin::new(&mut self.inner).poll_ready(cx) {
+                let sent = outcome.and_then(|()| {
+                    let ping = Message::Ping(Bytes::from_static(b"keepalive"));
+                    Pin::new(&mut self.inner).start_send(ping)
+                });
+                if let Err(error) = sent {
+                    return Poll::Ready(error);
+                }
+                self.unflushed = true;
+            }
+            // A socket that takes nothing for a whole interval is no better than one that does not answer.
+            self.awaiting_pong = true;
+        }
+        Poll::Pending
+    }
+}
+
+use std::future::Future;
+
+async fn upgrade(
+    options: &RelayOptions,
+    broker: &dyn Broker,
+    identity: &Identity,
+    url: &StreamUrl,
+) -> Result<WebSocketStream<Box<dyn Carrier>>, String> {
+    let headers = broker
+        .sign_upgrade(identity, url)
+        .await
+        .map_err(|error| format!("the upgrade could not be signed: {error}"))?;
+    let mut request = url
+        .as_str()
+        .into_client_request()
+        .map_err(|e| format!("stream URL: {e}"))?;
+    for (name, value) in &headers.0 {
+        let name = HeaderName::try_from(name.as_str()).map_err(|e| format!("header: {e}"))?;
+        let mut value = HeaderValue::try_from(value.expose_secret())
+            .map_err(|_| format!("header {name} has characters that no header may have"))?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(name, value);
+    }
+    let tcp = TcpStream::connect((url.host(), url.port()))
+        .await
+        .map_err(|error| format!("{url:?} can't be connected to: {error}"))?;
+    tcp.set_nodelay(true)
+        .map_err(|error| format!("socket: {error}"))?;
+    let carrier: Box<dyn Carrier> = if url.tls() {
+        let name = ServerName::try_from(url.host().to_owned())
+            .map_err(|_| format!("{url:?} has no name that TLS could check"))?;
+        let tls = TlsConnector::from(options.tls.clone());
+        Box::new(
+            tls.connect(name, tcp)
+                .await
+                .map_err(|e| format!("TLS with {url:?}: {e}"))?,
+        )
+    } else {
+        Box::new(tcp)
+    };
+    let config = WebSocketConfig::default()
+        .read_buffer_size(BUFFER_BYTES)
+        .write_buffer_size(BUFFER_BYTES)
+        .max_write_buffer_size(WRITE_BYTES_MAX + MESSAGE_BYTES_MAX)
+        .max_message_size(Some(MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(MESSAGE_BYTES_MAX));
+    let (websocket, _) =
+        tokio_tungstenite::client_async_with_config(request, carrier, Some(config))
+            .await
+            .map_err(|error| format!("{url:?} refuses the websocket: {}", refusal(&error)))?;
+    Ok(websocket)
+}
+
+/// What an upgrade's failure says; the body of a refusal is left out, since nobody knows what it repeats.
+fn refusal(error: &WsError) -> String {
+    match error {
+        WsError::Http(response) => format!("HTTP status {}", response.status()),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,132 @@
+//! Processes of the operator, started by tests and the demo: none outlives who started it, whatever kills that.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+/// Starts the process, says its id, and ends it when standard input closes: that happens however the parent ends.
+const GUARD: &str = r#"log=$1; shift
+"$@" >"$log" 2>&1 </dev/null & pid=$!
+echo $pid
+(read -r _; kill -TERM $pid) 2>/dev/null & guard=$!
+wait $pid; status=$?
+kill $guard 2>/dev/null
+exit $status"#;
+
+/// How long a process may take to end after SIGTERM.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A running process with its log.
+pub struct Process {
+    shell: Child,
+    stdin: Option<ChildStdin>,
+    pid: u32,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `program`, with its output in the file `log`.
+    pub async fn start(
+        log: &Path,
+        program: &Path,
+        arguments: &[String],
+        environment: &[(&str, String)],
+    ) -> Result<Self> {
+        let mut shell = Command::new("sh")
+            .args(["-c", GUARD, "guard"])
+            .args([log, program])
+            .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (*name, value)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("sh could not be started")?;
+        let stdin = shell.stdin.take();
+        let stdout = shell.stdout.take().context("sh has no output")?;
+        let line = BufReader::new(stdout)
+            .lines()
+            .next_line()
+            .await?
+            .context("sh said nothing")?;
+        let pid = line
+            .trim()
+            .parse()
+            .with_context(|| format!("not a process id: {line}"))?;
+        Ok(Self {
+            shell,
+            stdin,
+            pid,
+            log: log.to_owned(),
+        })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// What it has logged so far.
+    pub fn logged(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until a line of the log holds `needle`, and gives that line.
+    pub async fn wait_for_log(&mut self, needle: &str, limit: Duration) -> Result<String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let logged = self.logged();
+            if let Some(line) = logged.lines().find(|line| line.contains(needle)) {
+                return Ok(line.to_owned());
+            }
+            if let Some(status) = self.shell.try_wait()? {
+                bail!(
+                    "process {} ended ({status}) before it logged {needle:?}:\n{logged}",
+                    self.pid
+                );
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "process {} has not logged {needle:?} in {limit:?}:\n{logged}",
+                    self.pid
+                );
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Ends it as a power cut would, without a chance to clean up.
+    pub async fn kill(mut self) -> Result<()> {
+        let pid = self.pid.to_string();
+        Command::new("kill")
+            .args(["-KILL", &pid])
+            .status()
+            .await
+            .context("kill")?;
+        timeout(STOP_TIMEOUT, self.shell.wait())
+            .await
+            .context("the process is still there")??;
+        Ok(())
+    }
+
+    /// Asks it to end, waits for that, and fails unless it ended well.
+    pub async fn stop(mut self) -> Result<()> {
+        drop(self.stdin.take());
+        let status = timeout(STOP_TIMEOUT, self.shell.wait())
+            .await
+            .with_context(|| format!("process {} did not end in {STOP_TIMEOUT:?}", self.pid))??;
+        if !status.success() {
+            bail!(
+                "process {} ended badly ({status}):\n{}",
+                self.pid,
+                self.logged()
+            );
+        }
+        Ok(())
+    }
+}
