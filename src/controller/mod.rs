@@ -51,7 +51,7 @@ pub use self::options::ControllerOptions;
 use self::poll::Polls;
 use self::relays::RelaysView;
 use self::triggers::Trigger;
-use self::watches::{Watch, api, drive, filled, watch};
+use self::watches::{Filled, Watch, all_filled, api, drive, watch};
 use crate::broker::Broker;
 use crate::crd::{MANAGED_BY, SsmListener, SsmSession, SsmSessionClass};
 
@@ -80,6 +80,7 @@ pub async fn run(
     };
     let watches = Watches::new(&client, &options, &metrics);
     let (relays_sender, relays) = watch::channel(RelaysView::default());
+    let filled = watches.filled();
     let context = Arc::new(watches.context(client, broker, options, metrics, uid, relays, &synced));
     let mut tasks = JoinSet::new();
     watches.spawn(&context, &mut tasks, &shutdown);
@@ -90,14 +91,8 @@ pub async fn run(
         poll::task::run(Arc::clone(&context), shutdown.clone()),
     ));
     let mut relays = context.relays.clone();
-    let all_filled = async {
-        filled(&context.sessions.0).await
-            && filled(&context.services.0).await
-            && filled(&context.slices.0).await
-            && filled(std::slice::from_ref(&context.listeners)).await
-            && filled(std::slice::from_ref(&context.classes)).await
-            && relays.wait_for(|view| view.known).await.is_ok()
-    };
+    let all_filled =
+        async { all_filled(filled).await && relays.wait_for(|view| view.known).await.is_ok() };
     tokio::select! {
         filled = all_filled => if filled {
             info!("caches filled; deciding begins");
@@ -209,6 +204,27 @@ impl Watches {
         }
     }
 
+    fn filled(&self) -> Vec<Filled> {
+        let Self {
+            scopes: _,
+            sessions,
+            services,
+            slices,
+            classes,
+            listeners,
+        } = self;
+        let sessions = sessions.iter().map(|watch| &watch.filled);
+        let services = services.iter().map(|watch| &watch.filled);
+        let slices = slices.iter().map(|watch| &watch.filled);
+        let others = [&classes.filled, &listeners.filled];
+        sessions
+            .chain(services)
+            .chain(slices)
+            .chain(others)
+            .cloned()
+            .collect()
+    }
+
     fn context(
         &self,
         client: Client,
@@ -266,7 +282,11 @@ impl Watches {
         } = self;
         let config = || Config::default().concurrency(context.options.concurrency);
         for (watch, trigger) in sessions.into_iter().zip(&context.session_triggers) {
-            let Watch { store, changes } = watch;
+            let Watch {
+                store,
+                filled: _,
+                changes,
+            } = watch;
             // Errors were logged and counted where the watch was made, and it backs off by itself.
             let changes = changes.filter(|change| ready(change.is_ok()));
             let controller = Controller::for_stream(changes, store)

@@ -7,6 +7,7 @@ use kube::{Api, Client, Resource};
 use kube_runtime::reflector::Store;
 use kube_runtime::{WatchStreamExt as _, reflector, watcher};
 use serde::de::DeserializeOwned;
+use tokio::sync;
 use tracing::warn;
 
 use super::metrics::{Kind, Metrics};
@@ -15,6 +16,8 @@ use super::metrics::{Kind, Metrics};
 pub struct Watch<K: Resource<DynamicType = ()> + Clone + 'static> {
     /// Reads what the stream has shown.
     pub store: Store<K>,
+    /// True once the store holds what the first list gave.
+    pub filled: Filled,
     /// Must be driven; it backs off after errors and never ends.
     pub changes: futures::stream::BoxStream<'static, Result<K, watcher::Error>>,
 }
@@ -26,10 +29,16 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
+    let (is_filled, filled) = sync::watch::channel(false);
     let metrics = metrics.clone();
     let changes = watcher(api, config)
         .default_backoff()
         .reflect(writer)
+        .inspect(move |event| {
+            if matches!(event, Ok(watcher::Event::InitDone)) {
+                is_filled.send_replace(true);
+            }
+        })
         .touched_objects()
         .inspect(move |change| {
             if let Err(error) = change {
@@ -38,7 +47,11 @@ where
             }
         })
         .boxed();
-    Watch { store, changes }
+    Watch {
+        store,
+        filled,
+        changes,
+    }
 }
 
 /// The API of the given namespace, or of all.
@@ -67,10 +80,15 @@ pub async fn drive<K: Debug>(
     }
 }
 
-/// Waits until a cache holds what its first list gave; false when its watch has ended.
-pub async fn filled<K: Resource<DynamicType = ()> + Clone + 'static>(stores: &[Store<K>]) -> bool {
-    for store in stores {
-        if store.wait_until_ready().await.is_err() {
+/// Whether a cache was filled.
+///
+/// The store could be waited for itself, but it wakes only the last of several who wait, and the controllers do too.
+pub type Filled = sync::watch::Receiver<bool>;
+
+/// Waits until caches hold what their first lists gave; false when a watch has ended.
+pub async fn all_filled(filled: Vec<Filled>) -> bool {
+    for mut filled in filled {
+        if filled.wait_for(|filled| *filled).await.is_err() {
             return false;
         }
     }
