@@ -39,7 +39,7 @@ use self::metrics::Metrics;
 pub use self::options::ControllerOptions;
 use self::relays::RelaysView;
 use self::watches::filled;
-use self::wiring::{Parts, Watches};
+use self::wiring::{Parts, Watches, until};
 use crate::broker::Broker;
 
 /// A part of the controller ended though nobody asked for it; the process should end and be started again.
@@ -78,12 +78,10 @@ pub async fn run(
     }));
     let mut tasks = JoinSet::new();
     watches.spawn(&context, &mut tasks, &shutdown);
-    let relays = relays::task::run(Arc::clone(&context), relays_sender, shutdown.clone());
-    tasks.spawn(named("watch over relays", relays));
-    tasks.spawn(named(
-        "poll",
-        poll::task::run(Arc::clone(&context), shutdown.clone()),
-    ));
+    let over_relays = relays::task::run(Arc::clone(&context), relays_sender);
+    tasks.spawn(named("watch over relays", until(shutdown.clone(), over_relays)));
+    let polls = poll::task::run(Arc::clone(&context));
+    tasks.spawn(named("poll", until(shutdown.clone(), polls)));
     let mut relays = context.relays.clone();
     let all_filled = async {
         filled(&context.sessions.0).await

@@ -34,6 +34,9 @@ pub struct ControllerOptions {
     pub history_timeout: Duration,
     /// Between two looks at a Service that is not ours. It is not watched, since it does not carry our label.
     pub conflict_interval: Duration,
+    /// Between two looks for a relay for a listener that has none. 10 s: room that another listener leaves is told to
+    /// nobody.
+    pub unbound_interval: Duration,
     /// Between two reconciles of an object to which nothing happens: a net for what a watch may have missed.
     pub resync_interval: Duration,
     /// First delay after a failure.
@@ -63,6 +66,7 @@ impl ControllerOptions {
             finalizer_timeout: Duration::from_mins(1),
             history_timeout: Duration::from_mins(10),
             conflict_interval: Duration::from_secs(15),
+            unbound_interval: Duration::from_secs(10),
             resync_interval: Duration::from_mins(5),
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_mins(5),

@@ -259,7 +259,8 @@ fn stores<K: Resource<DynamicType = ()> + Clone + 'static>(watches: &[Watch<K>])
     )
 }
 
-async fn until(shutdown: CancellationToken, task: impl Future<Output = ()>) {
+/// Runs a task that has no end of its own.
+pub async fn until(shutdown: CancellationToken, task: impl Future<Output = ()>) {
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = task => {}
