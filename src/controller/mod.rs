@@ -79,7 +79,10 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     watches.spawn(&context, &mut tasks, &shutdown);
     let over_relays = relays::task::run(Arc::clone(&context), relays_sender);
-    tasks.spawn(named("watch over relays", until(shutdown.clone(), over_relays)));
+    tasks.spawn(named(
+        "watch over relays",
+        until(shutdown.clone(), over_relays),
+    ));
     let polls = poll::task::run(Arc::clone(&context));
     tasks.spawn(named("poll", until(shutdown.clone(), polls)));
     let mut relays = context.relays.clone();

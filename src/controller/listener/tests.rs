@@ -50,7 +50,10 @@ fn history(mut observed: Observed, session: &str) -> Observed {
 
 /// Nothing to do but to look for a relay again later.
 fn looking() -> Plan {
-    Plan { steps: Vec::new(), requeue_after: Some(SETTINGS.unbound_interval) }
+    Plan {
+        steps: Vec::new(),
+        requeue_after: Some(SETTINGS.unbound_interval),
+    }
 }
 
 fn bound_to(observed: &Observed) -> Option<String> {

@@ -25,10 +25,7 @@ const CAPACITY_ANNOTATION: &str = "ssm-operator.dev/capacity";
 const DURATION_DEFAULT: Duration = Duration::from_secs(12);
 
 /// Looks at the Leases for ever; it may be dropped at any point.
-pub async fn run(
-    context: Arc<Context>,
-    view: watch::Sender<RelaysView>,
-) {
+pub async fn run(context: Arc<Context>, view: watch::Sender<RelaysView>) {
     let options = &context.options;
     let api: Api<Lease> = Api::namespaced(context.client.clone(), &options.namespace);
     let label = format!(
@@ -100,7 +97,10 @@ fn count_unbound(context: &Context, view: &RelaysView) {
         relay.is_none_or(|relay| view.is_gone(relay))
     };
     let listeners = context.listeners.state();
-    let unbound = listeners.iter().filter(|listener| is_unbound(listener)).count();
+    let unbound = listeners
+        .iter()
+        .filter(|listener| is_unbound(listener))
+        .count();
     let gauge = &context.metrics.listeners_unbound;
     gauge.set(i64::try_from(unbound).unwrap_or(i64::MAX));
 }
