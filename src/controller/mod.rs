@@ -38,7 +38,6 @@ use self::backoff::delay;
 use self::metrics::Metrics;
 pub use self::options::ControllerOptions;
 use self::relays::RelaysView;
-use self::watches::filled;
 use self::wiring::{Parts, Watches, until};
 use crate::broker::Broker;
 
@@ -76,6 +75,7 @@ pub async fn run(
         relays,
         synced: synced.subscribe(),
     }));
+    let mut filled = watches.filled();
     let mut tasks = JoinSet::new();
     watches.spawn(&context, &mut tasks, &shutdown);
     let over_relays = relays::task::run(Arc::clone(&context), relays_sender);
@@ -87,15 +87,15 @@ pub async fn run(
     tasks.spawn(named("poll", until(shutdown.clone(), polls)));
     let mut relays = context.relays.clone();
     let all_filled = async {
-        filled(&context.sessions.0).await
-            && filled(&context.services.0).await
-            && filled(&context.slices.0).await
-            && filled(std::slice::from_ref(&context.listeners)).await
-            && filled(std::slice::from_ref(&context.classes)).await
-            && relays.wait_for(|view| view.known).await.is_ok()
+        for cache in &mut filled {
+            if cache.wait_for(|filled| *filled).await.is_err() {
+                return false;
+            }
+        }
+        relays.wait_for(|view| view.known).await.is_ok()
     };
     tokio::select! {
-        filled = all_filled => if filled {
+        is_filled = all_filled => if is_filled {
             info!("caches filled; deciding begins");
             synced.send_replace(true);
         },

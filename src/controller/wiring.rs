@@ -111,6 +111,24 @@ impl Watches {
         }
     }
 
+    /// Becomes true for each cache once it was filled.
+    #[must_use]
+    pub fn filled(&self) -> Vec<watch::Receiver<bool>> {
+        let Self {
+            scopes: _,
+            sessions,
+            services,
+            slices,
+            classes,
+            listeners,
+        } = self;
+        let mut filled = vec![classes.filled.clone(), listeners.filled.clone()];
+        filled.extend(sessions.iter().map(|watch| watch.filled.clone()));
+        filled.extend(services.iter().map(|watch| watch.filled.clone()));
+        filled.extend(slices.iter().map(|watch| watch.filled.clone()));
+        filled
+    }
+
     /// What the reconcilers share, over these caches.
     pub fn context(&self, parts: Parts) -> Context {
         let Parts {
@@ -169,7 +187,11 @@ impl Watches {
         } = self;
         let config = || Config::default().concurrency(context.options.concurrency);
         for (watch, trigger) in sessions.into_iter().zip(&context.session_triggers) {
-            let Watch { store, changes } = watch;
+            let Watch {
+                store,
+                filled: _,
+                changes,
+            } = watch;
             // Errors were logged and counted where the watch was made, and it backs off by itself.
             let changes = changes.filter(|change| ready(change.is_ok()));
             let controller = Controller::for_stream(changes, store)

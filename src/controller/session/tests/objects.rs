@@ -192,8 +192,13 @@ fn while_the_session_is_deleted_slices_and_listeners_go_and_nothing_is_made() {
         &["sql", "web"],
         vec![listener("sql").serving("a", "1", "s-1")],
     );
-    world.observed.service = ServiceFound::Absent;
     world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
+    let plan = world.decide();
+    assert_eq!(
+        plan.delete_services,
+        [("db".to_owned(), "uid-of-service".to_owned())]
+    );
+    world.observed.service = ServiceFound::Absent;
     let plan = world.decide();
     assert!(plan.create_service.is_none() && plan.create_listeners.is_empty());
     assert!(plan.apply_slices.is_empty() && !plan.add_finalizer);
