@@ -7,7 +7,7 @@ use kube::{Api, Client, Resource};
 use kube_runtime::reflector::Store;
 use kube_runtime::{WatchStreamExt as _, reflector, watcher};
 use serde::de::DeserializeOwned;
-use tokio::sync;
+use tokio::sync::watch::{Receiver, channel};
 use tracing::warn;
 
 use super::metrics::{Kind, Metrics};
@@ -16,8 +16,8 @@ use super::metrics::{Kind, Metrics};
 pub struct Watch<K: Resource<DynamicType = ()> + Clone + 'static> {
     /// Reads what the stream has shown.
     pub store: Store<K>,
-    /// True once the store holds what the first list gave.
-    pub filled: Filled,
+    /// True once the cache holds what the first list gave.
+    pub filled: Receiver<bool>,
     /// Must be driven; it backs off after errors and never ends.
     pub changes: futures::stream::BoxStream<'static, Result<K, watcher::Error>>,
 }
@@ -31,12 +31,14 @@ where
     let (store, writer) = reflector::store();
     let (is_filled, filled) = sync::watch::channel(false);
     let metrics = metrics.clone();
+    // Not the store's own readiness: that wakes one waiter only, and a Controller waits for it.
+    let (filled, is_filled) = channel(false);
     let changes = watcher(api, config)
         .default_backoff()
         .reflect(writer)
         .inspect(move |event| {
             if matches!(event, Ok(watcher::Event::InitDone)) {
-                is_filled.send_replace(true);
+                filled.send_replace(true);
             }
         })
         .touched_objects()
@@ -49,7 +51,7 @@ where
         .boxed();
     Watch {
         store,
-        filled,
+        filled: is_filled,
         changes,
     }
 }
@@ -78,19 +80,4 @@ pub async fn drive<K: Debug>(
             on_change(&object);
         }
     }
-}
-
-/// Whether a cache was filled.
-///
-/// The store could be waited for itself, but it wakes only the last of several who wait, and the controllers do too.
-pub type Filled = sync::watch::Receiver<bool>;
-
-/// Waits until caches hold what their first lists gave; false when a watch has ended.
-pub async fn all_filled(filled: Vec<Filled>) -> bool {
-    for mut filled in filled {
-        if filled.wait_for(|filled| *filled).await.is_err() {
-            return false;
-        }
-    }
-    true
 }
