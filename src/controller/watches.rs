@@ -29,7 +29,6 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    let (is_filled, filled) = sync::watch::channel(false);
     let metrics = metrics.clone();
     // Not the store's own readiness: that wakes one waiter only, and a Controller waits for it.
     let (filled, is_filled) = channel(false);
