@@ -2,6 +2,7 @@
 //!
 //! The map of the house and its invariants are in `src/README.md`.
 
+pub mod aws;
 pub mod broker;
 pub mod crd;
 pub mod protocol;

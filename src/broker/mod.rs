@@ -4,27 +4,22 @@
 //! `[redacted]`, and that every error says what to do next.
 
 pub mod error;
+pub mod identity;
 pub mod marker;
 pub mod session;
 pub mod ticket;
+pub mod url;
+#[cfg(test)]
+mod url_tests;
 
 use futures::future::BoxFuture;
 
 pub use error::{BrokerError, ErrorKind, Next};
+pub use identity::Identity;
 pub use marker::Marker;
 pub use session::{DescribedSession, Filter, FilterKey, SessionId, SessionPage, SessionState};
-pub use ticket::{SignedHeaders, StreamUrl, Ticket, UrlPolicy};
-
-/// With what AWS is called. Sessions of one identity share a poll and a rate limiter.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Identity {
-    /// The Region, such as `eu-central-1`.
-    pub region: String,
-    /// URL of the SSM API, when it is not the Region's public one.
-    pub ssm_endpoint: Option<String>,
-    /// URL of the message gateway, when it is not the Region's public one.
-    pub ssmmessages_endpoint: Option<String>,
-}
+pub use ticket::{SignedHeaders, Ticket};
+pub use url::{HostPort, StreamUrl, UrlPolicy};
 
 /// What StartSession is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

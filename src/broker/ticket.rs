@@ -4,7 +4,7 @@ use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Identity, SessionId};
+use super::{Identity, SessionId, StreamUrl, UrlPolicy};
 
 /// Admission to the data channel of one session, good for a short time and for one websocket.
 #[derive(Clone)]
@@ -59,67 +59,6 @@ impl fmt::Debug for Ticket {
     }
 }
 
-/// Which stream URLs are trusted with a token.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum UrlPolicy {
-    /// `wss://` on the host of the identity's message gateway only.
-    #[default]
-    Strict,
-    /// Any host, also without TLS: for the simulator, on loopback.
-    Insecure,
-}
-
-/// A checked stream URL, used verbatim.
-#[derive(Clone, PartialEq, Eq)]
-pub struct StreamUrl {
-    url: String,
-    host: String,
-    port: u16,
-    tls: bool,
-}
-
-impl StreamUrl {
-    /// Checks scheme, host and port; never rebuilds the URL.
-    ///
-    /// # Errors
-    /// A sentence that says what is wrong with the URL, without its path and query.
-    pub fn check(url: &str, identity: &Identity, policy: UrlPolicy) -> Result<Self, String> {
-        let _ = (url, identity, policy);
-        Err(String::new())
-    }
-
-    /// The URL exactly as AWS gave it. Its query may identify the session: it is not for logs.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.url
-    }
-
-    /// The host to connect to, without brackets.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// The TCP port to connect to.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// Whether the connection is `wss://`.
-    #[must_use]
-    pub fn tls(&self) -> bool {
-        self.tls
-    }
-}
-
-impl fmt::Debug for StreamUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "wss" } else { "ws" };
-        write!(f, "{scheme}://{}:{}/[redacted]", self.host, self.port)
-    }
-}
-
 /// Headers that sign a websocket upgrade; they hold credentials and print as `[redacted]`.
 #[derive(Clone, Default)]
 pub struct SignedHeaders(pub Vec<(String, SecretString)>);
@@ -127,5 +66,31 @@ pub struct SignedHeaders(pub Vec<(String, SecretString)>);
 impl fmt::Debug for SignedHeaders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SignedHeaders([redacted])")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_print_as_redacted() {
+        let id = SessionId::parse("john-0a1b2c").unwrap();
+        let url = "wss://ssmmessages.eu-central-1.amazonaws.com/v1?cell=SECRET".to_owned();
+        let ticket = Ticket::new(id, url, "SECRET".to_owned());
+        let headers = SignedHeaders(vec![("authorization".to_owned(), "SECRET".into())]);
+        for printed in [format!("{ticket:?}"), format!("{headers:?}")] {
+            assert!(
+                !printed.contains("SECRET") && printed.contains("[redacted]"),
+                "{printed}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_ticket_without_token_says_so() {
+        let id = SessionId::parse("john-0a1b2c").unwrap();
+        assert!(!Ticket::new(id.clone(), String::new(), String::new()).has_token());
+        assert!(Ticket::new(id, String::new(), "x".to_owned()).has_token());
     }
 }

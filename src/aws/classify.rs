@@ -1,0 +1,209 @@
+//! What went wrong in a call, and which kind of failure that is.
+//!
+//! It promises that a message holds AWS's code and the first line of its words, or the transport's, and never a
+//! request, a header or a body. Later lines of AWS's words may quote the signed headers, the session token among
+//! them, when a signature does not match.
+
+use std::error::Error;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_ssm::config::http::HttpResponse;
+use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
+
+use crate::broker::{BrokerError, ErrorKind};
+
+/// Enough for every error of AWS that was seen, and small in a status.
+const MESSAGE_CHARS_MAX: usize = 512;
+/// A service that asks for more is asked again all the same.
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
+
+/// Why a call failed, taken out of the SDK's error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// AWS answered with an error.
+    Service {
+        status: u16,
+        code: Option<String>,
+        message: Option<String>,
+        retry_after: Option<Duration>,
+    },
+    /// An answer came that is none of SSM: a proxy's page, or a body that was cut off.
+    Unreadable { status: u16 },
+    /// The provider of credentials failed.
+    Credentials(String),
+    /// No answer in time.
+    Timeout,
+    /// No connection, or one that was lost.
+    Transport(String),
+    /// The request could not be built, so nothing was sent.
+    Construction(String),
+}
+
+impl<E> From<&SdkError<E, HttpResponse>> for Cause
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    fn from(error: &SdkError<E, HttpResponse>) -> Self {
+        match error {
+            SdkError::ServiceError(answer) => Self::Service {
+                status: answer.raw().status().as_u16(),
+                code: answer.err().code().map(str::to_owned),
+                message: answer.err().message().map(str::to_owned),
+                retry_after: retry_after(answer.raw().headers().get("retry-after")),
+            },
+            SdkError::ResponseError(answer) => Self::Unreadable {
+                status: answer.raw().status().as_u16(),
+            },
+            SdkError::TimeoutError(_) => Self::Timeout,
+            SdkError::DispatchFailure(failure) => match credentials_error(error) {
+                Some(credentials) => credentials,
+                None if failure.is_timeout() => Self::Timeout,
+                None => {
+                    Self::Transport(chain(failure.as_connector_error().and_then(Error::source)))
+                }
+            },
+            other => credentials_error(error)
+                .unwrap_or_else(|| Self::Construction(chain(other.source()))),
+        }
+    }
+}
+
+impl From<&CredentialsError> for Cause {
+    fn from(error: &CredentialsError) -> Self {
+        Self::Credentials(chain(Some(error)))
+    }
+}
+
+fn credentials_error(error: &(dyn Error + 'static)) -> Option<Cause> {
+    levels(error)
+        .find_map(|e| e.downcast_ref::<CredentialsError>())
+        .map(Cause::from)
+}
+
+/// An error and its sources, outermost first.
+fn levels<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&level| level.source())
+}
+
+/// An error and its sources, each as it displays itself. Those of the SDK display no bodies and no headers.
+fn chain(error: Option<&(dyn Error + 'static)>) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for level in error.into_iter().flat_map(levels) {
+        let level = level.to_string();
+        if words.last().is_none_or(|last| !last.contains(&level)) {
+            words.push(level);
+        }
+    }
+    words.join(": ")
+}
+
+/// Seconds, as HTTP writes them; the form with a date is not used by AWS.
+fn retry_after(header: Option<&str>) -> Option<Duration> {
+    let seconds = header?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+}
+
+/// The error that callers get. Pure, and the only place that knows AWS's codes.
+pub(super) fn classify(operation: &'static str, cause: Cause) -> BrokerError {
+    let mut wait = None;
+    let (kind, message) = match cause {
+        Cause::Service {
+            status,
+            code,
+            message,
+            retry_after,
+        } => {
+            wait = retry_after;
+            let code = code.unwrap_or_else(|| format!("HTTP {status}"));
+            let kind = kind_of_code(operation, &code).unwrap_or_else(|| kind_of_status(status));
+            let message = message.filter(|text| !text.is_empty());
+            (
+                kind,
+                message.map_or_else(|| code.clone(), |text| format!("{code}: {text}")),
+            )
+        }
+        Cause::Unreadable { status } => (
+            kind_of_status(status),
+            format!("HTTP {status} with an answer that is none of SSM"),
+        ),
+        Cause::Credentials(why) => (
+            ErrorKind::CredentialsUnavailable,
+            format!("no usable credentials: {why}"),
+        ),
+        Cause::Timeout => (ErrorKind::Unavailable, "no answer in time".to_owned()),
+        Cause::Transport(why) => (ErrorKind::Unavailable, format!("no answer: {why}")),
+        Cause::Construction(why) => (
+            ErrorKind::InvalidRequest,
+            format!("the request can't be built: {why}"),
+        ),
+    };
+    BrokerError {
+        retry_after: wait,
+        ..BrokerError::new(kind, operation, first_line(&message))
+    }
+}
+
+fn first_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    line.chars()
+        .filter(|c| !c.is_control())
+        .take(MESSAGE_CHARS_MAX)
+        .collect()
+}
+
+fn kind_of_code(operation: &str, code: &str) -> Option<ErrorKind> {
+    // AWS writes most codes with or without `Exception`, according to which of its front ends refuses.
+    let kind = match code.strip_suffix("Exception").unwrap_or(code) {
+        "AccessDenied"
+        | "NotAuthorized"
+        | "Unauthorized"
+        | "UnauthorizedOperation"
+        | "OptInRequired" => ErrorKind::AccessDenied,
+        "ExpiredToken"
+        | "UnrecognizedClient"
+        | "InvalidClientTokenId"
+        | "InvalidAccessKeyId"
+        | "InvalidSignature"
+        | "SignatureDoesNotMatch"
+        | "IncompleteSignature"
+        | "MissingAuthenticationToken"
+        | "RequestExpired"
+        | "RequestTimeTooSkewed"
+        | "TokenRefreshRequired" => ErrorKind::CredentialsUnavailable,
+        "Throttling"
+        | "Throttled"
+        | "RequestThrottled"
+        | "TooManyRequests"
+        | "RequestLimitExceeded"
+        | "LimitExceeded"
+        | "ServiceQuotaExceeded"
+        | "BandwidthLimitExceeded"
+        | "SlowDown" => ErrorKind::Throttled,
+        "InvalidParameters" => ErrorKind::InvalidDocument,
+        document if document.starts_with("InvalidDocument") => ErrorKind::InvalidDocument,
+        "TargetNotConnected" => ErrorKind::TargetNotConnected,
+        // A start that does not find something is no end of anything.
+        "DoesNotExist" if operation == "StartSession" => ErrorKind::InvalidRequest,
+        "DoesNotExist" => ErrorKind::Gone,
+        "Validation" | "ValidationError" | "BadRequest" | "Serialization" | "InvalidFilterKey"
+        | "InvalidNextToken" | "UnknownOperation" => ErrorKind::InvalidRequest,
+        "InternalServerError"
+        | "InternalFailure"
+        | "InternalServer"
+        | "ServiceUnavailable"
+        | "RequestTimeout" => ErrorKind::Unavailable,
+        _ => return None,
+    };
+    Some(kind)
+}
+
+fn kind_of_status(status: u16) -> ErrorKind {
+    match status {
+        401 | 403 => ErrorKind::AccessDenied,
+        408 => ErrorKind::Unavailable,
+        429 => ErrorKind::Throttled,
+        400..=499 => ErrorKind::InvalidRequest,
+        _ => ErrorKind::Unavailable,
+    }
+}

@@ -1,0 +1,196 @@
+//! Each code of AWS has its kind, and no message holds what it must not.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::classify::{Cause, classify};
+use crate::broker::ErrorKind;
+
+fn service(status: u16, code: Option<&str>, message: Option<&str>) -> Cause {
+    Cause::Service {
+        status,
+        code: code.map(str::to_owned),
+        message: message.map(str::to_owned),
+        retry_after: None,
+    }
+}
+
+#[test]
+fn every_code_of_aws_has_its_kind_whatever_the_status() {
+    let table: &[(ErrorKind, &[&str])] = &[
+        (
+            ErrorKind::AccessDenied,
+            &["AccessDeniedException", "AccessDenied"],
+        ),
+        (
+            ErrorKind::CredentialsUnavailable,
+            &[
+                "ExpiredTokenException",
+                "ExpiredToken",
+                "UnrecognizedClientException",
+                "InvalidClientTokenId",
+                "InvalidSignatureException",
+                "SignatureDoesNotMatch",
+                "IncompleteSignatureException",
+                "MissingAuthenticationTokenException",
+                "MissingAuthenticationToken",
+            ],
+        ),
+        (
+            ErrorKind::Throttled,
+            &[
+                "ThrottlingException",
+                "Throttling",
+                "ThrottledException",
+                "TooManyRequestsException",
+                "RequestLimitExceeded",
+                "ServiceQuotaExceededException",
+            ],
+        ),
+        (
+            ErrorKind::InvalidDocument,
+            &[
+                "InvalidDocument",
+                "InvalidDocumentVersion",
+                "InvalidDocumentOperation",
+                "InvalidParameters",
+            ],
+        ),
+        (ErrorKind::TargetNotConnected, &["TargetNotConnected"]),
+        (
+            ErrorKind::InvalidRequest,
+            &[
+                "ValidationException",
+                "BadRequest",
+                "BadRequestException",
+                "InvalidFilterKey",
+                "InvalidNextToken",
+            ],
+        ),
+        (
+            ErrorKind::Unavailable,
+            &[
+                "InternalServerError",
+                "InternalFailure",
+                "ServiceUnavailable",
+            ],
+        ),
+        (ErrorKind::Gone, &["DoesNotExistException"]),
+    ];
+    for (kind, codes) in table {
+        for code in *codes {
+            for status in [400, 403, 500, 503] {
+                let error = classify("ResumeSession", service(status, Some(code), Some("words")));
+                assert_eq!(error.kind, *kind, "{code}");
+                assert_eq!(error.to_string(), format!("ResumeSession: {code}: words"));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_unknown_code_is_classified_by_its_status() {
+    let table = [
+        (400, ErrorKind::InvalidRequest),
+        (401, ErrorKind::AccessDenied),
+        (403, ErrorKind::AccessDenied),
+        (404, ErrorKind::InvalidRequest),
+        (408, ErrorKind::Unavailable),
+        (429, ErrorKind::Throttled),
+        (500, ErrorKind::Unavailable),
+        (502, ErrorKind::Unavailable),
+        (503, ErrorKind::Unavailable),
+        (200, ErrorKind::Unavailable),
+    ];
+    for (status, kind) in table {
+        assert_eq!(
+            classify("StartSession", service(status, Some("Novel"), None)).kind,
+            kind
+        );
+        assert_eq!(
+            classify("StartSession", service(status, None, None)).kind,
+            kind
+        );
+        assert_eq!(
+            classify("StartSession", Cause::Unreadable { status }).kind,
+            kind
+        );
+    }
+    let error = classify("StartSession", service(500, None, None));
+    assert_eq!(error.to_string(), "StartSession: HTTP 500");
+}
+
+#[test]
+fn a_start_never_ends_with_gone() {
+    let cause = service(400, Some("DoesNotExistException"), None);
+    assert_eq!(
+        classify("StartSession", cause.clone()).kind,
+        ErrorKind::InvalidRequest
+    );
+    assert_eq!(classify("TerminateSession", cause).kind, ErrorKind::Gone);
+}
+
+#[test]
+fn what_has_no_answer_is_unavailable_and_what_was_not_sent_is_not() {
+    let refused = Cause::Transport("Connection refused".to_owned());
+    assert_eq!(
+        classify("StartSession", refused).kind,
+        ErrorKind::Unavailable
+    );
+    assert_eq!(
+        classify("StartSession", Cause::Timeout).kind,
+        ErrorKind::Unavailable
+    );
+    let none = Cause::Credentials("none found".to_owned());
+    assert_eq!(
+        classify("StartSession", none).kind,
+        ErrorKind::CredentialsUnavailable
+    );
+    let unbuilt = Cause::Construction("no such endpoint".to_owned());
+    assert_eq!(
+        classify("StartSession", unbuilt).kind,
+        ErrorKind::InvalidRequest
+    );
+}
+
+/// So AWS answers when a signature does not match: with the canonical request, and in it the token.
+#[test]
+fn a_message_ends_with_its_first_line() {
+    let words = "The request signature we calculated does not match.\n\nThe Canonical String should have been\n\
+                 'POST\n/\n\nx-amz-security-token:SECRET\n'";
+    let error = classify(
+        "StartSession",
+        service(403, Some("InvalidSignatureException"), Some(words)),
+    );
+    let first = "InvalidSignatureException: The request signature we calculated does not match.";
+    assert_eq!(error.message, first);
+    let crlf = classify(
+        "StartSession",
+        service(403, Some("X"), Some("one\r\nSECRET")),
+    );
+    assert_eq!(crlf.message, "X: one");
+}
+
+#[test]
+fn how_long_aws_asks_to_wait_is_passed_on() {
+    let cause = Cause::Service {
+        status: 400,
+        code: Some("ThrottlingException".to_owned()),
+        message: None,
+        retry_after: Some(Duration::from_secs(7)),
+    };
+    assert_eq!(
+        classify("DescribeSessions", cause).retry_after,
+        Some(Duration::from_secs(7))
+    );
+}
+
+proptest! {
+    #[test]
+    fn a_message_is_short_and_on_one_line(code in any::<String>(), message in any::<String>(), status in 100_u16..600) {
+        let error = classify("StartSession", service(status, Some(&code), Some(&message.repeat(20))));
+        prop_assert!(error.message.chars().count() <= 512);
+        prop_assert!(!error.message.chars().any(char::is_control));
+    }
+}

@@ -1,0 +1,321 @@
+//! One SDK client, limiter and set of credentials for each identity, and the loop in which every call runs.
+//!
+//! It promises that the SDK itself never retries, so that no forgotten setting can start a session twice; that
+//! every attempt passes the limiter; that a call ends within its deadline; and that nothing that the SDK logs
+//! while it handles a call reaches a log, since at TRACE it prints whole answers with their tokens.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_sdk_ssm::config::http::HttpResponse;
+use aws_sdk_ssm::config::retry::RetryConfig;
+use aws_sdk_ssm::config::timeout::TimeoutConfig;
+use aws_sdk_ssm::config::{
+    AppName, BehaviorVersion, IdentityCache, Region, SharedHttpClient,
+    StalledStreamProtectionConfig,
+};
+use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::Dispatch;
+use tracing::instrument::WithSubscriber;
+
+use super::AwsOptions;
+use super::classify::{Cause, classify};
+use super::credentials::{KeptCredentials, default_chain};
+use super::limiter::{Lane, Limiter, Overdue};
+use super::sign;
+use crate::broker::{BrokerError, ErrorKind, Identity, Next, SignedHeaders, StreamUrl};
+
+/// Identities come from classes and from the snapshots of listeners; only edits of classes make new ones.
+const IDENTITIES_MAX: usize = 64;
+
+/// The SDK's defaults as of this date, so that an update of the SDK changes none of them.
+fn behaviour() -> BehaviorVersion {
+    BehaviorVersion::v2026_01_12()
+}
+
+/// A call of the API: its name, its queue, and how often it may be sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Operation {
+    pub(super) name: &'static str,
+    pub(super) lane: Lane,
+    attempts_max: u32,
+}
+
+impl Operation {
+    /// Once: a second StartSession may leave a second session.
+    pub(super) const START: Self = Self {
+        name: "StartSession",
+        lane: Lane::Session,
+        attempts_max: 1,
+    };
+    pub(super) const RESUME: Self = Self {
+        name: "ResumeSession",
+        lane: Lane::Session,
+        attempts_max: 3,
+    };
+    pub(super) const TERMINATE: Self = Self {
+        name: "TerminateSession",
+        lane: Lane::Session,
+        attempts_max: 3,
+    };
+    pub(super) const DESCRIBE: Self = Self {
+        name: "DescribeSessions",
+        lane: Lane::Page,
+        attempts_max: 3,
+    };
+}
+
+/// The clients of all identities; they share connections, and nothing else.
+pub(super) struct Clients {
+    options: AwsOptions,
+    http: SharedHttpClient,
+    by_identity: Mutex<HashMap<Identity, (Arc<Client>, Instant)>>,
+}
+
+impl Clients {
+    pub(super) fn new(options: AwsOptions) -> Self {
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .build_https();
+        Self {
+            options,
+            http,
+            by_identity: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The client of `identity`, made at its first use. The one unused for longest makes room.
+    pub(super) async fn of(&self, identity: &Identity) -> Arc<Client> {
+        let mut by_identity = self.by_identity.lock().await;
+        if let Some((client, used_at)) = by_identity.get_mut(identity) {
+            *used_at = Instant::now();
+            return client.clone();
+        }
+        let unused = by_identity.iter().min_by_key(|(_, (_, used_at))| *used_at);
+        if let Some(unused) = unused.map(|(identity, _)| identity.clone())
+            && by_identity.len() >= IDENTITIES_MAX
+        {
+            by_identity.remove(&unused);
+        }
+        let client = Arc::new(Client::new(identity, &self.options, &self.http).await);
+        by_identity.insert(identity.clone(), (client.clone(), Instant::now()));
+        client
+    }
+}
+
+/// The client of one identity.
+pub(super) struct Client {
+    pub(super) ssm: aws_sdk_ssm::Client,
+    limiter: Limiter,
+    credentials: Arc<KeptCredentials>,
+    /// What is wrong with the endpoint: then nothing is sent.
+    wrong: Option<&'static str>,
+    region: String,
+    options: AwsOptions,
+}
+
+impl Client {
+    /// Region and endpoint are the identity's alone: the environment and profiles give credentials only.
+    async fn new(identity: &Identity, options: &AwsOptions, http: &SharedHttpClient) -> Self {
+        let Identity {
+            region,
+            ssm_endpoint,
+            ssmmessages_endpoint: _,
+        } = identity;
+        let source: Arc<dyn ProvideCredentials> = match &options.credentials {
+            Some(source) => Arc::new(source.clone()),
+            None => default_chain(region, http.clone(), behaviour()).await,
+        };
+        let credentials = Arc::new(KeptCredentials::new(source, options.credentials_timeout));
+        let provider: Arc<dyn ProvideCredentials> = credentials.clone();
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(options.connect_timeout)
+            .operation_attempt_timeout(options.attempt_timeout)
+            .build();
+        let mut config = aws_sdk_ssm::Config::builder()
+            .behavior_version(behaviour())
+            .region(Region::new(region.clone()))
+            .credentials_provider(SharedCredentialsProvider::from(provider))
+            .identity_cache(IdentityCache::no_cache())
+            .http_client(http.clone())
+            .timeout_config(timeouts)
+            .retry_config(RetryConfig::disabled())
+            // Answers are a few KiB, and the time of an attempt bounds them.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        config.set_endpoint_url(ssm_endpoint.clone());
+        config.set_app_name(AppName::new("ssm-session-operator").ok());
+        Self {
+            ssm: aws_sdk_ssm::Client::from_conf(config.build()),
+            limiter: Limiter::new(options.calls_per_second, options.calls_burst),
+            credentials,
+            wrong: ssm_endpoint.as_deref().and_then(wrong_endpoint),
+            region: region.clone(),
+            options: options.clone(),
+        }
+    }
+
+    /// Sends a call, and sends it again when it may be and the failure says so.
+    pub(super) async fn call<O, E, F>(
+        &self,
+        operation: Operation,
+        send: impl Fn() -> F + Send + Sync,
+    ) -> Result<O, BrokerError>
+    where
+        F: Future<Output = Result<O, SdkError<E, HttpResponse>>> + Send,
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        if let Some(wrong) = self.wrong {
+            return Err(classify(
+                operation.name,
+                Cause::Construction(wrong.to_owned()),
+            ));
+        }
+        let deadline = Instant::now() + self.options.call_timeout;
+        // A first attempt that starts has all its time: one cut short may leave a session that nobody knows.
+        let mut start_by = deadline - self.options.attempt_timeout.min(self.options.call_timeout);
+        let mut attempt = 1;
+        loop {
+            let turn = self.limiter.turn(operation.lane, start_by).await;
+            turn.map_err(|Overdue| self.overdue(operation))?;
+            let answer = timeout_at(deadline, send().with_subscriber(Dispatch::none())).await;
+            let cause = match answer {
+                Ok(Ok(output)) => return Ok(output),
+                Ok(Err(error)) => Cause::from(&error),
+                Err(_elapsed) => Cause::Timeout,
+            };
+            let error = classify(operation.name, cause);
+            self.learn(error.kind).await;
+            let pause = self.pause_after(attempt);
+            let again = attempt < operation.attempts_max && error.kind.next() == Next::Retry;
+            if !again || Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            tracing::debug!(%error, attempt, ?pause, "the call failed; it is sent again after a pause");
+            sleep(pause).await;
+            start_by = deadline;
+            attempt += 1;
+        }
+    }
+
+    /// What a failure means for the calls that follow.
+    async fn learn(&self, kind: ErrorKind) {
+        match kind {
+            ErrorKind::Throttled => self.limiter.throttled(),
+            ErrorKind::CredentialsUnavailable => self.credentials.forget().await,
+            ErrorKind::AccessDenied
+            | ErrorKind::InvalidDocument
+            | ErrorKind::InvalidRequest
+            | ErrorKind::TargetNotConnected
+            | ErrorKind::Unavailable
+            | ErrorKind::Gone => {}
+        }
+    }
+
+    /// Doubles with each attempt, and is spread over its whole length so that calls do not return together.
+    fn pause_after(&self, attempt: u32) -> Duration {
+        let whole = self.options.retry_pause * 2_u32.saturating_pow(attempt.saturating_sub(1));
+        whole.mul_f64(fastrand::f64())
+    }
+
+    fn overdue(&self, operation: Operation) -> BrokerError {
+        let mut error = BrokerError::new(
+            ErrorKind::Throttled,
+            operation.name,
+            "too many calls are waiting in our own rate limiter; nothing was sent",
+        );
+        error.retry_after = Some(self.options.call_timeout);
+        error
+    }
+
+    /// Signs the upgrade to `url`, with credentials resolved for it.
+    pub(super) async fn sign_upgrade(&self, url: &StreamUrl) -> Result<SignedHeaders, BrokerError> {
+        let resolving = self
+            .credentials
+            .provide_credentials()
+            .with_subscriber(Dispatch::none());
+        match resolving.await {
+            Ok(credentials) => {
+                sign::sign_upgrade(credentials, &self.region, url, SystemTime::now())
+            }
+            Err(error) => Err(classify(sign::OPERATION, Cause::from(&error))),
+        }
+    }
+}
+
+/// The SDK would find out too, but only in words that can't be told from those of a lost connection.
+fn wrong_endpoint(endpoint: &str) -> Option<&'static str> {
+    let wrong = Some("the endpoint of ssm is no http:// or https:// URL of a host");
+    let Ok(uri) = endpoint.parse::<http::Uri>() else {
+        return wrong;
+    };
+    let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+    let host = uri
+        .authority()
+        .is_some_and(|authority| !authority.as_str().contains('@'));
+    if scheme && host { None } else { wrong }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(number: usize) -> Identity {
+        let region = format!("eu-central-{number}");
+        Identity {
+            region,
+            ssm_endpoint: None,
+            ssmmessages_endpoint: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_identity_has_one_client_until_many_others_were_used_since() {
+        let clients = Clients::new(crate::aws::tests::options());
+        let first = clients.of(&identity(0)).await;
+        for number in 1..IDENTITIES_MAX {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            clients.of(&identity(number)).await;
+        }
+        assert!(Arc::ptr_eq(&first, &clients.of(&identity(0)).await));
+        for number in IDENTITIES_MAX..2 * IDENTITIES_MAX {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            clients.of(&identity(number)).await;
+        }
+        assert_eq!(clients.by_identity.lock().await.len(), IDENTITIES_MAX);
+        assert!(!Arc::ptr_eq(&first, &clients.of(&identity(0)).await));
+    }
+
+    #[tokio::test]
+    async fn without_other_credentials_the_default_chain_is_asked_when_it_is_needed() {
+        let clients = Clients::new(AwsOptions::default());
+        let client = clients.of(&identity(0)).await;
+        assert_eq!(client.region, "eu-central-0");
+    }
+
+    #[test]
+    fn an_endpoint_is_an_http_url_without_user() {
+        for sound in [
+            "http://127.0.0.1:8080",
+            "https://ssm.example",
+            "https://ssm.example/path/",
+        ] {
+            assert_eq!(wrong_endpoint(sound), None, "{sound}");
+        }
+        for wrong in [
+            "",
+            "not a url",
+            "ssm.example",
+            "ftp://ssm.example",
+            "https://a:b@ssm.example",
+        ] {
+            assert!(wrong_endpoint(wrong).is_some(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The credentials of one identity: the SDK's default chain, or what a test injects.
+//!
+//! It promises that calls and signatures use the same credentials, resolved when they are needed and kept while
+//! they are good, and that none of them is printed.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, future};
+use aws_sdk_ssm::config::SharedHttpClient;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+/// Credentials this near to their end are resolved anew, so that none expires on its way.
+const RENEW_AHEAD: Duration = Duration::from_mins(5);
+
+/// The default chain. It asks STS in `region`: another partition's would not know the account.
+pub(super) async fn default_chain(
+    region: &str,
+    http: SharedHttpClient,
+    behaviour: BehaviorVersion,
+) -> Arc<dyn ProvideCredentials> {
+    let config = ProviderConfig::without_region()
+        .with_behavior_version(Some(behaviour))
+        .with_http_client(http);
+    let chain = DefaultCredentialsChain::builder()
+        .configure(config)
+        .region(Region::new(region.to_owned()))
+        .build()
+        .await;
+    Arc::new(chain)
+}
+
+/// Keeps credentials that say when they expire; others (the environment's, a file's) are cheap to read again,
+/// and may be exchanged at any time.
+///
+/// The only cache: the SDK's own can't be told to forget what AWS refuses.
+pub(super) struct KeptCredentials {
+    /// Not the SDK's shared provider: that one forgets to pass on what a provider falls back to.
+    source: Arc<dyn ProvideCredentials>,
+    timeout: Duration,
+    kept: Mutex<Option<Credentials>>,
+}
+
+impl KeptCredentials {
+    /// Credentials of `source`, which gets `timeout` to answer.
+    pub(super) fn new(source: Arc<dyn ProvideCredentials>, timeout: Duration) -> Self {
+        Self {
+            source,
+            timeout,
+            kept: Mutex::new(None),
+        }
+    }
+
+    /// AWS refused the credentials: the next call resolves them anew, whatever they say of their end.
+    pub(super) async fn forget(&self) {
+        *self.kept.lock().await = None;
+    }
+
+    /// Whoever comes while credentials are being resolved waits for them instead of resolving them too.
+    async fn resolve(&self) -> Result<Credentials, CredentialsError> {
+        let mut kept = self.kept.lock().await;
+        if let Some(good) = kept.as_ref().filter(|c| is_good(c, SystemTime::now())) {
+            return Ok(good.clone());
+        }
+        let resolved = timeout(self.timeout, self.source.as_ref().provide_credentials()).await;
+        let fresh = match resolved {
+            Ok(resolved) => resolved?,
+            Err(_elapsed) => self
+                .source
+                .as_ref()
+                .fallback_on_interrupt()
+                .ok_or_else(|| CredentialsError::provider_timed_out(self.timeout))?,
+        };
+        *kept = fresh.expiry().is_some().then(|| fresh.clone());
+        Ok(fresh)
+    }
+}
+
+fn is_good(credentials: &Credentials, now: SystemTime) -> bool {
+    credentials
+        .expiry()
+        .is_some_and(|expiry| expiry > now + RENEW_AHEAD)
+}
+
+impl ProvideCredentials for KeptCredentials {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.resolve())
+    }
+
+    fn fallback_on_interrupt(&self) -> Option<Credentials> {
+        self.source.as_ref().fallback_on_interrupt()
+    }
+}
+
+impl fmt::Debug for KeptCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeptCredentials([redacted])")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Counts how often it is asked.
+    #[derive(Clone, Debug)]
+    struct Counting {
+        lifetime: Option<Duration>,
+        asked: Arc<AtomicUsize>,
+    }
+
+    impl ProvideCredentials for Counting {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let expiry = self.lifetime.map(|lifetime| SystemTime::now() + lifetime);
+            let credentials = Credentials::new(
+                "AKIDEXAMPLE",
+                "SECRET",
+                Some("SECRET".into()),
+                expiry,
+                "test",
+            );
+            future::ProvideCredentials::ready(Ok(credentials))
+        }
+    }
+
+    fn counting(lifetime: Option<Duration>) -> (KeptCredentials, Arc<AtomicUsize>) {
+        let source = Counting {
+            lifetime,
+            asked: Arc::default(),
+        };
+        let asked = source.asked.clone();
+        (KeptCredentials::new(Arc::new(source), RENEW_AHEAD), asked)
+    }
+
+    #[tokio::test]
+    async fn credentials_are_kept_while_they_are_good_and_no_longer() {
+        let minute = Duration::from_mins(1);
+        for (lifetime, expected) in [(Some(60 * minute), 1), (Some(4 * minute), 2), (None, 2)] {
+            let (kept, asked) = counting(lifetime);
+            for _ in 0..2 {
+                assert_eq!(
+                    kept.provide_credentials().await.unwrap().access_key_id(),
+                    "AKIDEXAMPLE"
+                );
+            }
+            assert_eq!(asked.load(Ordering::SeqCst), expected, "{lifetime:?}");
+            assert!(!format!("{kept:?}").contains("SECRET"));
+        }
+    }
+
+    #[tokio::test]
+    async fn forgotten_credentials_are_resolved_anew() {
+        let (kept, asked) = counting(Some(Duration::from_hours(1)));
+        kept.provide_credentials().await.unwrap();
+        kept.forget().await;
+        kept.provide_credentials().await.unwrap();
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+
+    /// Never answers, but may remember what it gave before.
+    #[derive(Debug, Default)]
+    struct Silent(Mutex<Option<Credentials>>);
+
+    impl ProvideCredentials for Silent {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            future::ProvideCredentials::new(std::future::pending())
+        }
+
+        fn fallback_on_interrupt(&self) -> Option<Credentials> {
+            self.0.lock().unwrap().clone()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_that_does_not_answer_is_given_up_or_falls_back() {
+        let timeout = Duration::from_secs(10);
+        let kept = KeptCredentials::new(Arc::new(Silent::default()), timeout);
+        let error = kept.provide_credentials().await.unwrap_err();
+        assert!(
+            matches!(error, CredentialsError::ProviderTimedOut(_)),
+            "{error}"
+        );
+        let earlier = Credentials::new("AKIDEARLIER", "SECRET", None, None, "test");
+        let silent = Silent(Mutex::new(Some(earlier)));
+        let kept = KeptCredentials::new(Arc::new(silent), timeout);
+        assert_eq!(
+            kept.provide_credentials().await.unwrap().access_key_id(),
+            "AKIDEARLIER"
+        );
+    }
+}

@@ -1,0 +1,87 @@
+//! What becomes of a call whose credentials fail.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+
+use super::server::{Answer, Server};
+use super::{identity, options, request, session, ticket};
+use crate::aws::{AwsBroker, AwsOptions};
+use crate::broker::{Broker, ErrorKind, StreamUrl, UrlPolicy};
+
+fn broker(source: impl ProvideCredentials + 'static) -> AwsBroker {
+    let credentials = Some(SharedCredentialsProvider::new(source));
+    AwsBroker::new(AwsOptions {
+        credentials,
+        ..options()
+    })
+}
+
+/// A provider that has no credentials.
+#[derive(Debug)]
+struct Without;
+
+impl ProvideCredentials for Without {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::ready(Err(CredentialsError::not_loaded("no role is bound")))
+    }
+}
+
+#[tokio::test]
+async fn without_credentials_nothing_is_sent_and_nothing_is_signed() {
+    let server = Server::start([ticket()]).await;
+    let (broker, identity) = (broker(Without), identity(&server));
+    let url = StreamUrl::check("ws://127.0.0.1/x", &identity, UrlPolicy::Insecure).unwrap();
+    let start = broker.start(&identity, &request()).await.unwrap_err();
+    let sign = broker.sign_upgrade(&identity, &url).await.unwrap_err();
+    for error in [start, sign] {
+        assert_eq!(error.kind, ErrorKind::CredentialsUnavailable, "{error}");
+        assert!(error.message.contains("no role is bound"), "{error}");
+    }
+    assert_eq!(server.requests().len(), 0);
+}
+
+/// Gives other credentials each time, good for an hour.
+#[derive(Debug, Default)]
+struct Renewing(AtomicUsize);
+
+impl ProvideCredentials for Renewing {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let key = format!("AKID{}", self.0.fetch_add(1, Ordering::SeqCst));
+        let expiry = SystemTime::now() + Duration::from_hours(1);
+        let credentials = Credentials::new(key, "SECRET", None, Some(expiry), "test");
+        future::ProvideCredentials::ready(Ok(credentials))
+    }
+}
+
+#[tokio::test]
+async fn credentials_are_kept_between_calls_until_aws_refuses_them() {
+    let expired = Answer::error(400, "ExpiredTokenException", "expired");
+    let server = Server::start([ticket(), ticket(), expired, ticket()]).await;
+    let (broker, identity) = (broker(Renewing::default()), identity(&server));
+    broker.start(&identity, &request()).await.unwrap();
+    broker.resume(&identity, &session()).await.unwrap();
+    let error = broker.start(&identity, &request()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::CredentialsUnavailable);
+    broker.start(&identity, &request()).await.unwrap();
+    let requests = server.requests();
+    let keys: Vec<_> = requests
+        .iter()
+        .map(|r| &r.headers["authorization"])
+        .collect();
+    for (authorization, key) in keys.iter().zip(["AKID0", "AKID0", "AKID0", "AKID1"]) {
+        assert!(
+            authorization.contains(&format!("Credential={key}/")),
+            "{keys:?}"
+        );
+    }
+}
