@@ -7,3 +7,5 @@ pub mod broker;
 pub mod crd;
 pub mod protocol;
 pub mod relay;
+#[cfg(feature = "simulator")]
+pub mod simulator;
