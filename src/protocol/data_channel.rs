@@ -120,7 +120,6 @@ impl DataChannel {
     pub fn handle_transport_opened(&mut self) {
         self.transport_open = true;
         self.paused = false;
-        self.acknowledgements.clear();
         self.outbox.handle_transport_opened();
     }
 

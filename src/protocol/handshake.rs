@@ -159,3 +159,54 @@ impl Version {
         parts.next().is_none().then_some(Self(version))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_version_is_compared_as_its_four_numbers(a in any::<[u32; 4]>(), b in any::<[u32; 4]>()) {
+            let version = |[w, x, y, z]: [u32; 4]| Version::parse(&format!("{w}.{x}.{y}.{z}"));
+            prop_assert_eq!(version(a), Some(Version(a)));
+            prop_assert_eq!(version(a).cmp(&version(b)), a.cmp(&b));
+        }
+
+        #[test]
+        fn arbitrary_text_is_a_version_only_with_four_numbers(text in "[0-9.+ -]{0,24}|.*") {
+            let numbers: Option<Vec<u32>> = text.split('.').map(|part| part.parse().ok()).collect();
+            let four = numbers.is_some_and(|parts| parts.len() == 4) && !text.contains('+');
+            prop_assert_eq!(Version::parse(&text).is_some(), four);
+        }
+
+        #[test]
+        fn a_handshake_is_read_as_it_was_written(
+            version in ".*", action in ".*", error in ".*", nanoseconds in any::<i64>(),
+        ) {
+            let request = HandshakeRequest {
+                agent_version: version.clone(),
+                requested_client_actions: vec![RequestedAction {
+                    action_type: action.clone(),
+                    action_parameters: serde_json::json!({ "SessionType": &error }),
+                }],
+            };
+            let response = HandshakeResponse {
+                client_version: version.clone(),
+                processed_client_actions: vec![ProcessedAction::unsupported(&action, error.clone())],
+                errors: Some(vec![error]),
+            };
+            let complete = HandshakeComplete {
+                handshake_time_to_complete: nanoseconds,
+                customer_message: version,
+            };
+            let json = serde_json::to_vec(&request).expect("plain data");
+            prop_assert_eq!(serde_json::from_slice::<HandshakeRequest>(&json).ok(), Some(request));
+            let json = serde_json::to_vec(&response).expect("plain data");
+            prop_assert_eq!(serde_json::from_slice::<HandshakeResponse>(&json).ok(), Some(response));
+            let json = serde_json::to_vec(&complete).expect("plain data");
+            prop_assert_eq!(serde_json::from_slice::<HandshakeComplete>(&json).ok(), Some(complete));
+        }
+    }
+}

@@ -58,3 +58,94 @@ impl Inbox {
         Some(message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::super::message::MessageType;
+    use super::super::payload::PayloadType;
+    use super::*;
+
+    fn message(sequence: i64, payload: Bytes) -> Message {
+        Message {
+            message_type: MessageType::OutputStreamData,
+            created_ms: 1,
+            sequence,
+            flags: 0,
+            message_id: Uuid::nil(),
+            payload_type: PayloadType::Output,
+            payload,
+        }
+    }
+
+    fn numbered(sequence: i64) -> Message {
+        message(sequence, sequence.to_be_bytes().to_vec().into())
+    }
+
+    /// Each of 0..n at least once, some several times, in any order.
+    fn arrivals() -> impl Strategy<Value = (i64, Vec<i64>)> {
+        (1..64_i64)
+            .prop_flat_map(|count| (Just(count), vec(0..count, 0..64)))
+            .prop_flat_map(|(count, again)| {
+                let all: Vec<i64> = (0..count).chain(again).collect();
+                (Just(count), Just(all).prop_shuffle())
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn messages_in_any_order_and_doubled_are_delivered_once_and_in_order(
+            (count, arrivals) in arrivals(),
+        ) {
+            let mut inbox = Inbox::default();
+            let mut delivered = Vec::new();
+            let mut seen = std::collections::BTreeSet::new();
+            for sequence in arrivals {
+                let expected = i64::try_from(delivered.len()).expect("few");
+                let arrival = inbox.handle_message(numbered(sequence));
+                let right = match (seen.insert(sequence), sequence == expected) {
+                    (false, _) => Arrival::Duplicate,
+                    (true, true) => Arrival::Next,
+                    (true, false) => Arrival::Ahead,
+                };
+                prop_assert_eq!(arrival, right);
+                while let Some(message) = inbox.poll_deliver() {
+                    prop_assert_eq!(&message, &numbered(message.sequence));
+                    delivered.push(message.sequence);
+                }
+            }
+            prop_assert_eq!(delivered, (0..count).collect::<Vec<_>>());
+            prop_assert_eq!(inbox.ahead_bytes, 0);
+        }
+    }
+
+    #[test]
+    fn a_full_inbox_drops_what_is_ahead_and_still_takes_what_is_next() {
+        let quarter = Bytes::from(vec![0; AHEAD_BYTES_MAX / 4]);
+        let mut inbox = Inbox::default();
+        for sequence in 1..5 {
+            assert_eq!(
+                inbox.handle_message(message(sequence, quarter.clone())),
+                Arrival::Ahead
+            );
+        }
+        assert_eq!(inbox.handle_message(numbered(5)), Arrival::Dropped);
+        assert_eq!(inbox.handle_message(numbered(4)), Arrival::Duplicate);
+        assert_eq!(inbox.handle_message(message(0, quarter)), Arrival::Next);
+        assert_eq!(std::iter::from_fn(|| inbox.poll_deliver()).count(), 5);
+        assert_eq!(inbox.handle_message(numbered(5)), Arrival::Next);
+    }
+
+    #[test]
+    fn a_number_below_zero_was_here_before_and_the_largest_is_kept() {
+        let mut inbox = Inbox::default();
+        assert_eq!(inbox.handle_message(numbered(-1)), Arrival::Duplicate);
+        assert_eq!(inbox.handle_message(numbered(i64::MIN)), Arrival::Duplicate);
+        assert_eq!(inbox.handle_message(numbered(i64::MAX)), Arrival::Ahead);
+        assert_eq!(inbox.poll_deliver(), None);
+    }
+}

@@ -163,3 +163,45 @@ pub struct ChannelClosed {
     /// Why, in words for the user; may be empty.
     pub output: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_payload_type_keeps_its_number(number in any::<u32>()) {
+            prop_assert_eq!(PayloadType::from_u32(number).to_u32(), number);
+        }
+
+        #[test]
+        fn a_flag_is_one_of_three_or_nothing(payload in vec(any::<u8>(), 0..8)) {
+            if let Some(flag) = Flag::decode(&payload) {
+                prop_assert_eq!(&flag.encode()[..], &payload[..]);
+            }
+        }
+
+        #[test]
+        fn an_acknowledgement_is_read_as_it_was_written(id in any::<u128>(), sequence in any::<i64>()) {
+            let id = Uuid::from_u128(id);
+            let ack = Acknowledgement::of(MessageType::InputStreamData, id, sequence);
+            let json = serde_json::to_vec(&ack).expect("plain data");
+            prop_assert_eq!(serde_json::from_slice::<Acknowledgement>(&json).ok(), Some(ack));
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_no_acknowledgement(payload in vec(any::<u8>(), 0..256)) {
+            prop_assert!(serde_json::from_slice::<Acknowledgement>(&payload).is_err());
+        }
+
+        #[test]
+        fn channel_closed_is_read_as_it_was_written(output in ".*", session_id in ".*") {
+            let closed = ChannelClosed { output, session_id, ..ChannelClosed::default() };
+            let json = serde_json::to_vec(&closed).expect("plain data");
+            prop_assert_eq!(serde_json::from_slice::<ChannelClosed>(&json).ok(), Some(closed));
+        }
+    }
+}

@@ -79,6 +79,8 @@ pub struct PortSession {
     /// Until when each refusal whose stream is not known yet waits for it.
     refusals: VecDeque<Instant>,
     resets: HashMap<StreamId, ResetCause>,
+    /// Since when there are several streams, so that one can keep others waiting.
+    shared_since: Option<Instant>,
     events: VecDeque<Event>,
     ended: bool,
 }
@@ -97,6 +99,7 @@ impl PortSession {
             doubtful: VecDeque::new(),
             refusals: VecDeque::new(),
             resets: HashMap::new(),
+            shared_since: None,
             events: VecDeque::new(),
             ended: false,
         }
@@ -104,6 +107,9 @@ impl PortSession {
 
     /// Opens a stream: the agent will dial the destination. `None` after the end, or when the ids are used up.
     pub fn open(&mut self) -> Option<StreamId> {
+        if !self.is_shared() {
+            self.shared_since = None;
+        }
         if self.ended { None } else { self.mux.open() }
     }
 
@@ -224,6 +230,9 @@ impl PortSession {
 
     /// The next message for the websocket.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Bytes> {
+        if self.is_shared() {
+            self.shared_since.get_or_insert(now);
+        }
         if let Some(message) = self.channel.poll_transmit(now) {
             return Some(message);
         }
@@ -269,11 +278,12 @@ impl PortSession {
 
     /// Since when the session's bytes are unread, if the budget is used up while several streams share it.
     fn stalled_at(&self) -> Option<Instant> {
-        let shared = self.mux.streams().nth(1).is_some();
-        self.mux
-            .full_since()
-            .filter(|_| shared)
-            .map(|since| since + self.stall_limit)
+        let since = self.mux.full_since()?.max(self.shared_since?);
+        self.is_shared().then(|| since + self.stall_limit)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.mux.streams().nth(1).is_some()
     }
 
     fn handle_stream_events(&mut self, now: Instant) {

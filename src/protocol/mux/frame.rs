@@ -82,3 +82,27 @@ impl Header {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn eight_bytes_are_a_header_of_version_1_or_say_what_is_wrong(
+            version in prop_oneof![Just(1), any::<u8>()],
+            command in prop_oneof![0..5_u8, any::<u8>()],
+            rest in any::<[u8; 6]>(),
+        ) {
+            let [l0, l1, s0, s1, s2, s3] = rest;
+            let bytes = [version, command, l0, l1, s0, s1, s2, s3];
+            match Header::decode(bytes) {
+                Ok(header) => prop_assert_eq!(header.encode(), bytes),
+                Err(FrameError::Version(other)) => prop_assert!(other == version && other != 1),
+                Err(FrameError::Command(other)) => prop_assert!(other == command && other > 3),
+            }
+        }
+    }
+}

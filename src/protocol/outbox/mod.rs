@@ -25,6 +25,10 @@ const RTO_MAX: Duration = Duration::from_secs(1);
 /// The longest pause between probes of a silent peer. It bounds how late a stalled stream goes on.
 const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(4);
 
+/// Messages from the oldest unacknowledged one to the newest: as many as the agent keeps ahead of a missing one.
+/// Acknowledged ones among them take no room but their place.
+const SPAN_MESSAGES_MAX: usize = 100_000;
+
 /// Unacknowledged messages of one direction, in order.
 #[derive(Debug)]
 pub struct Outbox {
@@ -36,6 +40,8 @@ pub struct Outbox {
     bytes_max: usize,
     /// The largest sequence number acknowledged so far: all unacknowledged ones below it were overtaken.
     largest_acked: i64,
+    /// When a message was last acknowledged for the first time.
+    last_acked: Option<Instant>,
     rtt: RoundTrip,
 }
 
@@ -58,6 +64,7 @@ impl Outbox {
             bytes: 0,
             bytes_max,
             largest_acked: -1,
+            last_acked: None,
             rtt: RoundTrip::new(),
         }
     }
@@ -71,7 +78,7 @@ impl Outbox {
     /// Whether there is room for another message. It is asked before a message is made: one that exists is kept.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.bytes < self.bytes_max
+        self.bytes < self.bytes_max && self.unacked.len() < SPAN_MESSAGES_MAX
     }
 
     /// Bytes of encoded messages that are not acknowledged.
@@ -105,18 +112,19 @@ impl Outbox {
             return;
         };
         // A message that was never sent can't have arrived.
-        let (Some(last_sent), false) = (entry.last_sent, entry.acked) else {
+        if entry.acked || entry.transmissions == 0 {
             return;
-        };
+        }
         entry.acked = true;
-        let once = entry.transmissions == 1;
+        let sent_once = entry.last_sent.filter(|_| entry.transmissions == 1);
         let frame_bytes = std::mem::take(&mut entry.frame).len();
         self.bytes = self.bytes.saturating_sub(frame_bytes);
-        if once {
+        if let Some(last_sent) = sent_once {
             // Which of several transmissions was acknowledged can't be known, so they measure nothing.
             self.rtt.measure(now.saturating_duration_since(last_sent));
         }
         self.largest_acked = self.largest_acked.max(sequence);
+        self.last_acked = Some(now);
         while self.unacked.front().is_some_and(|entry| entry.acked) {
             self.unacked.pop_front();
         }
@@ -167,12 +175,17 @@ impl Outbox {
     }
 
     /// When [`Self::handle_timeout`] is due: the oldest message's time-out, doubled with each probe.
+    ///
+    /// The far end takes messages in order, as fast as its destination reads. So the oldest one, unless it was
+    /// overtaken, is not late while others are still being acknowledged: it has only now become the next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let head = self.unacked.front()?;
         let probes = head.transmissions.saturating_sub(1).min(8);
         let pause = (self.rtt.timeout() * (1 << probes)).min(PROBE_INTERVAL_MAX);
-        head.last_sent.map(|sent| sent + pause)
+        let turn = self.last_acked.filter(|_| self.base() > self.largest_acked);
+        head.last_sent
+            .map(|sent| turn.map_or(sent, |turn| sent.max(turn)) + pause)
     }
 
     /// The number of the oldest unacknowledged message.
@@ -213,3 +226,6 @@ impl RoundTrip {
         self.timeout = (self.smoothed + RTO_VARIANCE_MIN.max(self.variance * 4)).min(RTO_MAX);
     }
 }
+
+#[cfg(test)]
+mod tests;
