@@ -20,7 +20,10 @@ fn a_session_that_the_service_closes_is_followed_by_another() {
         "Session idle for too long".to_owned(),
     );
     assert_eq!(world.end_of("s-1"), Some(end));
-    assert!(matches!(world.actions().as_slice(), [Action::Ended { own: true, .. }]));
+    assert!(matches!(
+        world.actions().as_slice(),
+        [Action::Ended { own: true, .. }]
+    ));
     world.advance(options().backoff_min);
     world.record();
     world.expect_start();
