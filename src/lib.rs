@@ -4,6 +4,7 @@
 
 pub mod aws;
 pub mod broker;
+pub mod controller;
 pub mod crd;
 pub mod protocol;
 pub mod relay;

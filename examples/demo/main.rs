@@ -47,11 +47,17 @@ async fn main() -> Result<()> {
 
 async fn perform(stage: &Stage) -> Result<()> {
     say("Applying examples/quickstart.yaml");
-    stage.kubectl_shown("apply -f examples/quickstart.yaml").await?;
+    stage
+        .kubectl_shown("apply -f examples/quickstart.yaml")
+        .await?;
     say("Waiting until the session is available");
     watch(stage).await?;
-    move_bytes(stage).await.context("moving bytes through the relay")?;
-    show_mirror(stage).await.context("mirroring the session of AWS")?;
+    move_bytes(stage)
+        .await
+        .context("moving bytes through the relay")?;
+    show_mirror(stage)
+        .await
+        .context("mirroring the session of AWS")?;
     if std::env::var("KEEP").is_ok_and(|keep| keep == "1") {
         return Ok(());
     }
@@ -63,12 +69,24 @@ async fn watch(stage: &Stage) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut shown = String::new();
     loop {
-        let table = stage.kubectl(&format!("get ssmsession {SESSION} -n {NAMESPACE}")).await?;
+        let table = stage
+            .kubectl(&format!("get ssmsession {SESSION} -n {NAMESPACE}"))
+            .await?;
         let row = table.lines().last().unwrap_or_default();
         // The age alone is no news.
-        let news = row.rsplit_once(' ').map_or(row, |(rest, _)| rest.trim_end()).to_owned();
+        let news = row
+            .rsplit_once(' ')
+            .map_or(row, |(rest, _)| rest.trim_end())
+            .to_owned();
         if news != shown {
-            println!("{}", if shown.is_empty() { table.trim_end() } else { row });
+            println!(
+                "{}",
+                if shown.is_empty() {
+                    table.trim_end()
+                } else {
+                    row
+                }
+            );
             shown = news;
         }
         let ready = "-o jsonpath={.status.conditions[?(@.type=='Available')].status}";
@@ -76,7 +94,10 @@ async fn watch(stage: &Stage) -> Result<()> {
         if stage.kubectl(&get).await? == "True" {
             return Ok(());
         }
-        ensure!(Instant::now() < deadline, "the session has not become available within a minute");
+        ensure!(
+            Instant::now() < deadline,
+            "the session has not become available within a minute"
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -84,7 +105,9 @@ async fn watch(stage: &Stage) -> Result<()> {
 async fn move_bytes(stage: &Stage) -> Result<()> {
     let client = stage.client();
     let endpoints = dial::endpoints(client, NAMESPACE, SESSION, "postgres").await?;
-    let endpoint = endpoints.first().context("the Service has no ready endpoint")?;
+    let endpoint = endpoints
+        .first()
+        .context("the Service has no ready endpoint")?;
     say(&format!(
         "Sending and receiving {} MiB on {endpoint}, the relay's port in the EndpointSlice.\n   \
          A pod would dial {SESSION}.{NAMESPACE}.svc:5432; no kube-proxy runs here, so the Service's own\n   \
@@ -92,7 +115,9 @@ async fn move_bytes(stage: &Stage) -> Result<()> {
         TRANSFER_BYTES >> 20
     ));
     let begun = Instant::now();
-    let mut connection = TcpStream::connect(endpoint).await.context("dialling the relay")?;
+    let mut connection = TcpStream::connect(endpoint)
+        .await
+        .context("dialling the relay")?;
     transfer::exchange(&mut connection, TRANSFER_BYTES, TRANSFER_BYTES).await?;
     println!("   both checksums agree ({:.1?})", begun.elapsed());
     Ok(())
@@ -102,7 +127,9 @@ async fn show_mirror(stage: &Stage) -> Result<()> {
     say("What AWS says of the session, in the resource's status");
     let get = format!("get ssmsession {SESSION} -n {NAMESPACE} -o jsonpath=");
     let path = "{.status.sessions[0].status}";
-    stage.wait_for_kubectl(&format!("{get}{path}"), "Connected").await?;
+    stage
+        .wait_for_kubectl(&format!("{get}{path}"), "Connected")
+        .await?;
     let sessions = stage.kubectl(&format!("{get}{{.status.sessions}}")).await?;
     let sessions: serde_json::Value = serde_json::from_str(&sessions).context("status.sessions")?;
     println!("{}", serde_json::to_string_pretty(&sessions)?);
@@ -111,18 +138,29 @@ async fn show_mirror(stage: &Stage) -> Result<()> {
 
 async fn delete(stage: &Stage) -> Result<()> {
     let get = format!("get ssmsession {SESSION} -n {NAMESPACE} -o jsonpath=");
-    let id = stage.kubectl(&format!("{get}{{.status.sessions[0].sessionId}}")).await?;
+    let id = stage
+        .kubectl(&format!("{get}{{.status.sessions[0].sessionId}}"))
+        .await?;
     say("Deleting it");
-    stage.kubectl_shown(&format!("delete ssmsession {SESSION} -n {NAMESPACE} --timeout=60s")).await?;
+    stage
+        .kubectl_shown(&format!(
+            "delete ssmsession {SESSION} -n {NAMESPACE} --timeout=60s"
+        ))
+        .await?;
     say("What AWS says of the session now (DescribeSessions, State=History)");
     let described = stage.describe_from_history(&id).await?;
     println!("{}", serde_json::to_string_pretty(&described)?);
-    ensure!(described["Status"] == "Terminated", "AWS does not say Terminated of {id}");
+    ensure!(
+        described["Status"] == "Terminated",
+        "AWS does not say Terminated of {id}"
+    );
     say("What is left in the cluster");
     let left = "get ssmsessions,ssmlisteners,services,endpointslices -A -o name \
                 -l ssm-operator.dev/session-uid";
     stage.wait_for_kubectl(left, "").await?;
-    let sessions = stage.kubectl("get ssmsessions,ssmlisteners -A -o name").await?;
+    let sessions = stage
+        .kubectl("get ssmsessions,ssmlisteners -A -o name")
+        .await?;
     ensure!(sessions.is_empty(), "something is left: {sessions}");
     println!("   nothing: no SsmSession, SsmListener, Service or EndpointSlice of it");
     let live = stage.live_sessions();

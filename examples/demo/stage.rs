@@ -42,38 +42,69 @@ impl Stage {
         let control_plane = ControlPlane::start().await.context("the control plane")?;
         let client = control_plane.client().await?;
 
-        crate::say("Starting a simulated AWS, and a node in it whose agent alone reaches a TCP server");
+        crate::say(
+            "Starting a simulated AWS, and a node in it whose agent alone reaches a TCP server",
+        );
         let server = Server::start().await?;
         let simulator = Simulator::start(SimulatorOptions::default()).await?;
         let mut options = AgentOptions::new(TARGET);
         options.pace = Pace::Unthrottled;
-        options.destinations.insert(("localhost".to_owned(), 5432), server.address());
+        options
+            .destinations
+            .insert(("localhost".to_owned(), 5432), server.address());
         let agent = Agent::start(&simulator.endpoint(), options)?;
         simulator.wait_for_target(TARGET).await?;
         println!("   the agent reads without the pauses of a real one, which gives under 1 MB/s");
 
-        crate::say("Installing the kinds and starting the operator (controller and relay in one process)");
+        crate::say(
+            "Installing the kinds and starting the operator (controller and relay in one process)",
+        );
         let log = control_plane.dir().join("operator.log");
         let arguments = operator_arguments();
         let environment = operator_environment(control_plane.kubeconfig());
-        kubectl(&control_plane, "apply -f crds/").await.context("kubectl apply -f crds/")?;
-        kubectl(&control_plane, &format!("create namespace {OPERATOR_NAMESPACE}")).await?;
+        kubectl(&control_plane, "apply -f crds/")
+            .await
+            .context("kubectl apply -f crds/")?;
+        kubectl(
+            &control_plane,
+            &format!("create namespace {OPERATOR_NAMESPACE}"),
+        )
+        .await?;
         let mut operator =
             Process::start(&log, &operator_binary()?, &arguments, &environment).await?;
-        let line = operator.wait_for_log("serving probes and metrics", WAIT_MAX).await?;
+        let line = operator
+            .wait_for_log("serving probes and metrics", WAIT_MAX)
+            .await?;
         let fields: Value = serde_json::from_str(&line).context("the operator's log")?;
         println!("   it logs to {}", log.display());
         let admin = admin_address(&fields).context("the operator's log names no admin address")?;
         wait_until_ready(&admin).await?;
 
-        let stage = Self { operator, client, simulator, agent, server, control_plane };
-        stage.apply(&class(&stage.simulator.endpoint())).await.context("the SsmSessionClass")?;
+        let stage = Self {
+            operator,
+            client,
+            simulator,
+            agent,
+            server,
+            control_plane,
+        };
+        stage
+            .apply(&class(&stage.simulator.endpoint()))
+            .await
+            .context("the SsmSessionClass")?;
         Ok(stage)
     }
 
     /// Stops everything, the operator first and in order.
     pub async fn strike(self) -> Result<()> {
-        let Self { operator, client, simulator, agent, server, control_plane } = self;
+        let Self {
+            operator,
+            client,
+            simulator,
+            agent,
+            server,
+            control_plane,
+        } = self;
         operator.stop().await.context("the operator")?;
         drop(client);
         agent.shutdown().await;
@@ -145,7 +176,11 @@ impl Stage {
     /// Sessions that AWS has not ended.
     pub fn live_sessions(&self) -> usize {
         let ended = |status: Status| matches!(status, Status::Terminated | Status::Failed);
-        self.simulator.sessions().iter().filter(|session| !ended(session.status)).count()
+        self.simulator
+            .sessions()
+            .iter()
+            .filter(|session| !ended(session.status))
+            .count()
     }
 
     /// What DescribeSessions says of an ended session.
@@ -159,7 +194,8 @@ impl Stage {
     async fn apply(&self, manifest: &Value) -> Result<()> {
         let file = self.control_plane.dir().join("manifest.json");
         std::fs::write(&file, manifest.to_string())?;
-        self.kubectl_shown(&format!("apply -f {}", file.display())).await
+        self.kubectl_shown(&format!("apply -f {}", file.display()))
+            .await
     }
 }
 
@@ -210,25 +246,40 @@ fn operator_environment(kubeconfig: &Path) -> Vec<(&'static str, String)> {
 /// The operator's binary, built beside this one.
 fn operator_binary() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let folder = own.parent().and_then(Path::parent).context("this program has no folder")?;
+    let folder = own
+        .parent()
+        .and_then(Path::parent)
+        .context("this program has no folder")?;
     let binary = folder.join("ssm-session-operator");
-    ensure!(binary.exists(), "{} is missing: run this through `make demo`", binary.display());
+    ensure!(
+        binary.exists(),
+        "{} is missing: run this through `make demo`",
+        binary.display()
+    );
     Ok(binary)
 }
 
 fn admin_address(fields: &Value) -> Option<String> {
     let inner = fields.get("fields").unwrap_or(fields);
-    inner.get("address").and_then(Value::as_str).map(str::to_owned)
+    inner
+        .get("address")
+        .and_then(Value::as_str)
+        .map(str::to_owned)
 }
 
 async fn wait_until_ready(admin: &str) -> Result<()> {
     let deadline = Instant::now() + WAIT_MAX;
     loop {
-        let answer = http(admin, "GET /readyz HTTP/1.1\r\n", "").await.unwrap_or_default();
+        let answer = http(admin, "GET /readyz HTTP/1.1\r\n", "")
+            .await
+            .unwrap_or_default();
         if answer.starts_with("HTTP/1.1 200") {
             return Ok(());
         }
-        ensure!(Instant::now() < deadline, "the operator is not ready: {answer}");
+        ensure!(
+            Instant::now() < deadline,
+            "the operator is not ready: {answer}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -239,15 +290,20 @@ async fn describe_sessions(endpoint: &str, body: &Value) -> Result<Value> {
     let head = "POST / HTTP/1.1\r\nContent-Type: application/x-amz-json-1.1\r\n\
                 X-Amz-Target: AmazonSSM.DescribeSessions\r\n";
     let answer = http(host, head, &body.to_string()).await?;
-    let Some((_, json)) = answer.split_once("\r\n\r\n") else { bail!("no body: {answer}") };
+    let Some((_, json)) = answer.split_once("\r\n\r\n") else {
+        bail!("no body: {answer}")
+    };
     serde_json::from_str(json).with_context(|| format!("not JSON: {json}"))
 }
 
 async fn http(host: &str, head: &str, body: &str) -> Result<String> {
     let mut connection = TcpStream::connect(host).await?;
     let length = body.len();
-    let rest = format!("Host: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
-    connection.write_all(format!("{head}{rest}").as_bytes()).await?;
+    let rest =
+        format!("Host: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+    connection
+        .write_all(format!("{head}{rest}").as_bytes())
+        .await?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await?;
     Ok(answer)
@@ -261,7 +317,10 @@ async fn kubectl(control_plane: &ControlPlane, arguments: &str) -> Result<String
         .await
         .context("kubectl could not be started")?;
     if !output.status.success() {
-        bail!("kubectl {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "kubectl {arguments}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(String::from_utf8(output.stdout)?)
 }

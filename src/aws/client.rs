@@ -1,8 +1,8 @@
 //! One SDK client, limiter and set of credentials for each identity, and the loop in which every call runs.
 //!
 //! It promises that the SDK itself never retries, so that no forgotten setting can start a session twice; that
-//! every attempt passes the limiter; that a call ends within its deadline; and that nothing that the SDK logs
-//! while it handles a call reaches a log, since at TRACE it prints whole answers with their tokens.
+//! every attempt passes the limiter; that a call ends within its deadline; and that the SDK runs muted, since
+//! at TRACE it prints whole answers with their tokens.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -22,13 +22,13 @@ use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
-use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
 use super::AwsOptions;
 use super::classify::{Cause, classify};
 use super::credentials::{KeptCredentials, default_chain};
 use super::limiter::{Lane, Limiter, Overdue};
+use super::mute::mute;
 use super::sign;
 use crate::broker::{BrokerError, ErrorKind, Identity, Next, SignedHeaders, StreamUrl};
 
@@ -184,7 +184,7 @@ impl Client {
         loop {
             let turn = self.limiter.turn(operation.lane, start_by).await;
             turn.map_err(|Overdue| self.overdue(operation))?;
-            let answer = timeout_at(deadline, send().with_subscriber(Dispatch::none())).await;
+            let answer = timeout_at(deadline, send().with_subscriber(mute().clone())).await;
             let cause = match answer {
                 Ok(Ok(output)) => return Ok(output),
                 Ok(Err(error)) => Cause::from(&error),
@@ -239,7 +239,7 @@ impl Client {
         let resolving = self
             .credentials
             .provide_credentials()
-            .with_subscriber(Dispatch::none());
+            .with_subscriber(mute().clone());
         match resolving.await {
             Ok(credentials) => {
                 sign::sign_upgrade(credentials, &self.region, url, SystemTime::now())

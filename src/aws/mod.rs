@@ -9,6 +9,7 @@ mod client;
 mod convert;
 mod credentials;
 mod limiter;
+mod mute;
 mod sign;
 
 #[cfg(test)]

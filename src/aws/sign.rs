@@ -9,6 +9,7 @@ use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 
+use super::mute::mute;
 use crate::broker::{BrokerError, ErrorKind, SignedHeaders, StreamUrl};
 
 const SERVICE: &str = "ssmmessages";
@@ -22,8 +23,7 @@ pub(super) fn sign_upgrade(
     url: &StreamUrl,
     now: SystemTime,
 ) -> Result<SignedHeaders, BrokerError> {
-    // The signer logs the URL with its query at TRACE.
-    tracing::dispatcher::with_default(&tracing::Dispatch::none(), || {
+    tracing::dispatcher::with_default(mute(), || {
         let identity = credentials.into();
         let params = v4::SigningParams::builder()
             .identity(&identity)

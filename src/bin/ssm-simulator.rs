@@ -47,11 +47,15 @@ struct Destination {
 
 fn destination(text: &str) -> Result<Destination, String> {
     let (name, address) = text.split_once('=').ok_or("write HOST:PORT=ADDRESS")?;
-    let (host, port) = name.rsplit_once(':').ok_or("write HOST:PORT before the =")?;
+    let (host, port) = name
+        .rsplit_once(':')
+        .ok_or("write HOST:PORT before the =")?;
     Ok(Destination {
         host: host.to_owned(),
         port: port.parse().map_err(|_| format!("{port} is not a port"))?,
-        address: address.parse().map_err(|_| format!("{address} is not an address with a port"))?,
+        address: address
+            .parse()
+            .map_err(|_| format!("{address} is not an address with a port"))?,
     })
 }
 
@@ -63,8 +67,11 @@ async fn main() -> anyhow::Result<()> {
         .init();
     let options = Options::parse();
     let mut terminate = signal(SignalKind::terminate())?;
-    let simulator =
-        Simulator::start(SimulatorOptions { listen: options.listen, ..Default::default() }).await?;
+    let simulator = Simulator::start(SimulatorOptions {
+        listen: options.listen,
+        ..Default::default()
+    })
+    .await?;
     let mut agents = Vec::new();
     for id in &options.agents {
         let mut agent = AgentOptions::new(id);
@@ -72,8 +79,11 @@ async fn main() -> anyhow::Result<()> {
             PaceName::Faithful => Pace::Faithful,
             PaceName::Unthrottled => Pace::Unthrottled,
         };
-        agent.destinations =
-            options.destinations.iter().map(|d| ((d.host.clone(), d.port), d.address)).collect();
+        agent.destinations = options
+            .destinations
+            .iter()
+            .map(|d| ((d.host.clone(), d.port), d.address))
+            .collect();
         agents.push(Agent::start(&simulator.endpoint(), agent)?);
     }
     for id in &options.agents {

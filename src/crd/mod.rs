@@ -42,3 +42,12 @@ pub const SESSION_UID_LABEL: &str = "ssm-operator.dev/session-uid";
 
 /// Label on the Leases of relays: the `controllerName`'s installation finds its relays by it.
 pub const RELAY_LEASE_LABEL: &str = "ssm-operator.dev/relay";
+
+/// Value of [`RELAY_LEASE_LABEL`] for an installation: the first 16 hexadecimal digits of SHA-256 of its
+/// `controllerName`, which itself may hold characters that a label may not.
+#[must_use]
+pub fn relay_label_value(controller_name: &str) -> String {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(controller_name.as_bytes());
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}

@@ -4,6 +4,7 @@
 //! spawns, or panics on input. The codecs (`message`, `payload`, `handshake`, `mux::frame`) are used by both ends;
 //! the machines are the client's alone.
 
+mod agreement;
 pub mod data_channel;
 pub mod handshake;
 pub mod inbox;

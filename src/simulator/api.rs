@@ -37,7 +37,9 @@ pub(super) async fn call(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let target = headers.get("x-amz-target").and_then(|value| value.to_str().ok());
+    let target = headers
+        .get("x-amz-target")
+        .and_then(|value| value.to_str().ok());
     let Some(operation) = target.and_then(Operation::from_header) else {
         return ApiError::new("UnknownOperationException", "no such operation").into_response();
     };
@@ -97,7 +99,9 @@ fn start(shared: &Arc<Shared>, body: &[u8]) -> Result<Answer, ApiError> {
         return Ok(Answer::Swallowed);
     }
     let url = stream_url(shared, &id);
-    Ok(Answer::Value(json!({ "SessionId": id, "TokenValue": token, "StreamUrl": url })))
+    Ok(Answer::Value(
+        json!({ "SessionId": id, "TokenValue": token, "StreamUrl": url }),
+    ))
 }
 
 fn resume(shared: &Shared, body: &[u8]) -> Result<Value, ApiError> {
@@ -106,7 +110,10 @@ fn resume(shared: &Shared, body: &[u8]) -> Result<Value, ApiError> {
     let id = &request.session_id;
     let (token, empty) = shared.change(|store| {
         let token = store.resume(id)?;
-        Ok((token, store.faults.take_empty_token(Operation::ResumeSession)))
+        Ok((
+            token,
+            store.faults.take_empty_token(Operation::ResumeSession),
+        ))
     })?;
     let url = stream_url(shared, id);
     Ok(match token {
@@ -129,7 +136,11 @@ fn terminate(shared: &Arc<Shared>, body: &[u8]) -> Result<Value, ApiError> {
 async fn finish(shared: Arc<Shared>, id: String) {
     let mut revision = shared.revision.subscribe();
     let vacant = revision.wait_for(|_| {
-        shared.read(|store| store.session(&id).is_none_or(super::sessions::Session::is_vacant))
+        shared.read(|store| {
+            store
+                .session(&id)
+                .is_none_or(super::sessions::Session::is_vacant)
+        })
     });
     // Too late or not at all: then the websockets are cut off later, by their own deadline.
     let _ = tokio::time::timeout(TERMINATING_MAX, vacant).await;
@@ -141,6 +152,11 @@ fn describe(shared: &Shared, body: &[u8]) -> Result<Value, ApiError> {
     request.validate()?;
     let options = &shared.options;
     shared.read(|store| {
-        describe::page(store, &request, &options.owner_arn, options.max_session_duration_minutes)
+        describe::page(
+            store,
+            &request,
+            &options.owner_arn,
+            options.max_session_duration_minutes,
+        )
     })
 }

@@ -7,8 +7,8 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::protocol::Message as Frame;
 use uuid::Uuid;
 
-pub(super) use super::data_channel::closed_message;
 use super::Shared;
+pub(super) use super::data_channel::closed_message;
 use super::data_channel::gateway_message;
 use super::sessions::{Seat, Status};
 use super::socket::{CLOSE_TIMEOUT, Socket, bye};
@@ -42,7 +42,7 @@ pub(super) async fn carry(
     mut socket: Socket,
 ) {
     loop {
-        let sent = tokio::select! {
+        let written = tokio::select! {
             () = seat.kick.cancelled() => {
                 let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.send(bye())).await;
                 return;
@@ -57,7 +57,7 @@ pub(super) async fn carry(
                 Some(Err(_)) | None => return,
             },
         };
-        if let Err(error) = sent {
+        if let Err(error) = written {
             tracing::debug!(%error, "an agent's control channel failed");
             return;
         }
@@ -73,8 +73,11 @@ fn handle(shared: &Shared, bytes: &Bytes) -> Option<Bytes> {
     let task: TaskComplete = serde_json::from_slice(&message.payload)
         .inspect_err(|error| tracing::warn!(%error, "an agent's report is not understood"))
         .ok()?;
-    let status =
-        if task.final_task_status == "Failed" { Status::Failed } else { Status::Terminated };
+    let status = if task.final_task_status == "Failed" {
+        Status::Failed
+    } else {
+        Status::Terminated
+    };
     shared.change(|store| store.end(&task.task_id, status, &task.output));
     let answer = TaskAcknowledge {
         schema_version: 1,
@@ -82,5 +85,9 @@ fn handle(shared: &Shared, bytes: &Bytes) -> Option<Bytes> {
         task_id: task.task_id,
         topic: MessageType::AgentTaskComplete.as_str(),
     };
-    Some(gateway_message(MessageType::AgentTaskAcknowledge, Uuid::new_v4(), &answer))
+    Some(gateway_message(
+        MessageType::AgentTaskAcknowledge,
+        Uuid::new_v4(),
+        &answer,
+    ))
 }

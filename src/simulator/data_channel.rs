@@ -97,20 +97,33 @@ impl Lane {
     fn new() -> Self {
         let (incoming, held) = mpsc::unbounded_channel();
         let outgoing = Mutex::new(Outgoing { held, front: None });
-        Self { incoming, outgoing, budget: Arc::new(Semaphore::new(HELD_BYTES_MAX)) }
+        Self {
+            incoming,
+            outgoing,
+            budget: Arc::new(Semaphore::new(HELD_BYTES_MAX)),
+        }
     }
 
     /// Holds a frame, as soon as there is room.
     async fn hold(&self, frame: Bytes) {
         let bytes = u32::try_from(frame.len().clamp(1, HELD_BYTES_MAX)).unwrap_or(u32::MAX);
         // The semaphore is never closed.
-        let budget = Arc::clone(&self.budget).acquire_many_owned(bytes).await.ok();
-        let _ = self.incoming.send(Held { frame, _budget: budget });
+        let budget = Arc::clone(&self.budget)
+            .acquire_many_owned(bytes)
+            .await
+            .ok();
+        let _ = self.incoming.send(Held {
+            frame,
+            _budget: budget,
+        });
     }
 
     /// Holds a message of the gateway, which is small and rare: one for each websocket at most.
     fn announce(&self, frame: Bytes) {
-        let _ = self.incoming.send(Held { frame, _budget: None });
+        let _ = self.incoming.send(Held {
+            frame,
+            _budget: None,
+        });
     }
 }
 
@@ -174,12 +187,14 @@ impl DataChannel {
 
     fn announce_to_agent(&self, message_type: MessageType) {
         let payload = serde_json::json!({ "SessionId": self.session });
-        self.to_agent.announce(gateway_message(message_type, Uuid::new_v4(), &payload));
+        self.to_agent
+            .announce(gateway_message(message_type, Uuid::new_v4(), &payload));
     }
 
     /// Sends `channel_closed` behind what is held, to both sides, and closes their websockets.
     pub(super) fn close(&self, output: &str) {
-        self.last_word.get_or_init(|| closed_message(&self.session, &self.target, output));
+        self.last_word
+            .get_or_init(|| closed_message(&self.session, &self.target, output));
         self.closed.cancel();
     }
 
@@ -203,9 +218,9 @@ impl DataChannel {
             }
             () = cut_off => {}
         }
-        // A connection dropped with unread bytes is reset, and the reset may overtake the last word.
-        let drain = async { while let Some(Ok(_)) = stream.next().await {} };
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, drain).await;
+        // What the peer had sent before it heard of the close still counts. And a connection dropped
+        // with unread bytes is reset, and the reset may overtake the last word.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.read(side, &mut stream)).await;
     }
 
     async fn read(&self, side: Side, stream: &mut SplitStream<Socket>) {
@@ -216,6 +231,7 @@ impl DataChannel {
         while let Some(Ok(frame)) = stream.next().await {
             match frame {
                 Frame::Binary(bytes) if side == Side::Agent && is_for_the_gateway(&bytes) => {}
+                Frame::Binary(_) if self.closed.is_cancelled() => {}
                 Frame::Binary(bytes) => lane.hold(bytes).await,
                 // The websocket answers pings and the close by itself; real peers log and ignore
                 // text behind the first frame.
@@ -257,6 +273,8 @@ impl DataChannel {
 fn is_for_the_gateway(frame: &[u8]) -> bool {
     let name = MessageType::AgentSessionState.as_str().as_bytes();
     frame.get(MESSAGE_TYPE_FIELD).is_some_and(|field| {
-        field.strip_prefix(name).is_some_and(|rest| rest.iter().all(|b| *b == b' ' || *b == 0))
+        field
+            .strip_prefix(name)
+            .is_some_and(|rest| rest.iter().all(|b| *b == b' ' || *b == 0))
     })
 }

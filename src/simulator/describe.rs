@@ -62,13 +62,22 @@ pub(super) fn page(
     max_duration_minutes: Option<u32>,
 ) -> Result<Value, ApiError> {
     let filters = request.filters.as_deref().unwrap_or_default();
-    let conditions = filters.iter().map(condition).collect::<Result<Vec<_>, _>>()?;
+    let conditions = filters
+        .iter()
+        .map(condition)
+        .collect::<Result<Vec<_>, _>>()?;
     let cursor = match &request.next_token {
         Some(token) => Cursor::decode(token)?,
-        None => Cursor { below: store.sessions().len(), empty: store.faults.empty_pages },
+        None => Cursor {
+            below: store.sessions().len(),
+            empty: store.faults.empty_pages,
+        },
     };
     if cursor.empty {
-        let next = Cursor { empty: false, ..cursor };
+        let next = Cursor {
+            empty: false,
+            ..cursor
+        };
         return Ok(json!({ "Sessions": [], "NextToken": next.encode() }));
     }
     let delay: Duration = store.faults.consistency_delay;
@@ -81,10 +90,14 @@ pub(super) fn page(
         .filter_map(|(place, session)| Some((place, session, session.visible(delay)?)))
         .filter(|(_, _, shown)| (request.state == State::History) == shown.status.is_history())
         .filter(|(_, session, shown)| {
-            conditions.iter().all(|condition| condition.holds(session, *shown, owner_arn))
+            conditions
+                .iter()
+                .all(|condition| condition.holds(session, *shown, owner_arn))
         });
     let asked = request.max_results.unwrap_or(PAGE_SIZE_DEFAULT);
-    let size = usize::try_from(asked).unwrap_or(usize::MAX).min(store.faults.page_size_max);
+    let size = usize::try_from(asked)
+        .unwrap_or(usize::MAX)
+        .min(store.faults.page_size_max);
     let mut sessions = Vec::new();
     let mut last = cursor.below;
     for (place, session, shown) in matching.by_ref().take(size) {
@@ -93,7 +106,10 @@ pub(super) fn page(
     }
     let mut answer = json!({ "Sessions": sessions });
     if let (Some(_), Some(fields)) = (matching.next(), answer.as_object_mut()) {
-        let next = Cursor { below: last, empty: store.faults.empty_pages };
+        let next = Cursor {
+            below: last,
+            empty: store.faults.empty_pages,
+        };
         fields.insert("NextToken".to_owned(), Value::from(next.encode()));
     }
     Ok(answer)
@@ -103,7 +119,9 @@ fn condition(filter: &Filter) -> Result<Condition<'_>, ApiError> {
     let value = filter.value.as_str();
     let timestamp = || {
         let text = format!("{value} is not a timestamp such as 2018-08-29T00:00:00Z");
-        value.parse::<Timestamp>().map_err(|_| ApiError::validation(text))
+        value
+            .parse::<Timestamp>()
+            .map_err(|_| ApiError::validation(text))
     };
     match filter.key.as_str() {
         "InvokedAfter" => timestamp().map(Condition::InvokedAfter),
@@ -113,7 +131,10 @@ fn condition(filter: &Filter) -> Result<Condition<'_>, ApiError> {
         "Status" => Ok(Condition::Status(value)),
         "SessionId" => Ok(Condition::SessionId(value)),
         "AccessType" => Ok(Condition::AccessType(value)),
-        key => Err(ApiError::new("InvalidFilterKey", format!("{key} is not a filter key."))),
+        key => Err(ApiError::new(
+            "InvalidFilterKey",
+            format!("{key} is not a filter key."),
+        )),
     }
 }
 
@@ -152,7 +173,10 @@ fn describe(
     let optional = [
         ("EndDate", shown.ended.map(epoch_seconds)),
         ("Reason", session.view.reason.clone().map(Value::from)),
-        ("MaxSessionDuration", max_duration_minutes.map(|m| Value::from(m.to_string()))),
+        (
+            "MaxSessionDuration",
+            max_duration_minutes.map(|m| Value::from(m.to_string())),
+        ),
     ];
     if let Some(fields) = described.as_object_mut() {
         for (name, value) in optional {

@@ -51,9 +51,11 @@ impl Document {
     fn parameters(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::PortForwarding => &[("portNumber", "80"), ("localPortNumber", "0")],
-            Self::PortForwardingToRemoteHost => {
-                &[("host", "localhost"), ("portNumber", "80"), ("localPortNumber", "0")]
-            }
+            Self::PortForwardingToRemoteHost => &[
+                ("host", "localhost"),
+                ("portNumber", "80"),
+                ("localPortNumber", "0"),
+            ],
             Self::Ssh => &[("portNumber", "22")],
             Self::Shell => &[],
         }
@@ -69,8 +71,13 @@ impl Document {
         requested: &BTreeMap<String, Vec<String>>,
     ) -> Result<Value, ApiError> {
         let known = self.parameters();
-        if let Some(name) = requested.keys().find(|name| known.iter().all(|(k, _)| k != name)) {
-            return Err(ApiError::validation(format!("the document has no parameter {name}")));
+        if let Some(name) = requested
+            .keys()
+            .find(|name| known.iter().all(|(k, _)| k != name))
+        {
+            return Err(ApiError::validation(format!(
+                "the document has no parameter {name}"
+            )));
         }
         let mut properties = serde_json::Map::new();
         for (name, default) in known {
@@ -85,7 +92,9 @@ impl Document {
             let lowest_port = u16::from(*name == "portNumber");
             let is_port = value.parse::<u16>().is_ok_and(|port| port >= lowest_port);
             if *name != "host" && !is_port {
-                return Err(ApiError::validation(format!("parameter {name} is not a port")));
+                return Err(ApiError::validation(format!(
+                    "parameter {name} is not a port"
+                )));
             }
             properties.insert((*name).to_owned(), Value::from(value));
         }

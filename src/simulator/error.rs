@@ -18,7 +18,10 @@ pub(super) struct ApiError {
 impl ApiError {
     /// An error with any code.
     pub(super) fn new(code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into() }
+        Self {
+            code: code.to_owned(),
+            message: message.into(),
+        }
     }
 
     /// A request outside of the documented limits.

@@ -14,7 +14,11 @@ pub(super) const PAGE_SIZE_MAX: usize = 200;
 
 /// Something that goes wrong. In JSON: `{"fault": "fail", "operation": "StartSession", …}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "fault", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "fault",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
 pub enum Fault {
     /// The next calls of an operation fail; faults of one operation queue up.
     Fail {
@@ -67,7 +71,11 @@ impl Fault {
     /// The next calls of an operation are throttled.
     #[must_use]
     pub fn throttle(operation: Operation, calls: u32) -> Self {
-        Self::Fail { operation, calls, code: "ThrottlingException".to_owned() }
+        Self::Fail {
+            operation,
+            calls,
+            code: "ThrottlingException".to_owned(),
+        }
     }
 }
 
@@ -110,7 +118,10 @@ impl Faults {
     }
 
     pub(super) fn fail(&mut self, operation: Operation, calls: u32, code: String) {
-        self.failures.entry(operation).or_default().push_back((calls, code));
+        self.failures
+            .entry(operation)
+            .or_default()
+            .push_back((calls, code));
     }
 
     pub(super) fn swallow_starts(&mut self, calls: u32) {
@@ -135,7 +146,10 @@ impl Faults {
         if *calls != u32::MAX {
             *calls -= 1;
         }
-        Some(ApiError::new(code, format!("{operation:?} was told to fail")))
+        Some(ApiError::new(
+            code,
+            format!("{operation:?} was told to fail"),
+        ))
     }
 
     /// Whether this `StartSession` goes without an answer.

@@ -26,19 +26,27 @@ struct Opening {
 /// The gateway's routes.
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
-        .route("/v1/control-channel/{instance}", post(create_control).get(open_control))
-        .route("/v1/data-channel/{session}", post(create_data).get(open_data))
+        .route(
+            "/v1/control-channel/{instance}",
+            post(create_control).get(open_control),
+        )
+        .route(
+            "/v1/data-channel/{session}",
+            post(create_data).get(open_data),
+        )
 }
 
 /// Refuses what carries no signature, in words that a real agent understands.
-fn check_signature(shared: &Shared, headers: &HeaderMap) -> Result<bool, Response<Body>> {
+fn check_signature(shared: &Shared, headers: &HeaderMap) -> Result<bool, Box<Response<Body>>> {
     let signed = is_signed(headers, "ssmmessages");
     if signed || !shared.options.require_signature {
         return Ok(signed);
     }
     let body = "<AccessDeniedException><Message>Missing Authentication Token</Message>\
                 </AccessDeniedException>";
-    Err((StatusCode::FORBIDDEN, xml(body.to_owned())).into_response())
+    Err(Box::new(
+        (StatusCode::FORBIDDEN, xml(body.to_owned())).into_response(),
+    ))
 }
 
 fn xml(body: String) -> impl IntoResponse {
@@ -59,7 +67,7 @@ async fn create_control(
     headers: HeaderMap,
 ) -> Response<Body> {
     if let Err(refusal) = check_signature(&shared, &headers) {
-        return refusal;
+        return *refusal;
     }
     let token = shared.change(|store| store.issue(Purpose::Control(instance)));
     created("ControlChannel", &token)
@@ -71,7 +79,7 @@ async fn create_data(
     headers: HeaderMap,
 ) -> Response<Body> {
     if let Err(refusal) = check_signature(&shared, &headers) {
-        return refusal;
+        return *refusal;
     }
     let token = shared.change(|store| {
         let known = store.session(&session)?;
@@ -99,7 +107,9 @@ where
     shared.tasks.spawn(async move {
         let cancel = task_shared.cancel.clone();
         let serving = async {
-            let Some((socket, text)) = socket::open(on_upgrade).await else { return };
+            let Some((socket, text)) = socket::open(on_upgrade).await else {
+                return;
+            };
             match serde_json::from_str::<Opening>(&text) {
                 Ok(opening) => carry(task_shared, socket, opening.token_value).await,
                 Err(_) => socket::refuse(socket, "the first frame is not understood").await,
@@ -119,17 +129,21 @@ async fn open_control(
     request: Request,
 ) -> Response<Body> {
     if let Err(refusal) = check_signature(&shared, request.headers()) {
-        return refusal;
+        return *refusal;
     }
-    open(&shared, request, async move |shared, socket, token| {
-        match shared.change(|store| store.attach_control(&instance, &token)) {
+    open(
+        &shared,
+        request,
+        async move |shared, socket, token| match shared
+            .change(|store| store.attach_control(&instance, &token))
+        {
             Ok((seat, messages)) => {
                 control_channel::carry(&shared, &seat, messages, socket).await;
                 shared.change(|store| store.detach_control(&instance, seat.generation));
             }
             Err(reason) => socket::refuse(socket, reason).await,
-        }
-    })
+        },
+    )
 }
 
 async fn open_data(
@@ -139,15 +153,23 @@ async fn open_data(
 ) -> Response<Body> {
     let signed = match check_signature(&shared, request.headers()) {
         Ok(signed) => signed,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
-    open(&shared, request, async move |shared, socket, token| {
-        match shared.change(|store| store.attach(&session, &token, signed)) {
-            Ok(Attached { channel, side, seat }) => {
+    open(
+        &shared,
+        request,
+        async move |shared, socket, token| match shared
+            .change(|store| store.attach(&session, &token, signed))
+        {
+            Ok(Attached {
+                channel,
+                side,
+                seat,
+            }) => {
                 channel.carry(side, &seat, socket).await;
                 shared.change(|store| store.detach(&session, side, seat.generation));
             }
             Err(reason) => socket::refuse(socket, reason).await,
-        }
-    })
+        },
+    )
 }

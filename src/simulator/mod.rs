@@ -44,7 +44,7 @@ pub use view::{Calls, Overview, SessionView};
 use store::Store;
 
 /// How long [`Simulator::wait_for`] waits: far above what anything here takes on a loaded machine.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// How the simulator serves. The defaults behave like AWS, as far as AWS is documented.
 #[derive(Clone)]
@@ -72,9 +72,10 @@ impl Default for SimulatorOptions {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             tls: None,
-            owner_arn: "arn:aws:sts::123456789012:assumed-role/ssm-operator/ssm-operator".to_owned(),
+            owner_arn: "arn:aws:sts::123456789012:assumed-role/ssm-operator/ssm-operator"
+                .to_owned(),
             require_signature: true,
-            token_lifetime: Duration::from_secs(60),
+            token_lifetime: Duration::from_mins(1),
             page_size_max: faults::PAGE_SIZE_MAX,
             empty_pages: false,
             max_session_duration_minutes: None,
@@ -108,12 +109,20 @@ impl Shared {
     }
 
     fn stream_base(&self) -> String {
-        let scheme = if self.options.tls.is_some() { "wss" } else { "ws" };
+        let scheme = if self.options.tls.is_some() {
+            "wss"
+        } else {
+            "ws"
+        };
         format!("{scheme}://{}", self.address)
     }
 
     fn endpoint(&self) -> String {
-        let scheme = if self.options.tls.is_some() { "https" } else { "http" };
+        let scheme = if self.options.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
         format!("{scheme}://{}", self.address)
     }
 }
@@ -140,7 +149,9 @@ impl Simulator {
             cancel: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        shared.tasks.spawn(server::accept(listener, acceptor, Arc::clone(&shared)));
+        shared
+            .tasks
+            .spawn(server::accept(listener, acceptor, Arc::clone(&shared)));
         Ok(Self { shared })
     }
 
@@ -173,7 +184,10 @@ impl Simulator {
     /// How often an operation was called so far, failed calls included.
     #[must_use]
     pub fn calls(&self, operation: Operation) -> u64 {
-        self.overview().calls.get(&operation).map_or(0, |calls| calls.total)
+        self.overview()
+            .calls
+            .get(&operation)
+            .map_or(0, |calls| calls.total)
     }
 
     /// Everything that can be seen, with no consistency delay.
@@ -217,7 +231,10 @@ impl Simulator {
     /// As [`Self::wait_for`].
     pub async fn wait_for_target(&self, target: &str) -> io::Result<()> {
         let what = format!("target {target} to be online");
-        self.wait_for(&what, |overview| overview.targets.iter().any(|online| online == target)).await?;
+        self.wait_for(&what, |overview| {
+            overview.targets.iter().any(|online| online == target)
+        })
+        .await?;
         Ok(())
     }
 

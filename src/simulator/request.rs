@@ -128,7 +128,10 @@ impl OneSession {
     /// Holds the request to the documented lengths. An empty id is denied, as IAM does.
     pub(super) fn validate(&self) -> Result<(), ApiError> {
         if self.session_id.is_empty() {
-            return Err(ApiError::new("AccessDeniedException", "not authorized on session/"));
+            return Err(ApiError::new(
+                "AccessDeniedException",
+                "not authorized on session/",
+            ));
         }
         length("SessionId", &self.session_id, 1, 96)
     }
@@ -137,13 +140,20 @@ impl OneSession {
 impl DescribeSessions {
     /// Holds the request to the documented lengths and numbers.
     pub(super) fn validate(&self) -> Result<(), ApiError> {
-        if self.max_results.is_some_and(|results| !(1..=200).contains(&results)) {
+        if self
+            .max_results
+            .is_some_and(|results| !(1..=200).contains(&results))
+        {
             return Err(ApiError::validation("MaxResults must be 1 to 200"));
         }
-        let Some(filters) = &self.filters else { return Ok(()) };
+        let Some(filters) = &self.filters else {
+            return Ok(());
+        };
         if !(1..=6).contains(&filters.len()) {
             return Err(ApiError::validation("Filters must have 1 to 6 entries"));
         }
-        filters.iter().try_for_each(|filter| length("a filter's value", &filter.value, 1, 400))
+        filters
+            .iter()
+            .try_for_each(|filter| length("a filter's value", &filter.value, 1, 400))
     }
 }

@@ -95,7 +95,12 @@ fn now() -> Timestamp {
 
 impl Session {
     /// A session that was started just now.
-    pub(super) fn new(id: String, target: String, document: String, reason: Option<String>) -> Self {
+    pub(super) fn new(
+        id: String,
+        target: String,
+        document: String,
+        reason: Option<String>,
+    ) -> Self {
         let started = now();
         let channel = Arc::new(DataChannel::new(id.clone(), target.clone()));
         let view = SessionView {
@@ -130,13 +135,21 @@ impl Session {
             self.published.pop_front();
         }
         let (status, ended) = (self.view.status, self.view.ended);
-        self.published.push_back(Published { at: Instant::now(), status, ended });
+        self.published.push_back(Published {
+            at: Instant::now(),
+            status,
+            ended,
+        });
     }
 
     /// What was the case `delay` ago, or nothing when the session is younger.
     pub(super) fn visible(&self, delay: Duration) -> Option<Published> {
         let now = Instant::now();
-        self.published.iter().rev().find(|p| p.at + delay <= now).copied()
+        self.published
+            .iter()
+            .rev()
+            .find(|p| p.at + delay <= now)
+            .copied()
     }
 
     /// Seats a websocket and unseats the one that it replaces.
@@ -169,7 +182,10 @@ impl Session {
             Side::Client => &mut self.client,
             Side::Agent => &mut self.agent,
         };
-        if place.as_ref().is_none_or(|seat| seat.generation != generation) {
+        if place
+            .as_ref()
+            .is_none_or(|seat| seat.generation != generation)
+        {
             return;
         }
         *place = None;
@@ -199,7 +215,12 @@ impl Session {
             return false;
         }
         let was_running = !self.view.status.is_over();
-        self.view.status = status;
+        // What the agent makes of a termination does not change what it was.
+        self.view.status = if was_running {
+            status
+        } else {
+            Status::Terminated
+        };
         if status.is_history() {
             self.view.ended = Some(now());
         }

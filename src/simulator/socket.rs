@@ -28,17 +28,26 @@ pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) fn upgrade(mut request: Request) -> Result<(Response<Body>, OnUpgrade), StatusCode> {
     let headers = request.headers();
     let asks = |name: header::HeaderName, word: &str| {
-        headers.get(name).and_then(|value| value.to_str().ok()).is_some_and(|value| {
-            value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word))
-        })
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| {
+                value
+                    .split(',')
+                    .any(|part| part.trim().eq_ignore_ascii_case(word))
+            })
     };
     let asked = asks(header::UPGRADE, "websocket")
         && asks(header::CONNECTION, "upgrade")
         && asks(header::SEC_WEBSOCKET_VERSION, "13");
     let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| asked);
-    let accept = key.map(|key| derive_accept_key(key.as_bytes())).ok_or(StatusCode::BAD_REQUEST)?;
-    let on_upgrade =
-        request.extensions_mut().remove::<OnUpgrade>().ok_or(StatusCode::BAD_REQUEST)?;
+    let accept = key
+        .map(|key| derive_accept_key(key.as_bytes()))
+        .ok_or(StatusCode::BAD_REQUEST)?;
+    let on_upgrade = request
+        .extensions_mut()
+        .remove::<OnUpgrade>()
+        .ok_or(StatusCode::BAD_REQUEST)?;
     let response = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::CONNECTION, "Upgrade")
@@ -66,13 +75,18 @@ pub(super) async fn open(on_upgrade: OnUpgrade) -> Option<(Socket, String)> {
             }
         }
     };
-    let text = tokio::time::timeout(FIRST_FRAME_TIMEOUT, first).await.ok()??;
+    let text = tokio::time::timeout(FIRST_FRAME_TIMEOUT, first)
+        .await
+        .ok()??;
     Some((socket, text))
 }
 
 /// Closes a websocket whose first frame was not good enough. The code is a choice.
 pub(super) async fn refuse(mut socket: Socket, reason: &'static str) {
-    let frame = CloseFrame { code: CloseCode::Policy, reason: reason.into() };
+    let frame = CloseFrame {
+        code: CloseCode::Policy,
+        reason: reason.into(),
+    };
     let farewell = async {
         let sent = socket.send(Message::Close(Some(frame))).await;
         while sent.is_ok() && matches!(socket.next().await, Some(Ok(_))) {}
@@ -82,7 +96,10 @@ pub(super) async fn refuse(mut socket: Socket, reason: &'static str) {
 
 /// The close frame that AWS sends about every 60 minutes, and here at every orderly end.
 pub(super) fn bye() -> Message {
-    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "Bye".into() }))
+    Message::Close(Some(CloseFrame {
+        code: CloseCode::Normal,
+        reason: "Bye".into(),
+    }))
 }
 
 /// Whether a request carries a `SigV4` header for a service. Its signature is not checked: nobody here

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::SimulatorOptions;
 use super::control_channel::closed_message;
 use super::data_channel::{DataChannel, Side};
 use super::documents::{DEFAULT_DOCUMENT, Document, Order};
@@ -18,7 +19,6 @@ use super::faults::{Fault, Faults};
 use super::request::{Operation, StartSession};
 use super::sessions::{Seat, Session, Status};
 use super::view::{Calls, Overview};
-use super::SimulatorOptions;
 
 /// Characters of a session id behind the owner's name.
 const SESSION_ID_DIGITS: usize = 17;
@@ -93,7 +93,11 @@ impl Store {
 
     pub(super) fn overview(&self) -> Overview {
         Overview {
-            sessions: self.sessions.iter().map(|session| session.view.clone()).collect(),
+            sessions: self
+                .sessions
+                .iter()
+                .map(|session| session.view.clone())
+                .collect(),
             targets: self.controls.keys().cloned().collect(),
             calls: self.calls.clone(),
         }
@@ -107,7 +111,11 @@ impl Store {
 
     pub(super) fn inject(&mut self, fault: Fault) -> Result<(), String> {
         match fault {
-            Fault::Fail { operation, calls, code } => self.faults.fail(operation, calls, code),
+            Fault::Fail {
+                operation,
+                calls,
+                code,
+            } => self.faults.fail(operation, calls, code),
             Fault::SwallowStarts { calls } => self.faults.swallow_starts(calls),
             Fault::EmptyTokens { operation, calls } => self.faults.empty_tokens(operation, calls),
             Fault::SilentStarts { calls } => self.faults.silent_starts(calls),
@@ -119,7 +127,9 @@ impl Store {
                 self.faults.empty_pages = empty;
             }
             Fault::CloseWebsockets { session } => {
-                let known = self.session(&session).ok_or(format!("no session {session}"))?;
+                let known = self
+                    .session(&session)
+                    .ok_or(format!("no session {session}"))?;
                 known.kick();
             }
             Fault::Clear => self.faults.clear(),
@@ -133,18 +143,25 @@ impl Store {
         self.tokens.retain(|_, token| token.expires > now);
         let value = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
         let expires = now + self.token_lifetime;
-        self.tokens.insert(value.clone(), Token { purpose, expires });
+        self.tokens
+            .insert(value.clone(), Token { purpose, expires });
         value
     }
 
     /// What a token opens. It opens nothing a second time.
     fn redeem(&mut self, value: &str) -> Option<Purpose> {
-        self.tokens.remove(value).filter(|t| t.expires > Instant::now()).map(|t| t.purpose)
+        self.tokens
+            .remove(value)
+            .filter(|t| t.expires > Instant::now())
+            .map(|t| t.purpose)
     }
 
     fn seat(&mut self) -> Seat {
         self.generations += 1;
-        Seat { generation: self.generations, kick: CancellationToken::new() }
+        Seat {
+            generation: self.generations,
+            kick: CancellationToken::new(),
+        }
     }
 
     /// Starts a session and tells the agent. Gives its id.
@@ -156,7 +173,10 @@ impl Store {
         let document = Document::named(document_name)?;
         let properties = document.properties(&request.parameters)?;
         let control = self.controls.get(&request.target).ok_or_else(|| {
-            ApiError::new("TargetNotConnected", format!("{} is not connected.", request.target))
+            ApiError::new(
+                "TargetNotConnected",
+                format!("{} is not connected.", request.target),
+            )
         })?;
         let owner = self.owner_arn.rsplit('/').next().unwrap_or_default();
         let mut id = format!("{owner}-{}", Uuid::new_v4().simple());
@@ -190,7 +210,10 @@ impl Store {
     /// `DoesNotExistException` for an unknown session.
     pub(super) fn resume(&mut self, id: &str) -> Result<Option<String>, ApiError> {
         let session = self.session_mut(id).ok_or_else(|| {
-            ApiError::new("DoesNotExistException", format!("Session {id} does not exist."))
+            ApiError::new(
+                "DoesNotExistException",
+                format!("Session {id} does not exist."),
+            )
         })?;
         if session.view.status.is_over() {
             return Ok(None);
@@ -202,7 +225,9 @@ impl Store {
     /// Moves a session towards its end and tells both sides. The agent is told on both its channels:
     /// its data channel may be full of frames that it does not take.
     pub(super) fn end(&mut self, id: &str, status: Status, output: &str) {
-        let Some(session) = self.session_mut(id) else { return };
+        let Some(session) = self.session_mut(id) else {
+            return;
+        };
         let was_running = session.end(status, output);
         let target = session.view.target.clone();
         if was_running {
@@ -235,7 +260,11 @@ impl Store {
         let session = self.session_mut(id).ok_or("no such session")?;
         let channel = session.channel.clone().ok_or("session is over")?;
         session.attach(side, seat.clone(), signed);
-        Ok(Attached { channel, side, seat })
+        Ok(Attached {
+            channel,
+            side,
+            seat,
+        })
     }
 
     pub(super) fn detach(&mut self, id: &str, side: Side, generation: u64) {
@@ -260,7 +289,10 @@ impl Store {
         let seat = self.seat();
         // Bounded by the sessions that are started, one short message or two for each.
         let (messages, receiver) = mpsc::unbounded_channel();
-        let control = Control { seat: seat.clone(), messages };
+        let control = Control {
+            seat: seat.clone(),
+            messages,
+        };
         if let Some(replaced) = self.controls.insert(instance.to_owned(), control) {
             replaced.seat.kick.cancel();
         }
@@ -268,7 +300,11 @@ impl Store {
     }
 
     pub(super) fn detach_control(&mut self, instance: &str, generation: u64) {
-        if self.controls.get(instance).is_some_and(|c| c.seat.generation == generation) {
+        if self
+            .controls
+            .get(instance)
+            .is_some_and(|c| c.seat.generation == generation)
+        {
             self.controls.remove(instance);
         }
     }

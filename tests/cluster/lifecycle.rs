@@ -21,13 +21,19 @@ async fn a_session_carries_bytes_both_ways_and_leaves_nothing() {
     assert!(session.finalizers().contains(&SESSION_FINALIZER.to_owned()));
 
     let mut connection = world.dial("orders", "db").await;
-    transfer::exchange(&mut connection, 4 << 20, 4 << 20).await.expect("all bytes arrive");
+    transfer::exchange(&mut connection, 4 << 20, 4 << 20)
+        .await
+        .expect("all bytes arrive");
     drop(connection);
 
     let session = world
         .wait("orders", "a mirrored session", |session| {
             let status = session.status.as_ref();
-            status.is_some_and(|s| s.sessions.iter().any(|s| s.status.as_deref() == Some("Connected")))
+            status.is_some_and(|s| {
+                s.sessions
+                    .iter()
+                    .any(|s| s.status.as_deref() == Some("Connected"))
+            })
         })
         .await;
     let status = session.status.expect("it has a status");
@@ -35,11 +41,21 @@ async fn a_session_carries_bytes_both_ways_and_leaves_nothing() {
     let view = &world.simulator.sessions()[0];
     assert_eq!(mirrored.session_id, view.id);
     assert_eq!(mirrored.target.as_deref(), Some(TARGET));
-    assert_eq!(mirrored.document_name.as_deref(), Some("AWS-StartPortForwardingSession"));
+    assert_eq!(
+        mirrored.document_name.as_deref(),
+        Some("AWS-StartPortForwardingSession")
+    );
     assert_eq!(mirrored.reason, view.reason);
-    assert!(view.reason.as_deref().is_some_and(|r| r.starts_with("a test [ssm-operator ")));
+    assert!(
+        view.reason
+            .as_deref()
+            .is_some_and(|r| r.starts_with("a test [ssm-operator "))
+    );
     assert!(mirrored.start_date.is_some());
-    assert_eq!((mirrored.port.as_deref(), mirrored.replica), (Some("db"), Some(0)));
+    assert_eq!(
+        (mirrored.port.as_deref(), mirrored.replica),
+        (Some("db"), Some(0))
+    );
     assert_eq!(mirrored.relay.as_deref(), Some("relay-a"));
     assert_eq!(mirrored.duration, None);
     let endpoint = status.endpoint.expect("it has an endpoint");
@@ -66,12 +82,16 @@ async fn both_families_lead_to_the_relay() {
             Ok(endpoints.len() == 2)
         })
         .await;
-    let endpoints =
-        crate::dial::endpoints(&world.client, &world.namespace, "orders", "db").await.expect("slices");
+    let endpoints = crate::dial::endpoints(&world.client, &world.namespace, "orders", "db")
+        .await
+        .expect("slices");
     for endpoint in endpoints {
-        let mut connection =
-            tokio::net::TcpStream::connect(endpoint).await.expect("the relay listens");
-        transfer::exchange(&mut connection, 1000, 1000).await.expect("all bytes arrive");
+        let mut connection = tokio::net::TcpStream::connect(endpoint)
+            .await
+            .expect("the relay listens");
+        transfer::exchange(&mut connection, 1000, 1000)
+            .await
+            .expect("all bytes arrive");
     }
     world.delete("orders").await;
     world.wait_gone("orders").await;

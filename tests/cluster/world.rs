@@ -66,12 +66,19 @@ impl World {
         let namespace = ground.namespace(&client, name).await;
         let server = Server::start().await.expect("loopback takes a server");
         let options = SimulatorOptions::default();
-        let simulator = Simulator::start(options).await.expect("loopback takes a simulator");
+        let simulator = Simulator::start(options)
+            .await
+            .expect("loopback takes a simulator");
         let mut options = AgentOptions::new(TARGET);
         options.pace = Pace::Unthrottled;
-        options.destinations.insert(("localhost".to_owned(), REMOTE_PORT), server.address());
+        options
+            .destinations
+            .insert(("localhost".to_owned(), REMOTE_PORT), server.address());
         let agent = Agent::start(&simulator.endpoint(), options).expect("the endpoint is a URL");
-        simulator.wait_for_target(TARGET).await.expect("the agent connects");
+        simulator
+            .wait_for_target(TARGET)
+            .await
+            .expect("the agent connects");
         let logs = std::env::temp_dir().join(format!("{namespace}-{}", std::process::id()));
         std::fs::create_dir_all(&logs).expect("the temporary folder takes a folder");
         let class = namespace.clone();
@@ -112,25 +119,31 @@ impl World {
         });
         let class: SsmSessionClass = serde_json::from_value(class).expect("a class");
         let classes: Api<SsmSessionClass> = Api::all(self.client.clone());
-        classes.create(&PostParams::default(), &class).await.expect("the class is admitted");
+        classes
+            .create(&PostParams::default(), &class)
+            .await
+            .expect("the class is admitted");
     }
 
     /// Starts `all-in-one`.
     pub async fn all_in_one(&self, more: &[&str]) -> Process {
         let mut arguments = self.relay_arguments("relay-a");
         arguments.extend(controller_arguments(&self.namespace));
-        self.start("all-in-one", "all-in-one", arguments, more).await
+        self.start("all-in-one", "all-in-one", arguments, more)
+            .await
     }
 
     /// Starts a controller.
     pub async fn controller(&self, more: &[&str]) -> Process {
         let arguments = controller_arguments(&self.namespace);
-        self.start("controller", "controller", arguments, more).await
+        self.start("controller", "controller", arguments, more)
+            .await
     }
 
     /// Starts a relay.
     pub async fn relay(&self, name: &str, more: &[&str]) -> Process {
-        self.start("relay", name, self.relay_arguments(name), more).await
+        self.start("relay", name, self.relay_arguments(name), more)
+            .await
     }
 
     fn relay_arguments(&self, name: &str) -> Vec<String> {
@@ -138,7 +151,11 @@ impl World {
             format!("--relay-name={name}"),
             "--listen-address=127.0.0.1".to_owned(),
             "--listen-address=::1".to_owned(),
-            format!("--advertise-address={},{}", dial::ADVERTISED_V4, dial::ADVERTISED_V6),
+            format!(
+                "--advertise-address={},{}",
+                dial::ADVERTISED_V4,
+                dial::ADVERTISED_V6
+            ),
             "--insecure-stream-urls".to_owned(),
             "--lease-renew=500ms".to_owned(),
             "--hold=3s".to_owned(),
@@ -175,7 +192,9 @@ impl World {
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
         ];
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_ssm-session-operator"));
-        Process::start(&log, &binary, &all, &environment).await.expect("the operator starts")
+        Process::start(&log, &binary, &all, &environment)
+            .await
+            .expect("the operator starts")
     }
 
     /// The usual session: one port that leads to this world's destination.
@@ -197,20 +216,29 @@ impl World {
     pub async fn create(&self, session: &Value) -> SsmSession {
         let session: SsmSession = serde_json::from_value(session.clone()).expect("a session");
         let sessions = self.sessions();
-        sessions.create(&PostParams::default(), &session).await.expect("the session is admitted")
+        sessions
+            .create(&PostParams::default(), &session)
+            .await
+            .expect("the session is admitted")
     }
 
     /// Changes a session's spec by a merge patch.
     pub async fn edit(&self, name: &str, spec: &Value) {
         let patch = Patch::Merge(json!({ "spec": spec }));
         let sessions = self.sessions();
-        sessions.patch(name, &PatchParams::default(), &patch).await.expect("the edit is admitted");
+        sessions
+            .patch(name, &PatchParams::default(), &patch)
+            .await
+            .expect("the edit is admitted");
     }
 
     /// Begins to delete a session.
     pub async fn delete(&self, name: &str) {
         let sessions = self.sessions();
-        sessions.delete(name, &DeleteParams::default()).await.expect("the session can be deleted");
+        sessions
+            .delete(name, &DeleteParams::default())
+            .await
+            .expect("the session can be deleted");
     }
 
     /// Sessions of the user's namespace.
@@ -242,9 +270,15 @@ impl World {
     ) -> SsmSession {
         let met = |session: Option<&SsmSession>| session.is_some_and(&condition);
         match timeout(WAIT_MAX, await_condition(self.sessions(), name, met)).await {
-            Ok(session) => session.expect("the watch holds").expect("the session is there"),
+            Ok(session) => session
+                .expect("the watch holds")
+                .expect("the session is there"),
             Err(_) => {
-                let session = self.sessions().get_opt(name).await.expect("the API answers");
+                let session = self
+                    .sessions()
+                    .get_opt(name)
+                    .await
+                    .expect("the API answers");
                 let listeners = self.listeners().list(&ListParams::default()).await;
                 let listeners = listeners.expect("the API answers").items;
                 panic!(
@@ -260,7 +294,10 @@ impl World {
 
     /// Waits until clients can dial a session.
     pub async fn wait_available(&self, name: &str) -> SsmSession {
-        self.wait(name, "Available", |session| condition(session, "Available") == "True").await
+        self.wait(name, "Available", |session| {
+            condition(session, "Available") == "True"
+        })
+        .await
     }
 
     /// Waits until a session is gone.
@@ -288,7 +325,10 @@ impl World {
                 return;
             }
             if Instant::now() > deadline {
-                panic!("{what} did not come about ({answer:?})\nlogs: {}", self.log_ends());
+                panic!(
+                    "{what} did not come about ({answer:?})\nlogs: {}",
+                    self.log_ends()
+                );
             }
             sleep(Duration::from_millis(50)).await;
         }
@@ -305,7 +345,11 @@ impl World {
             {
                 return connection;
             }
-            assert!(Instant::now() < deadline, "{service} has no endpoint\n{}", self.log_ends());
+            assert!(
+                Instant::now() < deadline,
+                "{service} has no endpoint\n{}",
+                self.log_ends()
+            );
             sleep(Duration::from_millis(50)).await;
         }
     }
@@ -313,11 +357,18 @@ impl World {
     /// Events about objects of a name, as `Reason: note`.
     pub async fn events(&self, name: &str) -> Vec<String> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
-        let events = events.list(&ListParams::default()).await.expect("events can be read");
+        let events = events
+            .list(&ListParams::default())
+            .await
+            .expect("events can be read");
         let about = |event: &Event| event.involved_object.name.as_deref() == Some(name);
         let say = |event: Event| {
             let (reason, message) = (event.reason, event.message);
-            format!("{}: {}", reason.unwrap_or_default(), message.unwrap_or_default())
+            format!(
+                "{}: {}",
+                reason.unwrap_or_default(),
+                message.unwrap_or_default()
+            )
         };
         events.items.into_iter().filter(about).map(say).collect()
     }
@@ -326,7 +377,10 @@ impl World {
     pub fn live_sessions(&self) -> Vec<String> {
         let ended = |status| matches!(status, Status::Terminated | Status::Failed);
         let sessions = self.simulator.sessions().into_iter();
-        sessions.filter(|session| !ended(session.status)).map(|session| session.id).collect()
+        sessions
+            .filter(|session| !ended(session.status))
+            .map(|session| session.id)
+            .collect()
     }
 
     /// Everything that this world's processes have logged.
@@ -348,7 +402,11 @@ impl World {
             Ok(listeners.is_empty() && services.is_empty() && slices.is_empty())
         })
         .await;
-        assert_eq!(self.live_sessions(), Vec::<String>::new(), "sessions are live in AWS");
+        assert_eq!(
+            self.live_sessions(),
+            Vec::<String>::new(),
+            "sessions are live in AWS"
+        );
     }
 
     fn log_ends(&self) -> String {
@@ -393,7 +451,12 @@ fn find<'a>(
     session: &'a SsmSession,
     kind: &str,
 ) -> Option<&'a k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
-    session.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == kind)
+    session
+        .status
+        .as_ref()?
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == kind)
 }
 
 /// Name of an object, for messages.

@@ -24,7 +24,10 @@ pub async fn endpoints(
 ) -> Result<Vec<SocketAddr>> {
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
     let selector = format!("kubernetes.io/service-name={service}");
-    let slices = slices.list(&ListParams::default().labels(&selector)).await.context("slices")?;
+    let slices = slices
+        .list(&ListParams::default().labels(&selector))
+        .await
+        .context("slices")?;
     let mut found = Vec::new();
     for slice in slices {
         let number = slice

@@ -49,9 +49,21 @@ impl Process {
             .context("sh could not be started")?;
         let stdin = shell.stdin.take();
         let stdout = shell.stdout.take().context("sh has no output")?;
-        let line = BufReader::new(stdout).lines().next_line().await?.context("sh said nothing")?;
-        let pid = line.trim().parse().with_context(|| format!("not a process id: {line}"))?;
-        Ok(Self { shell, stdin, pid, log: log.to_owned() })
+        let line = BufReader::new(stdout)
+            .lines()
+            .next_line()
+            .await?
+            .context("sh said nothing")?;
+        let pid = line
+            .trim()
+            .parse()
+            .with_context(|| format!("not a process id: {line}"))?;
+        Ok(Self {
+            shell,
+            stdin,
+            pid,
+            log: log.to_owned(),
+        })
     }
 
     /// Its process id.
@@ -73,10 +85,16 @@ impl Process {
                 return Ok(line.to_owned());
             }
             if let Some(status) = self.shell.try_wait()? {
-                bail!("process {} ended ({status}) before it logged {needle:?}:\n{logged}", self.pid);
+                bail!(
+                    "process {} ended ({status}) before it logged {needle:?}:\n{logged}",
+                    self.pid
+                );
             }
             if Instant::now() > deadline {
-                bail!("process {} has not logged {needle:?} in {limit:?}:\n{logged}", self.pid);
+                bail!(
+                    "process {} has not logged {needle:?} in {limit:?}:\n{logged}",
+                    self.pid
+                );
             }
             sleep(Duration::from_millis(20)).await;
         }
@@ -85,8 +103,14 @@ impl Process {
     /// Ends it as a power cut would, without a chance to clean up.
     pub async fn kill(mut self) -> Result<()> {
         let pid = self.pid.to_string();
-        Command::new("kill").args(["-KILL", &pid]).status().await.context("kill")?;
-        timeout(STOP_TIMEOUT, self.shell.wait()).await.context("the process is still there")??;
+        Command::new("kill")
+            .args(["-KILL", &pid])
+            .status()
+            .await
+            .context("kill")?;
+        timeout(STOP_TIMEOUT, self.shell.wait())
+            .await
+            .context("the process is still there")??;
         Ok(())
     }
 
@@ -97,7 +121,11 @@ impl Process {
             .await
             .with_context(|| format!("process {} did not end in {STOP_TIMEOUT:?}", self.pid))??;
         if !status.success() {
-            bail!("process {} ended badly ({status}):\n{}", self.pid, self.logged());
+            bail!(
+                "process {} ended badly ({status}):\n{}",
+                self.pid,
+                self.logged()
+            );
         }
         Ok(())
     }

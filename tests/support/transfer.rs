@@ -64,11 +64,23 @@ pub async fn exchange(connection: &mut TcpStream, up_bytes: u64, down_bytes: u64
     connection.write_u64(down_bytes).await.context("send")?;
     let sent = send(connection, up_bytes, 1).await.context("send")?;
     let mut theirs = [0; 32];
-    connection.read_exact(&mut theirs).await.context("receive")?;
-    ensure!(sent == theirs, "the destination received other bytes than were sent");
+    connection
+        .read_exact(&mut theirs)
+        .await
+        .context("receive")?;
+    ensure!(
+        sent == theirs,
+        "the destination received other bytes than were sent"
+    );
     let received = receive(connection, down_bytes).await.context("receive")?;
-    connection.read_exact(&mut theirs).await.context("receive")?;
-    ensure!(received == theirs, "other bytes were received than the destination sent");
+    connection
+        .read_exact(&mut theirs)
+        .await
+        .context("receive")?;
+    ensure!(
+        received == theirs,
+        "other bytes were received than the destination sent"
+    );
     Ok(())
 }
 

@@ -238,8 +238,13 @@ async fn a_call_that_the_limiter_holds_past_its_deadline_is_throttled_and_not_se
         ..options()
     };
     let (broker, identity) = (AwsBroker::new(options), identity(&server));
-    broker.start(&identity, &request()).await.unwrap();
-    let error = broker.start(&identity, &request()).await.unwrap_err();
+    let request = request();
+    let (sent, held) = tokio::join!(
+        broker.start(&identity, &request),
+        broker.start(&identity, &request)
+    );
+    sent.unwrap();
+    let error = held.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Throttled);
     assert!(error.message.contains("nothing was sent"), "{error}");
     assert_eq!(server.requests().len(), 1);

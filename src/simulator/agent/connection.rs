@@ -60,8 +60,12 @@ impl Gateway {
     /// The endpoint is no URL with a host, or is `https` without a TLS configuration.
     pub(super) fn new(endpoint: &str, tls: Option<Arc<rustls::ClientConfig>>) -> io::Result<Self> {
         let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidInput, text.to_owned());
-        let uri: Uri = endpoint.parse().map_err(|_| invalid("the endpoint is not a URL"))?;
-        let authority = uri.authority().ok_or_else(|| invalid("the endpoint has no host"))?;
+        let uri: Uri = endpoint
+            .parse()
+            .map_err(|_| invalid("the endpoint is not a URL"))?;
+        let authority = uri
+            .authority()
+            .ok_or_else(|| invalid("the endpoint has no host"))?;
         let https = uri.scheme_str() == Some("https");
         let tls = match (https, tls) {
             (false, _) => None,
@@ -81,7 +85,9 @@ impl Gateway {
     async fn connect(&self) -> io::Result<Box<dyn Io>> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
-        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let Some(tls) = &self.tls else {
+            return Ok(Box::new(stream));
+        };
         let name = ServerName::try_from(self.host.clone()).map_err(other)?;
         Ok(Box::new(tls.connect(name, stream).await?))
     }
@@ -89,7 +95,10 @@ impl Gateway {
     /// Signs a request with `SigV4`, service `ssmmessages`.
     fn sign<B>(&self, request: &mut Request<B>, body: &[u8]) -> io::Result<()> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let path = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |path| path.as_str());
         let url = format!("{scheme}://{}{path}", self.authority);
         let identity = self.credentials.clone().into();
         let params = v4::SigningParams::builder()
@@ -124,8 +133,9 @@ impl Gateway {
             self.sign(&mut request, body.as_bytes())?;
             *request.body_mut() = Body::from(body);
             let io = TokioIo::new(self.connect().await?);
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(io).await.map_err(other)?;
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+                .await
+                .map_err(other)?;
             let answering = async {
                 let answer = sender.send_request(request).await.map_err(other)?;
                 let status = answer.status();
@@ -141,7 +151,10 @@ impl Gateway {
             }
         };
         let answer = tokio::time::timeout(EXCHANGE_TIMEOUT, exchange).await;
-        let (status, text) = answer.map_err(io::Error::from).flatten().map_err(Refusal::Failed)?;
+        let (status, text) = answer
+            .map_err(io::Error::from)
+            .flatten()
+            .map_err(Refusal::Failed)?;
         if text.contains("Session is already terminated") {
             return Err(Refusal::SessionOver);
         }
@@ -151,7 +164,9 @@ impl Gateway {
             .map(|(token, _)| token.to_owned());
         match (status, token) {
             (StatusCode::CREATED, Some(token)) => Ok(token),
-            (status, _) => Err(Refusal::Failed(other(format!("the gateway answered {status}")))),
+            (status, _) => Err(Refusal::Failed(other(format!(
+                "the gateway answered {status}"
+            )))),
         }
     }
 
@@ -166,11 +181,15 @@ impl Gateway {
             let mut request = url.into_client_request().map_err(other)?;
             self.sign(&mut request, &[])?;
             let stream = self.connect().await?;
-            let (socket, _) =
-                tokio_tungstenite::client_async(request, stream).await.map_err(other)?;
+            let (socket, _) = tokio_tungstenite::client_async(request, stream)
+                .await
+                .map_err(other)?;
             Ok(socket)
         };
         let opened = tokio::time::timeout(EXCHANGE_TIMEOUT, exchange).await;
-        opened.map_err(io::Error::from).flatten().map_err(Refusal::Failed)
+        opened
+            .map_err(io::Error::from)
+            .flatten()
+            .map_err(Refusal::Failed)
     }
 }

@@ -108,7 +108,10 @@ impl Control {
         let path = format!("/v1/control-channel/{}", self.options.instance_id);
         let body = json!({ "MessageSchemaVersion": "1.0", "RequestId": Uuid::new_v4() });
         let token = self.gateway.create(&path, body.to_string()).await?;
-        let mut socket = self.gateway.open(&format!("{path}?role=subscribe&stream=input")).await?;
+        let mut socket = self
+            .gateway
+            .open(&format!("{path}?role=subscribe&stream=input"))
+            .await?;
         let opening = json!({
             "Cookie": null,
             "MessageSchemaVersion": "1.0",
@@ -179,7 +182,9 @@ impl Control {
             },
             MessageType::ChannelClosed => {
                 let closed = serde_json::from_slice::<ChannelClosed>(&message.payload);
-                let worker = closed.ok().and_then(|c| self.running.get(&c.session_id).cloned());
+                let worker = closed
+                    .ok()
+                    .and_then(|c| self.running.get(&c.session_id).cloned());
                 if let Some(stop) = worker {
                     stop.cancel();
                 }
@@ -240,8 +245,15 @@ impl Control {
         });
         let report = || {
             let id = Uuid::new_v4();
-            (id, control_message(MessageType::AgentTaskComplete, id, &payload))
+            (
+                id,
+                control_message(MessageType::AgentTaskComplete, id, &payload),
+            )
         };
-        if twice { vec![report(), report()] } else { vec![report()] }
+        if twice {
+            vec![report(), report()]
+        } else {
+            vec![report()]
+        }
     }
 }

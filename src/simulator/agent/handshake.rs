@@ -53,7 +53,10 @@ pub(super) fn agree(payload: &[u8]) -> Result<Agreed, String> {
     let version = Version::parse(&response.client_version);
     let at_least = |text: &str| version.is_some() && version >= Version::parse(text);
     let above = |text: &str| version.is_some() && version > Version::parse(text);
-    Ok(Agreed { multiplexer: at_least("1.1.70.0"), keepalive: !above("1.2.331.0") })
+    Ok(Agreed {
+        multiplexer: at_least("1.1.70.0"),
+        keepalive: !above("1.2.331.0"),
+    })
 }
 
 /// The text of a failed handshake.
@@ -86,7 +89,14 @@ mod tests {
         ];
         for (version, multiplexer, keepalive) in cases {
             let agreed = agree(&response(version, ProcessedAction::success("SessionType")));
-            assert_eq!(agreed, Ok(Agreed { multiplexer, keepalive }), "{version}");
+            assert_eq!(
+                agreed,
+                Ok(Agreed {
+                    multiplexer,
+                    keepalive
+                }),
+                "{version}"
+            );
         }
     }
 

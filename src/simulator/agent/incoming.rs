@@ -31,7 +31,9 @@ const PROMPT: &[u8] = b"sh-5.2$ ";
 
 enum Phase {
     /// Data is acknowledged and thrown away.
-    Handshake { deadline: Instant },
+    Handshake {
+        deadline: Instant,
+    },
     /// Input is acknowledged and thrown away.
     Shell,
     Port(Port),
@@ -59,10 +61,20 @@ impl Incoming {
     pub(super) fn new(order: Order, outgoing: Arc<Outgoing>, options: Arc<AgentOptions>) -> Self {
         let started = Instant::now();
         let phase = match order.session_type {
-            SessionType::Port => Phase::Handshake { deadline: started + HANDSHAKE_TIMEOUT },
+            SessionType::Port => Phase::Handshake {
+                deadline: started + HANDSHAKE_TIMEOUT,
+            },
             SessionType::Shell => Phase::Shell,
         };
-        Self { order, outgoing, options, started, expected: 0, early: BTreeMap::new(), phase }
+        Self {
+            order,
+            outgoing,
+            options,
+            started,
+            expected: 0,
+            early: BTreeMap::new(),
+            phase,
+        }
     }
 
     /// Takes messages until the session ends.
@@ -70,10 +82,14 @@ impl Incoming {
         match self.phase {
             Phase::Handshake { .. } | Phase::Port(_) => {
                 let request = handshake::request(&self.order, &self.options.agent_version);
-                self.outgoing.send_json(PayloadType::HandshakeRequest, &request).await;
+                self.outgoing
+                    .send_json(PayloadType::HandshakeRequest, &request)
+                    .await;
             }
             Phase::Shell => {
-                self.outgoing.send(PayloadType::Output, Bytes::from_static(PROMPT)).await;
+                self.outgoing
+                    .send(PayloadType::Output, Bytes::from_static(PROMPT))
+                    .await;
             }
         }
         loop {
@@ -82,7 +98,9 @@ impl Incoming {
                 outcome = self.phase.ended() => return outcome,
             };
             // The websocket ends together with the session, and says how.
-            let Some(message) = message else { return Outcome::cancelled() };
+            let Some(message) = message else {
+                return Outcome::cancelled();
+            };
             if let Err(outcome) = self.handle(message).await {
                 return outcome;
             }
@@ -147,7 +165,9 @@ impl Incoming {
             handshake_time_to_complete: took,
             customer_message: String::new(),
         };
-        self.outgoing.send_json(PayloadType::HandshakeComplete, &complete).await;
+        self.outgoing
+            .send_json(PayloadType::HandshakeComplete, &complete)
+            .await;
         let forward = Forward::parse(&self.order.properties).map_err(Outcome::failed)?;
         let port = Port::open(forward, agreed, &self.outgoing, &self.options).await?;
         self.phase = Phase::Port(port);

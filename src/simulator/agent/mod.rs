@@ -9,6 +9,8 @@ mod handshake;
 mod incoming;
 mod outgoing;
 mod port;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod worker;
 

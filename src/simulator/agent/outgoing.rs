@@ -94,7 +94,9 @@ impl Outgoing {
     }
 
     fn numbering(&self) -> MutexGuard<'_, Numbering> {
-        self.numbering.lock().unwrap_or_else(PoisonError::into_inner)
+        self.numbering
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Numbers a message, keeps it, and hands it to the websocket as soon as that has room.
@@ -113,7 +115,10 @@ impl Outgoing {
                 payload,
             };
             let frame = message.encode();
-            let kept = Unacknowledged { frame: frame.clone(), sent: Instant::now() };
+            let kept = Unacknowledged {
+                frame: frame.clone(),
+                sent: Instant::now(),
+            };
             numbering.waiting.insert(sequence, kept);
             numbering.waiting_bytes += frame.len();
             self.backlog.send_replace(numbering.waiting_bytes);
@@ -133,7 +138,11 @@ impl Outgoing {
     pub(super) async fn ready(&self) {
         // Neither fails: the senders live in `self`.
         let _ = self.paused.subscribe().wait_for(|paused| !paused).await;
-        let _ = self.backlog.subscribe().wait_for(|b| *b < UNACKNOWLEDGED_BYTES_MAX).await;
+        let _ = self
+            .backlog
+            .subscribe()
+            .wait_for(|b| *b < UNACKNOWLEDGED_BYTES_MAX)
+            .await;
     }
 
     /// Waits until everything is acknowledged.
@@ -151,7 +160,8 @@ impl Outgoing {
 
     /// The client is away (true) or has shown that it is there.
     pub(super) fn pause(&self, paused: bool) {
-        self.paused.send_if_modified(|was| std::mem::replace(was, paused) != paused);
+        self.paused
+            .send_if_modified(|was| std::mem::replace(was, paused) != paused);
     }
 
     /// The client has acknowledged a message. Every acknowledgement counts for the round trip, those
@@ -163,7 +173,9 @@ impl Outgoing {
         };
         let mut numbering = self.numbering();
         let sequence = acknowledgement.acknowledged_message_sequence_number;
-        let Some(known) = numbering.waiting.remove(&sequence) else { return };
+        let Some(known) = numbering.waiting.remove(&sequence) else {
+            return;
+        };
         let measured = known.sent.elapsed();
         let deviation = numbering.round_trip.abs_diff(measured);
         numbering.variation = numbering.variation * 3 / 4 + deviation / 4;

@@ -58,7 +58,9 @@ impl Forward {
         let text = |name: &str| properties.get(name).and_then(Value::as_str);
         let port = text("portNumber").and_then(|port| port.parse().ok());
         Ok(Self {
-            host: text("host").filter(|host| !host.is_empty()).map(str::to_owned),
+            host: text("host")
+                .filter(|host| !host.is_empty())
+                .map(str::to_owned),
             port: port.ok_or("portNumber is missing or not a port")?,
             local: text("type") == Some("LocalPortForwarding"),
         })
@@ -74,7 +76,10 @@ impl Forward {
             .await
             .map_err(|_| Outcome::failed(format!("lookup {name}: no such host")))?
             .collect();
-        if addresses.iter().any(|address| DENIED.contains(&address.ip())) {
+        if addresses
+            .iter()
+            .any(|address| DENIED.contains(&address.ip()))
+        {
             let text = format!("Forwarding to IP address {name} is forbidden.");
             return Err(Outcome::failed(text));
         }
@@ -124,16 +129,24 @@ impl Port {
             tasks.spawn(accept(acceptor, addresses, Arc::clone(outgoing)));
             tasks.spawn(async move {
                 let (result, ()) = tokio::join!(worker, pump);
-                let reason = result.err().map_or_else(String::new, |error| format!(": {error}"));
+                let reason = result
+                    .err()
+                    .map_or_else(String::new, |error| format!(": {error}"));
                 let outcome = Outcome::failed(format!("the multiplexer has ended{reason}"));
                 let _ = end.send(outcome).await;
             });
         } else {
-            let text = "this agent forwards local ports only for clients of version 1.1.70 or later";
+            let text =
+                "this agent forwards local ports only for clients of version 1.1.70 or later";
             return Err(Outcome::failed(text));
         }
         let ready_at = Instant::now() + options.pace.deaf();
-        Ok(Self { pipe, ready_at, ended, _tasks: tasks })
+        Ok(Self {
+            pipe,
+            ready_at,
+            ended,
+            _tasks: tasks,
+        })
     }
 
     /// Whether data is taken already.
@@ -166,7 +179,9 @@ async fn pump(mut pipe: ReadHalf<DuplexStream>, outgoing: Arc<Outgoing>, pace: P
     let mut buffer = vec![0; pace.read_bytes_max()];
     loop {
         outgoing.ready().await;
-        let Ok(bytes @ 1..) = pipe.read(&mut buffer).await else { return };
+        let Ok(bytes @ 1..) = pipe.read(&mut buffer).await else {
+            return;
+        };
         let payload = Bytes::copy_from_slice(&buffer[..bytes]);
         outgoing.send(PayloadType::Output, payload).await;
         if let Some(pause) = pace.pause() {
@@ -239,7 +254,9 @@ async fn splice(stream: MuxStream<DuplexStream>, destination: TcpStream) {
 async fn forward_one(pipe: DuplexStream, addresses: Vec<SocketAddr>) -> Outcome {
     let destination = match dial(&addresses).await {
         Ok(destination) => destination,
-        Err(error) => return Outcome::failed(format!("Unable to connect to specified port: {error}")),
+        Err(error) => {
+            return Outcome::failed(format!("Unable to connect to specified port: {error}"));
+        }
     };
     let (mut from_client, mut to_client) = split(pipe);
     let (mut from_destination, mut to_destination) = destination.into_split();

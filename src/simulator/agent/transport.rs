@@ -99,7 +99,10 @@ impl Transport {
             "ClientId": "",
         });
         let token = self.gateway.create(&path, body.to_string()).await?;
-        let mut socket = self.gateway.open(&format!("{path}?role=publish_subscribe")).await?;
+        let mut socket = self
+            .gateway
+            .open(&format!("{path}?role=publish_subscribe"))
+            .await?;
         let opening = json!({
             "MessageSchemaVersion": "1.0",
             "RequestId": Uuid::new_v4(),

@@ -76,7 +76,10 @@ impl Order {
             serde_json::from_str(&shell.content).map_err(|error| error.to_string())?;
         let document = content.document_content;
         if document.schema_version != "1.0" {
-            return Err(format!("schema version {} is not 1.0", document.schema_version));
+            return Err(format!(
+                "schema version {} is not 1.0",
+                document.schema_version
+            ));
         }
         let session_type = [SessionType::Port, SessionType::Shell]
             .into_iter()
@@ -117,16 +120,25 @@ pub(super) struct Outcome {
 
 impl Outcome {
     pub(super) fn success() -> Self {
-        Self { status: Status::Success, output: String::new() }
+        Self {
+            status: Status::Success,
+            output: String::new(),
+        }
     }
 
     pub(super) fn failed(output: impl Into<String>) -> Self {
-        Self { status: Status::Failed, output: output.into() }
+        Self {
+            status: Status::Failed,
+            output: output.into(),
+        }
     }
 
     /// The gateway ended the session.
     pub(super) fn cancelled() -> Self {
-        Self { status: Status::Cancelled, output: String::new() }
+        Self {
+            status: Status::Cancelled,
+            output: String::new(),
+        }
     }
 }
 

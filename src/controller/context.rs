@@ -1,0 +1,159 @@
+//! What every reconciler of one controller shares: clients, caches, and what was learned of relays and AWS.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Resource, ResourceExt as _};
+use kube_runtime::events::Recorder;
+use kube_runtime::reflector::{ObjectRef, Store};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+use super::metrics::Metrics;
+use super::options::ControllerOptions;
+use super::poll::Polls;
+use super::relays::RelaysView;
+use super::triggers::Trigger;
+use crate::broker::{Broker, SessionId};
+use crate::crd::condition::StalledReason;
+use crate::crd::{SsmListener, SsmSession, SsmSessionClass};
+
+/// The caches of one kind, one for each namespace that is watched.
+#[derive(Clone, Debug)]
+pub struct Stores<K: Resource<DynamicType = ()> + Clone + 'static>(pub Vec<Store<K>>);
+
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Stores<K> {
+    /// The object, if a cache has it.
+    #[must_use]
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        let object = ObjectRef::new(name).within(namespace);
+        self.0.iter().find_map(|store| store.get(&object))
+    }
+
+    /// All objects for which `predicate` holds.
+    #[must_use]
+    pub fn filter(&self, predicate: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
+        let all = self.0.iter().flat_map(Store::state);
+        all.filter(|object| predicate(object)).collect()
+    }
+}
+
+/// What one process remembers of a session between two reconciles; all of it may be lost with the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// The trouble that was seen last, and since when.
+    pub trouble: Option<(StalledReason, Instant)>,
+    /// Since when the end of each AWS session is looked for.
+    pub ending: HashMap<String, Instant>,
+    /// AWS sessions whose end was reported, so that none is reported twice.
+    pub finished: HashSet<String>,
+    /// The API server's words when it refused what this generation asks for.
+    pub refusal: Option<(i64, String)>,
+}
+
+/// Shared by all reconcilers and tasks.
+pub struct Context {
+    /// For the API server.
+    pub client: kube::Client,
+    /// For AWS: to describe and to terminate, never to start.
+    pub broker: Arc<dyn Broker>,
+    /// How to behave.
+    pub options: ControllerOptions,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Publishes Events.
+    pub recorder: Recorder,
+    /// UID of the operator's namespace: what the marker's installation is made of.
+    pub namespace_uid: String,
+    /// Cached sessions of the watched namespaces.
+    pub sessions: Stores<SsmSession>,
+    /// Cached Services that carry our label.
+    pub services: Stores<Service>,
+    /// Cached slices that carry our label.
+    pub slices: Stores<EndpointSlice>,
+    /// Cached classes.
+    pub classes: Store<SsmSessionClass>,
+    /// Cached listeners.
+    pub listeners: Store<SsmListener>,
+    /// What is known of relays.
+    pub relays: watch::Receiver<RelaysView>,
+    /// What AWS said.
+    pub polls: Polls,
+    /// True once every cache was filled; nothing is decided before.
+    pub synced: watch::Receiver<bool>,
+    /// Ask for a reconcile of a session, one trigger for each scope of watching.
+    pub session_triggers: Vec<Arc<Trigger<SsmSession>>>,
+    /// Asks for a reconcile of a listener.
+    pub listener_trigger: Arc<Trigger<SsmListener>>,
+    /// Failures of sessions.
+    pub session_backoff: Backoff,
+    /// Failures of listeners.
+    pub listener_backoff: Backoff,
+    /// By UID of the session.
+    pub memories: Mutex<HashMap<String, Memory>>,
+    /// By UID of the listener: AWS sessions that this controller terminated, with an answer without error.
+    pub terminated: Mutex<HashMap<String, HashSet<SessionId>>>,
+    /// By UID of the listener: the relay to which it is being bound, until the cache shows it.
+    pub reserved: Mutex<HashMap<String, String>>,
+}
+
+impl Context {
+    /// Asks for a reconcile of a session.
+    pub fn trigger_session(&self, namespace: &str, name: &str) {
+        for trigger in &self.session_triggers {
+            trigger.ask(ObjectRef::new(name).within(namespace));
+        }
+    }
+
+    /// Asks for a reconcile of a listener, and of its session.
+    pub fn trigger_listener(&self, listener: &SsmListener) {
+        self.listener_trigger.ask(ObjectRef::from_obj(listener));
+        let reference = &listener.spec.session_ref;
+        self.trigger_session(&reference.namespace, &reference.name);
+    }
+
+    /// What is remembered of a session.
+    #[must_use]
+    pub fn memory(&self, uid: &str) -> Memory {
+        let memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        memories.get(uid).cloned().unwrap_or_default()
+    }
+
+    /// Remembers this of a session; what is as good as nothing is not kept.
+    pub fn remember(&self, uid: &str, memory: Memory) {
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        if memory == Memory::default() {
+            memories.remove(uid);
+        } else {
+            memories.insert(uid.to_owned(), memory);
+        }
+    }
+
+    /// Forgets a session that is gone.
+    pub fn forget_session(&self, session: &SsmSession) {
+        let uid = session.uid().unwrap_or_default();
+        self.memories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&uid);
+        self.polls.want(&uid, None);
+    }
+
+    /// The AWS sessions of a listener that this controller terminated.
+    #[must_use]
+    pub fn terminated(&self, listener_uid: &str) -> HashSet<SessionId> {
+        let terminated = self
+            .terminated
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        terminated.get(listener_uid).cloned().unwrap_or_default()
+    }
+
+    /// Waits until every cache was filled; false when the controller ends before.
+    pub async fn synced(&self) -> bool {
+        self.synced.clone().wait_for(|synced| *synced).await.is_ok()
+    }
+}

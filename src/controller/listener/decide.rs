@@ -1,0 +1,226 @@
+//! What becomes of a listener: pure, without a client and a clock.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
+
+use super::observe::Observed;
+use crate::broker::{Identity, SessionId};
+use crate::controller::names::identity_of;
+use crate::crd::LISTENER_FINALIZER;
+use crate::crd::listener::{
+    EndReason, ListenerSession, ListenerState, LostSession, SsmListenerStatus,
+};
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// A living relay's time to terminate the sessions of a deleted listener.
+    pub terminate_after: Duration,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Delete the listener: its session is gone.
+    Delete,
+    /// Write the controller's fields of the spec.
+    SetSpec {
+        /// The relay that shall serve it.
+        relay: Option<String>,
+        /// AWS sessions that are over, as AWS says.
+        lost_sessions: Vec<LostSession>,
+    },
+    /// Terminate an AWS session, since no relay does.
+    Terminate {
+        /// With what it was started.
+        identity: Identity,
+        /// Its id.
+        session: SessionId,
+    },
+    /// Nothing of it is left in AWS.
+    RemoveFinalizer,
+}
+
+/// Steps in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What to do.
+    pub steps: Vec<Step>,
+    /// When to look again though nothing happens; at the next resync if absent.
+    pub requeue_after: Option<Duration>,
+}
+
+impl Plan {
+    /// The relay to which this plan binds the listener.
+    #[must_use]
+    pub fn binds_to(&self) -> Option<&str> {
+        self.steps.iter().find_map(|step| match step {
+            Step::SetSpec { relay, .. } => relay.as_deref(),
+            Step::Delete | Step::Terminate { .. } | Step::RemoveFinalizer => None,
+        })
+    }
+}
+
+/// Decides; the same observation at the same time gives the same plan.
+#[must_use]
+pub fn decide(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
+    if let Some(deleted_at) = &observed.listener.metadata.deletion_timestamp {
+        return decide_deletion(observed, settings, deleted_at.0, now);
+    }
+    if observed.session_gone {
+        return Plan {
+            steps: vec![Step::Delete],
+            requeue_after: None,
+        };
+    }
+    let spec = &observed.listener.spec;
+    let relay = choose_relay(observed);
+    let lost_sessions = lost_sessions(observed);
+    if relay == spec.relay && lost_sessions == spec.lost_sessions {
+        return Plan::default();
+    }
+    Plan {
+        steps: vec![Step::SetSpec {
+            relay,
+            lost_sessions,
+        }],
+        requeue_after: None,
+    }
+}
+
+/// The relay it has, unless that may be left; then the living one with most room, away from its siblings if possible.
+fn choose_relay(observed: &Observed) -> Option<String> {
+    let current = observed.listener.spec.relay.as_ref();
+    if let Some(current) = current
+        && !observed.relays.may_move_from(current)
+    {
+        return Some(current.clone());
+    }
+    let free = |name: &String| {
+        let relay = observed.relays.relays.get(name)?;
+        let load = observed.load.get(name).copied().unwrap_or(0);
+        relay.capacity.checked_sub(load).filter(|free| *free > 0)
+    };
+    let names = observed
+        .relays
+        .relays
+        .keys()
+        .filter(|name| observed.relays.is_alive(name));
+    let best =
+        names
+            .filter_map(|name| Some((name, free(name)?)))
+            .max_by(|(a, a_free), (b, b_free)| {
+                let apart = |name: &String| !observed.siblings.contains(name);
+                // The first by name wins a tie: of equals, max_by takes the last.
+                (apart(a), a_free)
+                    .cmp(&(apart(b), b_free))
+                    .then_with(|| b.cmp(a))
+            });
+    best.map(|(name, _)| name.clone())
+        .or_else(|| current.cloned())
+}
+
+/// Live sessions of which History says that they are over, and those that were told before and still count as live.
+fn lost_sessions(observed: &Observed) -> Vec<LostSession> {
+    let told: BTreeSet<&str> = observed
+        .listener
+        .spec
+        .lost_sessions
+        .iter()
+        .map(|lost| lost.session_id.as_str())
+        .collect();
+    let lost = live(observed.listener.status.as_ref())
+        .filter(|session| told.contains(session.session_id.as_str()) || is_over(observed, session));
+    let lost = lost.map(|session| {
+        let before = observed.listener.spec.lost_sessions.iter();
+        let before = before.filter(|lost| lost.session_id == session.session_id);
+        LostSession {
+            session_id: session.session_id.clone(),
+            reason: before
+                .map(|lost| lost.reason)
+                .next()
+                .unwrap_or(EndReason::TerminatedExternally),
+        }
+    });
+    let mut lost: Vec<LostSession> = lost.collect();
+    lost.sort_by(|a, b| a.session_id.cmp(&b.session_id));
+    lost.dedup();
+    lost
+}
+
+fn live(status: Option<&SsmListenerStatus>) -> impl Iterator<Item = &ListenerSession> {
+    let sessions = status.into_iter().flat_map(|status| &status.sessions);
+    sessions.filter(|session| session.ended_at.is_none())
+}
+
+fn is_over(observed: &Observed, session: &ListenerSession) -> bool {
+    let snapshot = observed.snapshots.get(&identity_of(&session.identity));
+    let id = SessionId::parse(&session.session_id);
+    snapshot
+        .zip(id)
+        .is_some_and(|(snapshot, id)| snapshot.says_over(&id))
+}
+
+/// The finalizer goes when the relay confirms that all is over, or when the controller has seen to it itself.
+///
+/// A listener without a status never led to a call: the relay writes `Starting` first, guarded by the resourceVersion
+/// that the deletion has changed. A relay that died while `Starting` may leave a session that it never recorded:
+/// that one has our marker, and the sweeper ends it while the identity is still polled.
+fn decide_deletion(
+    observed: &Observed,
+    settings: &Settings,
+    deleted_at: Timestamp,
+    now: Timestamp,
+) -> Plan {
+    let listener = &observed.listener;
+    if !listener
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == LISTENER_FINALIZER)
+    {
+        return Plan::default();
+    }
+    let remove = Plan {
+        steps: vec![Step::RemoveFinalizer],
+        requeue_after: None,
+    };
+    let Some(status) = &listener.status else {
+        return remove;
+    };
+    let relay = listener.spec.relay.as_deref();
+    let is_current =
+        relay == Some(&status.relay) && observed.relays.serves(&status.relay, &status.incarnation);
+    if is_current && status.state == ListenerState::Ended && live(Some(status)).next().is_none() {
+        return remove;
+    }
+    let relay_acts = relay.is_some_and(|relay| !observed.relays.is_gone(relay));
+    let patience =
+        SignedDuration::try_from(settings.terminate_after).unwrap_or(SignedDuration::MAX);
+    let waited = now.duration_since(deleted_at);
+    if relay_acts && waited < patience {
+        let left = Duration::try_from(patience - waited).unwrap_or(settings.terminate_after);
+        return Plan {
+            steps: Vec::new(),
+            requeue_after: Some(left),
+        };
+    }
+    let open = live(Some(status)).filter(|session| !is_over(observed, session));
+    // An id that can't be an id can't be terminated either, and nothing is waited for on its account.
+    let open =
+        open.filter_map(|s| Some((identity_of(&s.identity), SessionId::parse(&s.session_id)?)));
+    let open = open.filter(|(_, id)| !observed.terminated.contains(id));
+    let steps: Vec<Step> = open
+        .map(|(identity, session)| Step::Terminate { identity, session })
+        .collect();
+    if steps.is_empty() {
+        remove
+    } else {
+        Plan {
+            steps,
+            requeue_after: None,
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The controller's half of an `SsmListener`: to which relay it is bound, which of its AWS sessions are lost, and when
+//! its finalizer goes. The relay writes the status, the session's reconciler the rest of the spec.
+
+mod act;
+mod decide;
+mod observe;
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use kube::ResourceExt as _;
+use kube_runtime::controller::Action;
+
+use super::backoff::jittered;
+use super::context::Context;
+use super::error::Error;
+use super::metrics::{Kind, Outcome};
+use super::names::key;
+use crate::crd::SsmListener;
+
+use decide::{Settings, decide};
+
+/// Observes, decides and acts, once.
+///
+/// # Errors
+/// Of the first step that failed; the steps after it are not taken.
+pub async fn reconcile(listener: Arc<SsmListener>, context: Arc<Context>) -> Result<Action, Error> {
+    if !context.synced().await {
+        return Ok(Action::await_change());
+    }
+    let deadline = context.options.api_timeout * 2;
+    let outcome = tokio::time::timeout(deadline, steps(&listener, &context)).await;
+    let action = outcome.unwrap_or(Err(Error::Deadline))?;
+    context.listener_backoff.succeeded(&key(listener.as_ref()));
+    context
+        .metrics
+        .reconciled(Kind::SsmListener, Outcome::Success);
+    Ok(action)
+}
+
+async fn steps(listener: &Arc<SsmListener>, context: &Context) -> Result<Action, Error> {
+    let mut observed = observe::observe(listener, context).await?;
+    let settings = Settings {
+        terminate_after: context.options.terminate_after,
+    };
+    let plan = {
+        // Held from the counting of the relays' load to the reservation, so that a burst of listeners spreads.
+        let mut reserved = context
+            .reserved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        observed.load = observe::load(&observed.listener, &context.listeners.state(), &reserved);
+        let plan = decide(&observed, &settings, jiff::Timestamp::now());
+        let uid = listener.uid().unwrap_or_default();
+        match plan.binds_to() {
+            Some(relay) => reserved.insert(uid, relay.to_owned()),
+            None => reserved.remove(&uid),
+        };
+        plan
+    };
+    let again = act::act(&observed, &plan, context).await?;
+    let after = plan
+        .requeue_after
+        .unwrap_or_else(|| jittered(context.options.resync_interval));
+    Ok(Action::requeue(if again { Duration::ZERO } else { after }))
+}
+
+#[cfg(test)]
+mod tests;

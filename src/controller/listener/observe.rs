@@ -1,0 +1,103 @@
+//! What is read before a listener is decided about.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use kube::{Api, ResourceExt as _};
+
+use crate::broker::{Identity, SessionId};
+use crate::controller::context::Context;
+use crate::controller::error::Error;
+use crate::controller::names::identity_of;
+use crate::controller::poll::Snapshot;
+use crate::controller::relays::RelaysView;
+use crate::crd::{SsmListener, SsmSession};
+
+/// Everything that a decision about a listener looks at.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The listener.
+    pub listener: Arc<SsmListener>,
+    /// The API server itself says that the listener's `SsmSession` is gone.
+    pub session_gone: bool,
+    /// The relays.
+    pub relays: RelaysView,
+    /// How many other listeners each relay has.
+    pub load: BTreeMap<String, usize>,
+    /// Relays of the other replicas of the same port.
+    pub siblings: BTreeSet<String>,
+    /// What AWS said of the identities of the recorded sessions.
+    pub snapshots: HashMap<Identity, Arc<Snapshot>>,
+    /// AWS sessions that this controller terminated, answered without error.
+    pub terminated: HashSet<SessionId>,
+}
+
+/// Reads caches, and the API server where a cache says that the session is gone.
+pub async fn observe(listener: &Arc<SsmListener>, context: &Context) -> Result<Observed, Error> {
+    let uid = listener.uid().unwrap_or_default();
+    let session_gone = listener.metadata.deletion_timestamp.is_none()
+        && is_session_gone(listener, context).await?;
+    let siblings = siblings(listener, &context.listeners.state());
+    let sessions = listener.status.iter().flat_map(|status| &status.sessions);
+    let snapshots = sessions
+        .map(|session| identity_of(&session.identity))
+        .map(|identity| (identity.clone(), context.polls.snapshot(&identity)));
+    Ok(Observed {
+        listener: Arc::clone(listener),
+        session_gone,
+        relays: context.relays.borrow().clone(),
+        load: BTreeMap::new(),
+        siblings,
+        snapshots: snapshots.collect(),
+        terminated: context.terminated(&uid),
+    })
+}
+
+/// A cache that lacks the session may only be late, so the API server is asked before anything is deleted.
+async fn is_session_gone(listener: &SsmListener, context: &Context) -> Result<bool, Error> {
+    let reference = &listener.spec.session_ref;
+    let is_it = |session: &SsmSession| session.uid().as_deref() == Some(&reference.uid);
+    let cached = context.sessions.get(&reference.namespace, &reference.name);
+    if cached.is_some_and(|session| is_it(&session)) {
+        return Ok(false);
+    }
+    let api: Api<SsmSession> = Api::namespaced(context.client.clone(), &reference.namespace);
+    let action = format!("read SsmSession {}/{}", reference.namespace, reference.name);
+    let found = api
+        .get_opt(&reference.name)
+        .await
+        .map_err(Error::api(action))?;
+    Ok(!found.is_some_and(|session| is_it(&session)))
+}
+
+fn siblings(listener: &SsmListener, listeners: &[Arc<SsmListener>]) -> BTreeSet<String> {
+    let (uid, spec) = (listener.uid(), &listener.spec);
+    let sibling = |other: &&Arc<SsmListener>| {
+        other.uid() != uid
+            && other.spec.session_ref.uid == spec.session_ref.uid
+            && other.spec.port == spec.port
+    };
+    listeners
+        .iter()
+        .filter(sibling)
+        .filter_map(|other| other.spec.relay.clone())
+        .collect()
+}
+
+/// How many listeners each relay has or is about to have, not counting this one.
+#[must_use]
+pub fn load(
+    listener: &SsmListener,
+    listeners: &[Arc<SsmListener>],
+    reserved: &HashMap<String, String>,
+) -> BTreeMap<String, usize> {
+    let uid = listener.uid();
+    let mut load = BTreeMap::new();
+    for other in listeners.iter().filter(|other| other.uid() != uid) {
+        let reservation = other.uid().and_then(|uid| reserved.get(&uid));
+        if let Some(relay) = reservation.or(other.spec.relay.as_ref()) {
+            *load.entry(relay.clone()).or_default() += 1;
+        }
+    }
+    load
+}

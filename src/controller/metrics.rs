@@ -1,0 +1,142 @@
+//! What the controller counts. No label names a session or a listener: their number has no bound.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+/// The kinds that are watched or reconciled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Kind {
+    /// `SsmSession`.
+    SsmSession,
+    /// `SsmListener`.
+    SsmListener,
+    /// `SsmSessionClass`.
+    SsmSessionClass,
+    /// The Services that we own.
+    Service,
+    /// The slices that we own.
+    EndpointSlice,
+}
+
+/// How a reconcile went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Outcome {
+    /// As planned.
+    Success,
+    /// Somebody else wrote first; it is done again.
+    Conflict,
+    /// It failed, and is done again after back-off.
+    Failure,
+}
+
+/// Labels of a reconcile.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReconcileLabels {
+    /// What was reconciled.
+    pub kind: Kind,
+    /// How it went.
+    pub outcome: Outcome,
+}
+
+/// Label of a watch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WatchLabels {
+    /// What is watched.
+    pub kind: Kind,
+}
+
+/// Label of a poll.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PollLabels {
+    /// The Region that is polled.
+    pub region: String,
+}
+
+/// The controller's metrics; clones share their values.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Reconciles by kind and outcome.
+    pub reconciles: Family<ReconcileLabels, Counter>,
+    /// Errors of watches by kind.
+    pub watch_errors: Family<WatchLabels, Counter>,
+    /// Polls of DescribeSessions that failed.
+    pub poll_errors: Family<PollLabels, Counter>,
+    /// When the last complete poll was taken, in seconds since 1970.
+    pub poll_timestamp: Family<PollLabels, Gauge>,
+    /// Sessions that nobody had recorded and that were terminated.
+    pub swept: Counter,
+    /// Relays whose Lease is alive.
+    pub relays_alive: Gauge,
+    /// Listeners without a living relay.
+    pub listeners_unbound: Gauge,
+}
+
+impl Metrics {
+    /// Makes them and registers them under `ssm_controller_`.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let registry = registry.sub_registry_with_prefix("ssm_controller");
+        let Self {
+            reconciles,
+            watch_errors,
+            poll_errors,
+            poll_timestamp,
+            swept,
+            relays_alive,
+            listeners_unbound,
+        } = &metrics;
+        registry.register(
+            "reconciles",
+            "Reconciles by kind and outcome",
+            reconciles.clone(),
+        );
+        registry.register(
+            "watch_errors",
+            "Errors of watches by kind",
+            watch_errors.clone(),
+        );
+        registry.register(
+            "poll_errors",
+            "Failed polls of DescribeSessions",
+            poll_errors.clone(),
+        );
+        registry.register_with_unit(
+            "last_poll_timestamp",
+            "When DescribeSessions was last polled completely, since 1970",
+            Unit::Seconds,
+            poll_timestamp.clone(),
+        );
+        registry.register(
+            "swept_sessions",
+            "Unrecorded sessions terminated",
+            swept.clone(),
+        );
+        registry.register(
+            "relays_alive",
+            "Relays whose Lease is alive",
+            relays_alive.clone(),
+        );
+        registry.register(
+            "listeners_unbound",
+            "Listeners without a living relay",
+            listeners_unbound.clone(),
+        );
+        metrics
+    }
+
+    /// Counts a reconcile.
+    pub fn reconciled(&self, kind: Kind, outcome: Outcome) {
+        self.reconciles
+            .get_or_create(&ReconcileLabels { kind, outcome })
+            .inc();
+    }
+
+    /// Counts an error of a watch.
+    pub fn watch_failed(&self, kind: Kind) {
+        self.watch_errors.get_or_create(&WatchLabels { kind }).inc();
+    }
+}

@@ -1,0 +1,150 @@
+//! What AWS said last: one DescribeSessions poll for all sessions of an identity.
+//!
+//! A snapshot is whole or it is not published: all Active pages, then the ends that somebody looks for, by id in
+//! History. A reader who misses a session in Active concludes nothing from it, and asks for its end instead.
+
+pub mod task;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use jiff::Timestamp;
+
+use crate::broker::{BrokerError, DescribedSession, Identity, SessionId};
+
+/// What AWS said of one identity's sessions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// How many polls were complete; 0 before the first.
+    pub round: u64,
+    /// When the last complete poll began.
+    pub taken_at: Option<Timestamp>,
+    /// All Active sessions.
+    pub active: HashMap<SessionId, DescribedSession>,
+    /// Sessions that somebody looks for and History has.
+    pub ended: HashMap<SessionId, DescribedSession>,
+    /// What went wrong in the last poll.
+    pub error: Option<BrokerError>,
+}
+
+impl Snapshot {
+    /// The session, with its end if History has it.
+    #[must_use]
+    pub fn session(&self, id: &SessionId) -> Option<&DescribedSession> {
+        self.ended.get(id).or_else(|| self.active.get(id))
+    }
+
+    /// Whether History says that the session is over.
+    #[must_use]
+    pub fn says_over(&self, id: &SessionId) -> bool {
+        self.ended.get(id).is_some_and(is_over)
+    }
+
+    /// Ids of which this says something else than `previous`.
+    #[must_use]
+    pub fn changed_since(&self, previous: &Self) -> HashSet<SessionId> {
+        let ids = [&self.active, &self.ended, &previous.active, &previous.ended];
+        let ids = ids.into_iter().flat_map(HashMap::keys);
+        let differs = |id: &&SessionId| {
+            self.active.get(id) != previous.active.get(id)
+                || self.ended.get(id) != previous.ended.get(id)
+        };
+        ids.filter(differs).cloned().collect()
+    }
+}
+
+/// Whether AWS calls the session over, or about to be.
+#[must_use]
+pub fn is_over(session: &DescribedSession) -> bool {
+    matches!(
+        session.status.as_deref(),
+        Some("Terminated" | "Terminating" | "Failed")
+    )
+}
+
+/// Who looks for the ends of which sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// Namespace of the `SsmSession` that is reconciled when something is found.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The AWS sessions.
+    pub sessions: HashSet<(Identity, SessionId)>,
+}
+
+/// The snapshots of all identities, and what is looked for.
+#[derive(Debug, Default)]
+pub struct Polls {
+    snapshots: RwLock<HashMap<Identity, Arc<Snapshot>>>,
+    wants: Mutex<HashMap<String, Want>>,
+}
+
+impl Polls {
+    /// What AWS said last of this identity's sessions.
+    #[must_use]
+    pub fn snapshot(&self, identity: &Identity) -> Arc<Snapshot> {
+        let snapshots = self
+            .snapshots
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        snapshots.get(identity).cloned().unwrap_or_default()
+    }
+
+    /// Sets whose ends the session with this UID looks for, in place of what it looked for before.
+    pub fn want(&self, session_uid: &str, want: Option<Want>) {
+        let mut wants = self.wants.lock().unwrap_or_else(PoisonError::into_inner);
+        match want.filter(|want| !want.sessions.is_empty()) {
+            Some(want) => wants.insert(session_uid.to_owned(), want),
+            None => wants.remove(session_uid),
+        };
+    }
+
+    /// The sessions of `identity` whose ends somebody looks for, in order.
+    fn wanted(&self, identity: &Identity) -> Vec<SessionId> {
+        let wants = self.wants.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = wants.values().flat_map(|want| &want.sessions);
+        let mine = all
+            .filter(|(of, _)| of == identity)
+            .map(|(_, id)| id.clone());
+        let mut mine: Vec<SessionId> = mine.collect::<HashSet<_>>().into_iter().collect();
+        mine.sort();
+        mine
+    }
+
+    /// Identities of sessions whose ends somebody looks for.
+    fn wanted_identities(&self) -> HashSet<Identity> {
+        let wants = self.wants.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = wants.values().flat_map(|want| &want.sessions);
+        all.map(|(identity, _)| identity.clone()).collect()
+    }
+
+    /// Namespace and name of the `SsmSession`s that look for one of these.
+    fn interested(&self, changed: &HashSet<SessionId>) -> Vec<(String, String)> {
+        let wants = self.wants.lock().unwrap_or_else(PoisonError::into_inner);
+        let hit = |want: &&Want| want.sessions.iter().any(|(_, id)| changed.contains(id));
+        wants
+            .values()
+            .filter(hit)
+            .map(|w| (w.namespace.clone(), w.name.clone()))
+            .collect()
+    }
+
+    fn publish(&self, identity: Identity, snapshot: Snapshot) {
+        let mut snapshots = self
+            .snapshots
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        snapshots.insert(identity, Arc::new(snapshot));
+    }
+
+    fn forget(&self, identity: &Identity) {
+        self.snapshots
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(identity);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,296 @@
+//! Polls every identity that a class, a listener or a look-up names, and gives each poll to the sweeper.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Snapshot, is_over};
+use crate::broker::{
+    Broker, BrokerError, ErrorKind, Filter, FilterKey, Identity, SessionId, SessionState,
+};
+use crate::controller::backoff::{delay, jittered};
+use crate::controller::context::Context;
+use crate::controller::metrics::PollLabels;
+use crate::controller::names::identity_of;
+use crate::controller::sweeper::Sweeper;
+use crate::crd::SsmListener;
+
+/// Pages of one poll: 200,000 sessions of 200 a page. AWS gives a token after each, and one that never ends would
+/// otherwise hold the poll for ever.
+const PAGES_MAX: usize = 1000;
+
+/// Look-ups in History of one poll: they share the identity's rate limiter with StartSession, and the rest waits for
+/// the next poll.
+const LOOKUPS_MAX: usize = 50;
+
+/// Identities that are polled at the same time.
+const POLLS_AT_ONCE: usize = 4;
+
+struct Schedule {
+    due: Instant,
+    named: Instant,
+    failures: u32,
+}
+
+/// Polls until `shutdown`.
+pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
+    if !context.synced().await {
+        return;
+    }
+    let options = &context.options;
+    let mut schedules: HashMap<Identity, Schedule> = HashMap::new();
+    let mut sweeper = Sweeper::new(&context.namespace_uid, options.grace);
+    loop {
+        let now = Instant::now();
+        for identity in named(&context) {
+            let fresh = Schedule {
+                due: now,
+                named: now,
+                failures: 0,
+            };
+            schedules.entry(identity).or_insert(fresh).named = now;
+        }
+        schedules.retain(|identity, schedule| {
+            let kept = now.duration_since(schedule.named) <= 2 * options.grace;
+            if !kept {
+                info!(region = %identity.region, "identity no longer named; not polled any more");
+                context.polls.forget(identity);
+                sweeper.forget(identity);
+            }
+            kept
+        });
+        let due: Vec<Identity> = schedules
+            .iter()
+            .filter(|(_, s)| s.due <= now)
+            .map(|(i, _)| i.clone())
+            .collect();
+        let polls = futures::stream::iter(due).map(|identity| {
+            let context = Arc::clone(&context);
+            async move {
+                let wanted = context.polls.wanted(&identity);
+                let previous = context.polls.snapshot(&identity);
+                let taken = take(&*context.broker, &identity, &previous, &wanted).await;
+                (identity, previous, taken)
+            }
+        });
+        let mut polls = polls.buffer_unordered(POLLS_AT_ONCE);
+        loop {
+            let next = tokio::select! {
+                () = shutdown.cancelled() => return,
+                next = polls.next() => next,
+            };
+            let Some((identity, previous, taken)) = next else {
+                break;
+            };
+            if let Some(schedule) = schedules.get_mut(&identity) {
+                schedule.failures = if taken.is_ok() {
+                    0
+                } else {
+                    schedule.failures + 1
+                };
+                schedule.due = Instant::now() + pause(schedule.failures, options.poll_interval);
+            }
+            let complete = taken.is_ok();
+            publish(&context, &identity, &previous, taken);
+            if complete {
+                let snapshot = context.polls.snapshot(&identity);
+                let listeners = context.listeners.state();
+                let suspects =
+                    sweeper.handle_poll(&identity, &snapshot.active, &listeners, Instant::now());
+                sweeper.sweep(&context, &identity, suspects).await;
+            }
+        }
+        let next = schedules.values().map(|schedule| schedule.due).min();
+        let ceiling = Instant::now() + options.poll_interval;
+        let wake = next.unwrap_or(ceiling).min(ceiling);
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep_until(wake) => {}
+        }
+    }
+}
+
+/// Until the next poll: ever longer while they fail, sixteen intervals at most.
+fn pause(failures: u32, interval: Duration) -> Duration {
+    match failures {
+        0 => jittered(interval),
+        failures => delay(interval, interval * 16, failures + 1).max(interval),
+    }
+}
+
+/// The identities of our classes, of listeners and their sessions, and of sessions whose end is looked for.
+fn named(context: &Context) -> HashSet<Identity> {
+    let mut named = context.polls.wanted_identities();
+    for class in context.classes.state() {
+        if class.spec.controller_name == context.options.controller_name {
+            named.insert(identity_of(&class.spec.aws));
+        }
+    }
+    for listener in context.listeners.state() {
+        named.insert(identity_of(&listener.spec.identity));
+        let sessions = listener.status.iter().flat_map(|status| &status.sessions);
+        let live = sessions.filter(|session| session.ended_at.is_none());
+        named.extend(live.map(|session| identity_of(&session.identity)));
+    }
+    named
+}
+
+/// One whole poll: all Active pages, then the wanted sessions that are not in them, or over, by id in History.
+///
+/// # Errors
+/// That of the first call that failed; then nothing of this poll counts.
+pub async fn take(
+    broker: &dyn Broker,
+    identity: &Identity,
+    previous: &Snapshot,
+    wanted: &[SessionId],
+) -> Result<Snapshot, BrokerError> {
+    let taken_at = Timestamp::now();
+    let mut active = HashMap::new();
+    let mut token: Option<String> = None;
+    for page in 0.. {
+        if page == PAGES_MAX {
+            let message = format!("more than {PAGES_MAX} pages of Active sessions");
+            return Err(BrokerError::new(
+                ErrorKind::Unavailable,
+                "DescribeSessions",
+                message,
+            ));
+        }
+        let answer = broker
+            .describe(identity, SessionState::Active, &[], token.as_deref())
+            .await?;
+        active.extend(
+            answer
+                .sessions
+                .into_iter()
+                .map(|s| (s.session_id.clone(), s)),
+        );
+        token = answer.next_token;
+        if token.is_none() {
+            break;
+        }
+    }
+    let mut ended = HashMap::new();
+    let mut open = Vec::new();
+    for id in wanted {
+        let known = previous.ended.get(id);
+        if let Some(known) = known {
+            ended.insert(id.clone(), known.clone());
+        }
+        let shows_life = active.get(id).is_some_and(|session| !is_over(session));
+        if !shows_life && known.is_none_or(|known| known.end_date.is_none()) {
+            open.push(id);
+        }
+    }
+    // Rotated by the round, so that with more than fits into one poll each has its turn.
+    let round = previous.round + 1;
+    let turns = usize::try_from(round)
+        .unwrap_or(0)
+        .wrapping_mul(LOOKUPS_MAX);
+    let first = turns.checked_rem(open.len()).unwrap_or(0);
+    for id in open
+        .iter()
+        .cycle()
+        .skip(first)
+        .take(open.len().min(LOOKUPS_MAX))
+    {
+        if let Some(found) = look_up(broker, identity, id).await? {
+            ended.insert((*id).clone(), found);
+        }
+    }
+    Ok(Snapshot {
+        round,
+        taken_at: Some(taken_at),
+        active,
+        ended,
+        error: None,
+    })
+}
+
+async fn look_up(
+    broker: &dyn Broker,
+    identity: &Identity,
+    id: &SessionId,
+) -> Result<Option<crate::broker::DescribedSession>, BrokerError> {
+    let filter = [Filter {
+        key: FilterKey::SessionId,
+        value: id.as_str().to_owned(),
+    }];
+    let mut token: Option<String> = None;
+    // A page may be empty and still have a token; one session can't need more than a few.
+    for _ in 0..8 {
+        let answer = broker
+            .describe(identity, SessionState::History, &filter, token.as_deref())
+            .await?;
+        if let Some(found) = answer
+            .sessions
+            .into_iter()
+            .find(|session| &session.session_id == id)
+        {
+            return Ok(Some(found));
+        }
+        token = answer.next_token;
+        if token.is_none() {
+            break;
+        }
+    }
+    Ok(None)
+}
+
+/// Publishes what a poll came to, and triggers only those for whom it says something new.
+fn publish(
+    context: &Context,
+    identity: &Identity,
+    previous: &Snapshot,
+    taken: Result<Snapshot, BrokerError>,
+) {
+    let labels = PollLabels {
+        region: identity.region.clone(),
+    };
+    let next = match taken {
+        Ok(next) => {
+            let now = Timestamp::now().as_second();
+            context
+                .metrics
+                .poll_timestamp
+                .get_or_create(&labels)
+                .set(now);
+            next
+        }
+        Err(error) => {
+            context.metrics.poll_errors.get_or_create(&labels).inc();
+            warn!(region = %identity.region, %error, "poll failed; what was known stays, tried again");
+            Snapshot {
+                error: Some(error),
+                ..previous.clone()
+            }
+        }
+    };
+    let changed = next.changed_since(previous);
+    let kind = |snapshot: &Snapshot| snapshot.error.as_ref().map(|error| error.kind);
+    let health_changed = kind(&next) != kind(previous) || (previous.round == 0 && next.round > 0);
+    context.polls.publish(identity.clone(), next);
+    for (namespace, name) in context.polls.interested(&changed) {
+        context.trigger_session(&namespace, &name);
+    }
+    for listener in context.listeners.state() {
+        let mine = health_changed && &identity_of(&listener.spec.identity) == identity;
+        // A session that vanished from Active is in `changed` too: its absence is news.
+        if mine || records(&listener, &changed) {
+            context.trigger_listener(&listener);
+        }
+    }
+}
+
+fn records(listener: &SsmListener, changed: &HashSet<SessionId>) -> bool {
+    let sessions = listener.status.iter().flat_map(|status| &status.sessions);
+    let mut ids = sessions.filter_map(|session| SessionId::parse(&session.session_id));
+    ids.any(|id| changed.contains(&id))
+}

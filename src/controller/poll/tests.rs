@@ -1,0 +1,260 @@
+//! What is promised of a poll: it is whole or it does not count, and it asks for no more than it must.
+
+use std::collections::VecDeque;
+
+use futures::future::BoxFuture;
+
+use super::task::take;
+use super::*;
+use crate::broker::{
+    Broker, ErrorKind, Filter, SessionPage, SessionState, SignedHeaders, StartRequest, StreamUrl,
+    Ticket,
+};
+use crate::controller::fixtures::{at, described};
+
+/// Answers DescribeSessions from a list of pages, and History by id; nothing else is called.
+#[derive(Default)]
+struct Aws {
+    active: Mutex<VecDeque<Result<SessionPage, BrokerError>>>,
+    history: Vec<DescribedSession>,
+    calls: Mutex<Vec<String>>,
+}
+
+fn refuse<'a, T: Send + 'a>(operation: &'static str) -> BoxFuture<'a, Result<T, BrokerError>> {
+    Box::pin(async move {
+        Err(BrokerError::new(
+            ErrorKind::InvalidRequest,
+            operation,
+            "a poll only describes",
+        ))
+    })
+}
+
+impl Broker for Aws {
+    fn start<'a>(
+        &'a self,
+        _: &'a Identity,
+        _: &'a StartRequest,
+    ) -> BoxFuture<'a, Result<Ticket, BrokerError>> {
+        refuse("StartSession")
+    }
+
+    fn resume<'a>(
+        &'a self,
+        _: &'a Identity,
+        _: &'a SessionId,
+    ) -> BoxFuture<'a, Result<Ticket, BrokerError>> {
+        refuse("ResumeSession")
+    }
+
+    fn terminate<'a>(
+        &'a self,
+        _: &'a Identity,
+        _: &'a SessionId,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
+        refuse("TerminateSession")
+    }
+
+    fn describe<'a>(
+        &'a self,
+        _: &'a Identity,
+        state: SessionState,
+        filters: &'a [Filter],
+        next_token: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<SessionPage, BrokerError>> {
+        Box::pin(async move {
+            let value = filters
+                .first()
+                .map(|filter| filter.value.clone())
+                .unwrap_or_default();
+            let call = format!("{state:?} {value} {}", next_token.unwrap_or("-"));
+            self.calls.lock().expect("not poisoned").push(call);
+            match state {
+                SessionState::Active => {
+                    let page = self.active.lock().expect("not poisoned").pop_front();
+                    page.unwrap_or_else(|| Ok(SessionPage::default()))
+                }
+                SessionState::History => {
+                    let sessions = self
+                        .history
+                        .iter()
+                        .filter(|s| s.session_id.as_str() == value);
+                    Ok(SessionPage {
+                        sessions: sessions.cloned().collect(),
+                        next_token: None,
+                    })
+                }
+            }
+        })
+    }
+
+    fn sign_upgrade<'a>(
+        &'a self,
+        _: &'a Identity,
+        _: &'a StreamUrl,
+    ) -> BoxFuture<'a, Result<SignedHeaders, BrokerError>> {
+        refuse("sign")
+    }
+}
+
+impl Aws {
+    fn with_pages(pages: Vec<Result<SessionPage, BrokerError>>) -> Self {
+        Self {
+            active: Mutex::new(pages.into()),
+            ..Self::default()
+        }
+    }
+
+    fn calls(&self) -> Vec<String> {
+        self.calls.lock().expect("not poisoned").clone()
+    }
+}
+
+fn identity() -> Identity {
+    Identity {
+        region: "eu-test-1".into(),
+        ssm_endpoint: None,
+        ssmmessages_endpoint: None,
+    }
+}
+
+fn page(ids: &[&str], next_token: Option<&str>) -> Result<SessionPage, BrokerError> {
+    let sessions = ids
+        .iter()
+        .map(|id| described(id, "Connected").build())
+        .collect();
+    Ok(SessionPage {
+        sessions,
+        next_token: next_token.map(str::to_owned),
+    })
+}
+
+fn id(id: &str) -> SessionId {
+    SessionId::parse(id).expect("an id")
+}
+
+#[tokio::test]
+async fn a_poll_reads_all_pages_also_behind_an_empty_one() {
+    let aws = Aws::with_pages(vec![
+        page(&["a"], Some("1")),
+        page(&[], Some("2")),
+        page(&["b"], None),
+    ]);
+    let snapshot = take(&aws, &identity(), &Snapshot::default(), &[])
+        .await
+        .expect("three pages");
+    assert_eq!((snapshot.round, snapshot.active.len()), (1, 2));
+    assert_eq!(aws.calls(), ["Active  -", "Active  1", "Active  2"]);
+}
+
+#[tokio::test]
+async fn a_failed_page_fails_the_whole_poll() {
+    let throttled = BrokerError::new(ErrorKind::Throttled, "DescribeSessions", "slower");
+    let aws = Aws::with_pages(vec![page(&["a"], Some("1")), Err(throttled.clone())]);
+    let taken = take(&aws, &identity(), &Snapshot::default(), &[]).await;
+    assert_eq!(taken, Err(throttled));
+}
+
+#[tokio::test]
+async fn history_is_asked_only_for_what_is_wanted_and_not_plainly_active() {
+    let over = described("gone", "Terminated").ended_at(at(9)).build();
+    let mut aws = Aws::with_pages(vec![page(&["live"], None)]);
+    aws.history = vec![over.clone()];
+    let wanted = [id("gone"), id("live"), id("unknown")];
+    let snapshot = take(&aws, &identity(), &Snapshot::default(), &wanted)
+        .await
+        .expect("a poll");
+    let mut calls = aws.calls();
+    calls.sort();
+    assert_eq!(calls, ["Active  -", "History gone -", "History unknown -"]);
+    assert_eq!(snapshot.ended, HashMap::from([(id("gone"), over)]));
+    assert!(snapshot.says_over(&id("gone")) && !snapshot.says_over(&id("unknown")));
+}
+
+#[tokio::test]
+async fn an_end_that_is_known_is_not_asked_for_again_and_not_kept_for_ever() {
+    let mut aws = Aws::default();
+    aws.history = vec![described("gone", "Terminated").ended_at(at(9)).build()];
+    let wanted = [id("gone")];
+    let first = take(&aws, &identity(), &Snapshot::default(), &wanted)
+        .await
+        .expect("a poll");
+    let second = take(&aws, &identity(), &first, &wanted)
+        .await
+        .expect("a poll");
+    assert_eq!(second.ended, first.ended);
+    assert_eq!(aws.calls(), ["Active  -", "History gone -", "Active  -"]);
+    let third = take(&aws, &identity(), &second, &[]).await.expect("a poll");
+    assert!(third.ended.is_empty());
+}
+
+#[tokio::test]
+async fn a_token_that_never_ends_does_not_hold_the_poll_for_ever() {
+    let aws = Aws::with_pages((0..2000).map(|_| page(&[], Some("again"))).collect());
+    assert!(
+        take(&aws, &identity(), &Snapshot::default(), &[])
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn with_more_lookups_than_fit_each_has_its_turn() {
+    let aws = Aws::default();
+    let wanted: Vec<SessionId> = (100..230).map(|n| id(&format!("s-{n}"))).collect();
+    let mut snapshot = Snapshot::default();
+    for _ in 0..4 {
+        snapshot = take(&aws, &identity(), &snapshot, &wanted)
+            .await
+            .expect("a poll");
+    }
+    let asked: HashSet<String> = aws
+        .calls()
+        .into_iter()
+        .filter(|call| call.starts_with("History"))
+        .collect();
+    assert_eq!(asked.len(), wanted.len());
+}
+
+#[test]
+fn only_what_changed_is_news() {
+    let mut before = Snapshot::default();
+    before
+        .active
+        .insert(id("same"), described("same", "Connected").build());
+    before
+        .active
+        .insert(id("gone"), described("gone", "Connected").build());
+    before
+        .active
+        .insert(id("other"), described("other", "Connecting").build());
+    let mut after = before.clone();
+    after.round = 9;
+    after.active.remove(&id("gone"));
+    after
+        .active
+        .insert(id("other"), described("other", "Connected").build());
+    assert_eq!(
+        after.changed_since(&before),
+        HashSet::from([id("gone"), id("other")])
+    );
+}
+
+#[test]
+fn a_want_replaces_what_was_wanted_before() {
+    let polls = Polls::default();
+    let want = |ids: &[&str]| Want {
+        namespace: "shop".into(),
+        name: "db".into(),
+        sessions: ids.iter().map(|name| (identity(), id(name))).collect(),
+    };
+    polls.want("uid", Some(want(&["a", "b"])));
+    polls.want("uid", Some(want(&["b"])));
+    assert_eq!(polls.wanted(&identity()), [id("b")]);
+    assert_eq!(
+        polls.interested(&HashSet::from([id("b")])),
+        [("shop".into(), "db".into())]
+    );
+    polls.want("uid", None);
+    assert!(polls.wanted(&identity()).is_empty() && polls.wanted_identities().is_empty());
+}

@@ -1,0 +1,265 @@
+//! Which relays live: a machine without I/O over the relays' Leases, and its own monotonic clock.
+//!
+//! No clock of another machine is compared with ours. A relay is dead when this controller itself has seen its Lease
+//! unchanged for the whole of the Lease's duration, counted afresh whenever the API server was out of reach. A relay
+//! that released its Lease is gone at once. When more than half of the relays look dead at once, more likely they
+//! can't reach the API server than that they died, and nothing is moved for a while; only relays that this
+//! controller has seen alive count there.
+
+pub mod task;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long the Leases must be known before a relay without any counts as gone: the duration of a relay's Lease.
+const ABSENT_AFTER: Duration = Duration::from_secs(12);
+
+/// Relays that are remembered at most: far above any Deployment, and a bound for whatever else carries our label.
+pub const RELAYS_MAX: usize = 4096;
+
+/// A relay's Lease as the API server shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseSeen {
+    /// Name of the Lease, which is the relay's.
+    pub name: String,
+    /// The incarnation that holds it; none when it was released.
+    pub incarnation: Option<String>,
+    /// How long it is good for after each renewal.
+    pub duration: Duration,
+    /// Changes with every renewal; never compared with a clock.
+    pub renewed: String,
+    /// How many listeners the relay takes.
+    pub capacity: usize,
+    /// Guards the deletion of a dead Lease.
+    pub resource_version: Option<String>,
+}
+
+/// What this controller knows of a relay's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// Its Lease is there, and was not seen renewed yet: what it serves goes on, and nothing new is bound to it.
+    Unconfirmed,
+    /// Its Lease is renewed.
+    Alive,
+    /// It gave its Lease back.
+    Released,
+    /// Its Lease was not renewed for the whole of its duration.
+    Dead,
+}
+
+/// One relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// The run of its process that holds the Lease; empty when it was released.
+    pub incarnation: String,
+    /// How many listeners it takes.
+    pub capacity: usize,
+    /// Whether it lives.
+    pub liveness: Liveness,
+}
+
+/// All relays at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RelaysView {
+    /// False only before the Leases were listed for the first time.
+    pub known: bool,
+    /// By name.
+    pub relays: BTreeMap<String, Relay>,
+    /// More than half look dead, and for now nothing is moved away from a dead relay.
+    pub moves_paused: bool,
+    /// The Leases are known long enough that a relay without one is gone.
+    pub absent_is_gone: bool,
+}
+
+impl RelaysView {
+    /// Whether what this run of this relay says is true now.
+    #[must_use]
+    pub fn serves(&self, relay: &str, incarnation: &str) -> bool {
+        self.relays.get(relay).is_some_and(|relay| {
+            relay.incarnation == incarnation
+                && matches!(relay.liveness, Liveness::Alive | Liveness::Unconfirmed)
+        })
+    }
+
+    /// Whether new listeners may be bound to it.
+    #[must_use]
+    pub fn is_alive(&self, relay: &str) -> bool {
+        self.relays
+            .get(relay)
+            .is_some_and(|relay| relay.liveness == Liveness::Alive)
+    }
+
+    /// Whether it will not act on its listeners: dead, released, or without a Lease.
+    #[must_use]
+    pub fn is_gone(&self, relay: &str) -> bool {
+        match self.relays.get(relay).map(|relay| relay.liveness) {
+            Some(Liveness::Alive | Liveness::Unconfirmed) => false,
+            Some(Liveness::Released | Liveness::Dead) => true,
+            None => self.absent_is_gone,
+        }
+    }
+
+    /// Whether its listeners may be bound to another relay now.
+    #[must_use]
+    pub fn may_move_from(&self, relay: &str) -> bool {
+        let released = |relay: &Relay| relay.liveness == Liveness::Released;
+        self.is_gone(relay) && (!self.moves_paused || self.relays.get(relay).is_some_and(released))
+    }
+}
+
+#[derive(Debug)]
+struct Tracked {
+    seen: LeaseSeen,
+    changed_at: Instant,
+    confirmed: bool,
+    present: bool,
+}
+
+impl Tracked {
+    fn liveness(&self, now: Instant) -> Liveness {
+        if self.seen.incarnation.is_none() {
+            Liveness::Released
+        } else if now.duration_since(self.changed_at) > self.seen.duration {
+            Liveness::Dead
+        } else if self.confirmed {
+            Liveness::Alive
+        } else {
+            Liveness::Unconfirmed
+        }
+    }
+}
+
+/// The machine: Leases in, a view out.
+#[derive(Debug)]
+pub struct Relays {
+    pause: Duration,
+    tracked: BTreeMap<String, Tracked>,
+    reachable_since: Option<Instant>,
+    ever_listed: bool,
+    mass_death: bool,
+    paused_until: Option<Instant>,
+}
+
+impl Relays {
+    /// `pause`: how long nothing is moved after more than half died at once.
+    #[must_use]
+    pub fn new(pause: Duration) -> Self {
+        Self {
+            pause,
+            tracked: BTreeMap::new(),
+            reachable_since: None,
+            ever_listed: false,
+            mass_death: false,
+            paused_until: None,
+        }
+    }
+
+    /// All Leases of relays, as one answer of the API server listed them.
+    pub fn handle_leases(&mut self, leases: Vec<LeaseSeen>, now: Instant) {
+        if self.reachable_since.is_none() {
+            self.reachable_since = Some(now);
+            for tracked in self.tracked.values_mut() {
+                tracked.changed_at = now;
+            }
+        }
+        for tracked in self.tracked.values_mut() {
+            tracked.present = false;
+        }
+        for seen in leases.into_iter().take(RELAYS_MAX) {
+            // A Lease that appears while we look on was just written by a living relay.
+            let appeared = self.ever_listed;
+            match self.tracked.get_mut(&seen.name) {
+                Some(tracked) => {
+                    tracked.present = true;
+                    let renewed = tracked.seen.renewed != seen.renewed;
+                    if renewed || tracked.seen.incarnation != seen.incarnation {
+                        tracked.changed_at = now;
+                        tracked.confirmed = seen.incarnation.is_some();
+                    }
+                    tracked.seen = seen;
+                }
+                None => {
+                    let confirmed = appeared && seen.incarnation.is_some();
+                    let tracked = Tracked {
+                        changed_at: now,
+                        confirmed,
+                        present: true,
+                        seen,
+                    };
+                    self.tracked.insert(tracked.seen.name.clone(), tracked);
+                }
+            }
+        }
+        self.ever_listed = true;
+        self.tracked.retain(|_, tracked| {
+            let gone = matches!(tracked.liveness(now), Liveness::Dead | Liveness::Released);
+            tracked.present || !gone
+        });
+    }
+
+    /// The API server did not answer: what was not seen can't be held against a relay.
+    pub fn handle_unreachable(&mut self) {
+        self.reachable_since = None;
+    }
+
+    /// What is known at `now`. While the API server is out of reach nobody dies: ask for no view then.
+    #[must_use]
+    pub fn poll_view(&mut self, now: Instant) -> Option<RelaysView> {
+        let reachable_since = self.reachable_since?;
+        let alive = |tracked: &&Tracked| tracked.confirmed && tracked.seen.incarnation.is_some();
+        let counted: Vec<&Tracked> = self.tracked.values().filter(alive).collect();
+        let dead = counted
+            .iter()
+            .filter(|t| t.liveness(now) == Liveness::Dead)
+            .count();
+        if dead * 2 > counted.len() {
+            if !self.mass_death {
+                self.mass_death = true;
+                self.paused_until = Some(now + self.pause);
+            }
+        } else {
+            self.mass_death = false;
+            self.paused_until = None;
+        }
+        let relays = self.tracked.iter().map(|(name, tracked)| {
+            let incarnation = tracked.seen.incarnation.clone().unwrap_or_default();
+            let capacity = tracked.seen.capacity;
+            (
+                name.clone(),
+                Relay {
+                    incarnation,
+                    capacity,
+                    liveness: tracked.liveness(now),
+                },
+            )
+        });
+        Some(RelaysView {
+            known: true,
+            relays: relays.collect(),
+            moves_paused: self.paused_until.is_some_and(|until| now < until),
+            absent_is_gone: now.duration_since(reachable_since) >= ABSENT_AFTER,
+        })
+    }
+
+    /// Leases that were released or dead for longer than `after`, with the resourceVersion that was seen.
+    #[must_use]
+    pub fn poll_leftovers(&self, after: Duration, now: Instant) -> Vec<(String, Option<String>)> {
+        if self.reachable_since.is_none() {
+            return Vec::new();
+        }
+        let old = |tracked: &&Tracked| {
+            tracked.present
+                && matches!(tracked.liveness(now), Liveness::Dead | Liveness::Released)
+                && now.duration_since(tracked.changed_at) > tracked.seen.duration + after
+        };
+        let leftovers = self.tracked.values().filter(old);
+        leftovers
+            .map(|t| (t.seen.name.clone(), t.seen.resource_version.clone()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! Feeds the machine with the relays' Leases, publishes what it knows, and deletes Leases that nobody needs.
+//!
+//! Leases are listed and not watched: each answer says that the API server is in reach, and its absence that it is not.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{DeleteParams, ListParams, Preconditions};
+use kube::{Api, ResourceExt as _};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{LeaseSeen, Liveness, Relays, RelaysView};
+use crate::controller::backoff::jittered;
+use crate::controller::context::Context;
+use crate::crd::{RELAY_LEASE_LABEL, relay_label_value};
+
+/// Annotation of a relay's Lease: how many listeners it takes.
+const CAPACITY_ANNOTATION: &str = "ssm-operator.dev/capacity";
+
+/// What a Lease without a duration is taken for.
+const DURATION_DEFAULT: Duration = Duration::from_secs(12);
+
+/// Looks at the Leases until `shutdown`.
+pub async fn run(
+    context: Arc<Context>,
+    view: watch::Sender<RelaysView>,
+    shutdown: CancellationToken,
+) {
+    let options = &context.options;
+    let api: Api<Lease> = Api::namespaced(context.client.clone(), &options.namespace);
+    let label = format!(
+        "{RELAY_LEASE_LABEL}={}",
+        relay_label_value(&options.controller_name)
+    );
+    let params = ListParams::default().labels(&label);
+    let mut relays = Relays::new(options.mass_death_pause);
+    let mut reachable = true;
+    loop {
+        match timeout(options.api_timeout, api.list(&params)).await {
+            Ok(Ok(leases)) => {
+                if !reachable {
+                    info!("the API server is in reach again; relays' lives are watched afresh");
+                }
+                reachable = true;
+                let seen = leases.items.iter().map(lease_seen).collect();
+                relays.handle_leases(seen, Instant::now());
+            }
+            Ok(Err(error)) => {
+                if std::mem::take(&mut reachable) {
+                    warn!(%error, "relays' Leases can't be listed; no relay is taken for dead meanwhile");
+                }
+                relays.handle_unreachable();
+            }
+            Err(_) => {
+                if std::mem::take(&mut reachable) {
+                    warn!("the API server does not answer; no relay is taken for dead meanwhile");
+                }
+                relays.handle_unreachable();
+            }
+        }
+        let now = Instant::now();
+        if let Some(next) = relays.poll_view(now) {
+            publish(&context, &view, next);
+        }
+        for (name, resource_version) in relays.poll_leftovers(options.grace, now) {
+            stop_lease(&context, &api, &name, resource_version).await;
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(jittered(options.relay_interval)) => {}
+        }
+    }
+}
+
+fn lease_seen(lease: &Lease) -> LeaseSeen {
+    let spec = lease.spec.clone().unwrap_or_default();
+    let capacity = lease.annotations().get(CAPACITY_ANNOTATION);
+    let seconds = spec
+        .lease_duration_seconds
+        .and_then(|seconds| u64::try_from(seconds).ok());
+    LeaseSeen {
+        name: lease.name_any(),
+        incarnation: spec.holder_identity.filter(|holder| !holder.is_empty()),
+        duration: seconds.map_or(DURATION_DEFAULT, Duration::from_secs),
+        renewed: spec
+            .renew_time
+            .map(|time| time.0.to_string())
+            .unwrap_or_default(),
+        capacity: capacity
+            .and_then(|capacity| capacity.parse().ok())
+            .unwrap_or(0),
+        resource_version: lease.resource_version(),
+    }
+}
+
+/// Tells who asks, and triggers the listeners for which it makes a difference.
+fn publish(context: &Context, view: &watch::Sender<RelaysView>, next: RelaysView) {
+    let previous = view.borrow().clone();
+    if previous == next {
+        return;
+    }
+    let alive = next
+        .relays
+        .values()
+        .filter(|relay| relay.liveness == Liveness::Alive)
+        .count();
+    context
+        .metrics
+        .relays_alive
+        .set(i64::try_from(alive).unwrap_or(i64::MAX));
+    for (name, relay) in &next.relays {
+        if previous.relays.get(name).map(|relay| relay.liveness) != Some(relay.liveness) {
+            info!(relay = %name, incarnation = %relay.incarnation, liveness = ?relay.liveness, "relay seen");
+        }
+    }
+    if next.moves_paused && !previous.moves_paused {
+        warn!("more than half of the relays look dead at once; nothing is moved for now");
+    }
+    let everywhere = previous.moves_paused != next.moves_paused
+        || previous.absent_is_gone != next.absent_is_gone;
+    let names: BTreeSet<&String> = previous.relays.keys().chain(next.relays.keys()).collect();
+    let changed: BTreeSet<String> = names
+        .into_iter()
+        .filter(|name| previous.relays.get(*name) != next.relays.get(*name))
+        .cloned()
+        .collect();
+    view.send_replace(next);
+    for listener in context.listeners.state() {
+        let affected = listener
+            .spec
+            .relay
+            .as_ref()
+            .is_none_or(|relay| everywhere || changed.contains(relay));
+        if affected {
+            context.trigger_listener(&listener);
+        }
+    }
+}
+
+/// Deletes the Lease of a relay that is gone, unless a listener names it or it was written since.
+async fn stop_lease(
+    context: &Context,
+    api: &Api<Lease>,
+    name: &str,
+    resource_version: Option<String>,
+) {
+    let named = |listener: &crate::crd::SsmListener| listener.spec.relay.as_deref() == Some(name);
+    if context.listeners.find(named).is_some() {
+        return;
+    }
+    let params = DeleteParams::default().preconditions(Preconditions {
+        resource_version,
+        uid: None,
+    });
+    match timeout(context.options.api_timeout, api.delete(name, &params)).await {
+        Ok(Ok(_)) => info!(relay = %name, "Lease of a relay that is gone deleted"),
+        Ok(Err(error)) => debug!(relay = %name, %error, "Lease not deleted; tried again"),
+        Err(_) => debug!(relay = %name, "Lease not deleted: no answer; tried again"),
+    }
+}

@@ -1,0 +1,220 @@
+//! Carries out a session's plan. Listeners and Services are created by POST, which collides where two make one; what
+//! is known to be ours is written with its UID, so that no write brings back what was deleted.
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tracing::info;
+
+use super::decide::{Doomed, Plan, Release};
+use super::observe::{Observed, ServiceFound};
+use crate::controller::context::Context;
+use crate::controller::error::Error;
+use crate::controller::events::{self, SessionEvent};
+use crate::controller::names::FIELD_MANAGER;
+use crate::crd::{SESSION_FINALIZER, SsmListener, SsmSession};
+
+fn post() -> PostParams {
+    PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    }
+}
+
+fn patch() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
+}
+
+/// Writes what the plan says, in its order, and gives the session as it is then.
+///
+/// # Errors
+/// Of the first write that failed; what comes after it is not written.
+pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<SsmSession, Error> {
+    let mut session = observed.session.as_ref().clone();
+    let namespace = session.namespace().unwrap_or_default();
+    let client = &context.client;
+    let sessions: Api<SsmSession> = Api::namespaced(client.clone(), &namespace);
+    let listeners: Api<SsmListener> = Api::namespaced(client.clone(), &context.options.namespace);
+    let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &namespace);
+    if plan.add_finalizer {
+        session = add_finalizer(&sessions, &session).await?;
+    }
+    for name in &plan.delete_slices {
+        delete(&slices, name, None).await?;
+    }
+    for doomed in &plan.delete_listeners {
+        delete(&listeners, &doomed.0, Some(doomed)).await?;
+    }
+    if let Some(service) = &plan.create_service {
+        create(&services, service).await?;
+    }
+    if let Some(service) = &plan.update_service {
+        update_service(&services, observed, service).await?;
+    }
+    for listener in &plan.create_listeners {
+        create(&listeners, listener).await?;
+    }
+    for listener in &plan.update_listeners {
+        let name = listener.name_any();
+        let action = format!("update SsmListener {name}");
+        listeners
+            .replace(&name, &post(), listener)
+            .await
+            .map_err(Error::api(action))?;
+    }
+    for slice in &plan.apply_slices {
+        let name = slice.name_any();
+        let apply = PatchParams::apply(FIELD_MANAGER).force();
+        let action = format!("apply EndpointSlice {namespace}/{name}");
+        slices
+            .patch(&name, &apply, &Patch::Apply(slice))
+            .await
+            .map_err(Error::api(action))?;
+    }
+    for doomed in &plan.delete_services {
+        delete(&services, &doomed.0, Some(doomed)).await?;
+    }
+    Ok(session)
+}
+
+async fn create<K>(api: &Api<K>, object: &K) -> Result<(), Error>
+where
+    K: Resource<DynamicType = ()> + Clone + serde::Serialize + DeserializeOwned + std::fmt::Debug,
+{
+    let name = object.name_any();
+    let kind = K::kind(&());
+    api.create(&post(), object)
+        .await
+        .map_err(Error::api(format!("create {kind} {name}")))?;
+    info!(%kind, %name, "created");
+    Ok(())
+}
+
+/// Deletes an object, of this UID only where one is given. One that is gone, or is another by now, is as good.
+async fn delete<K>(api: &Api<K>, name: &str, doomed: Option<&Doomed>) -> Result<(), Error>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let kind = K::kind(&());
+    let mut params = DeleteParams::default();
+    if let Some((_, uid)) = doomed {
+        params.preconditions = Some(Preconditions {
+            uid: Some(uid.clone()),
+            resource_version: None,
+        });
+    }
+    match api.delete(name, &params).await {
+        Ok(_) => {
+            info!(%kind, %name, "deleted");
+            Ok(())
+        }
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        Err(error) => Err(Error::api(format!("delete {kind} {name}"))(error)),
+    }
+}
+
+async fn add_finalizer(api: &Api<SsmSession>, session: &SsmSession) -> Result<SsmSession, Error> {
+    let mut finalizers = session.finalizers().to_vec();
+    finalizers.push(SESSION_FINALIZER.to_owned());
+    set_finalizers(api, session, &finalizers).await
+}
+
+async fn set_finalizers(
+    api: &Api<SsmSession>,
+    session: &SsmSession,
+    finalizers: &[String],
+) -> Result<SsmSession, Error> {
+    let name = session.name_any();
+    let change = json!({
+        "metadata": {
+            "uid": session.uid(),
+            "resourceVersion": session.resource_version(),
+            "finalizers": finalizers,
+        },
+    });
+    let action = format!("set the finalizer of SsmSession {name}");
+    api.patch(&name, &patch(), &Patch::Merge(&change))
+        .await
+        .map_err(Error::api(action))
+}
+
+/// Applies our fields to our Service, so that a port, label or annotation that is no longer asked for goes.
+///
+/// What POST wrote is owned by our manager's `Update`, and server-side apply would take the same fields for another
+/// manager's and leave them: so that ownership is handed over first, once.
+async fn update_service(
+    api: &Api<Service>,
+    observed: &Observed,
+    desired: &Service,
+) -> Result<(), Error> {
+    let ServiceFound::Ours(existing) = &observed.service else {
+        return Ok(());
+    };
+    let name = existing.name_any();
+    let action = format!("update Service {name}");
+    let mine = |operation: &str| {
+        existing.managed_fields().iter().position(|entry| {
+            entry.manager.as_deref() == Some(FIELD_MANAGER)
+                && entry.operation.as_deref() == Some(operation)
+                && entry.subresource.is_none()
+        })
+    };
+    if let (Some(index), None) = (mine("Update"), mine("Apply")) {
+        let mut entries = existing.managed_fields().to_vec();
+        entries[index].operation = Some("Apply".to_owned());
+        let handover = json!({
+            "metadata": {
+                "uid": existing.uid(),
+                "resourceVersion": existing.resource_version(),
+                "managedFields": entries,
+            },
+        });
+        let handover = api.patch(&name, &patch(), &Patch::Merge(&handover)).await;
+        handover.map_err(Error::api(action.clone()))?;
+    }
+    let mut desired = desired.clone();
+    desired.metadata.uid = existing.uid();
+    let apply = PatchParams::apply(FIELD_MANAGER).force();
+    api.patch(&name, &apply, &Patch::Apply(&desired))
+        .await
+        .map_err(Error::api(action))?;
+    info!(service = %name, "Service updated");
+    Ok(())
+}
+
+/// Takes the finalizer away, which lets the session go.
+///
+/// # Errors
+/// When the API server refuses it, other than because the session is gone already.
+pub async fn release(
+    session: &SsmSession,
+    release: Release,
+    context: &Context,
+) -> Result<(), Error> {
+    if let Release::Pending(listeners) = release {
+        events::publish(
+            context,
+            session,
+            SessionEvent::TerminationPending { listeners },
+        )
+        .await;
+    }
+    let namespace = session.namespace().unwrap_or_default();
+    let api: Api<SsmSession> = Api::namespaced(context.client.clone(), &namespace);
+    let mut finalizers = session.finalizers().to_vec();
+    finalizers.retain(|finalizer| finalizer != SESSION_FINALIZER);
+    match set_finalizers(&api, session, &finalizers).await {
+        Ok(_) => info!(session = %session.name_any(), %namespace, ?release, "session is gone"),
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error),
+    }
+    context.forget_session(session);
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! The reconciler of `SsmSession`: observe, decide, act, report.
+
+mod act;
+mod conditions;
+mod decide;
+mod desired;
+mod mirror;
+mod observe;
+mod report;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube_runtime::controller::Action;
+use tokio::time::Instant;
+
+use super::backoff::jittered;
+use super::context::Context;
+use super::error::Error;
+use super::metrics::{Kind, Outcome};
+use super::names::key;
+use super::poll::Want;
+use crate::crd::SsmSession;
+
+use decide::{Now, Plan, Settings, decide};
+pub use desired::service_name;
+use observe::Observed;
+
+/// Observes, decides, acts and reports, once.
+///
+/// # Errors
+/// Of the first step that failed. The status is reported even when a write before it failed.
+pub async fn reconcile(session: Arc<SsmSession>, context: Arc<Context>) -> Result<Action, Error> {
+    if !context.synced().await {
+        return Ok(Action::await_change());
+    }
+    let deadline = context.options.api_timeout * 2;
+    let outcome = tokio::time::timeout(deadline, steps(&session, &context)).await;
+    let requeue_after = outcome.unwrap_or(Err(Error::Deadline))?;
+    context.session_backoff.succeeded(&key(session.as_ref()));
+    context
+        .metrics
+        .reconciled(Kind::SsmSession, Outcome::Success);
+    let resync = || jittered(context.options.resync_interval);
+    Ok(Action::requeue(requeue_after.unwrap_or_else(resync)))
+}
+
+async fn steps(session: &Arc<SsmSession>, context: &Context) -> Result<Option<Duration>, Error> {
+    let options = &context.options;
+    let settings = Settings {
+        stalled_after: options.stalled_after,
+        finalizer_timeout: options.finalizer_timeout,
+        history_timeout: options.history_timeout,
+        conflict_interval: options.conflict_interval,
+    };
+    let now = Now {
+        wall: Timestamp::now(),
+        instant: Instant::now(),
+    };
+    let mut observed = observe::observe(session, context).await?;
+    let mut plan = decide(&observed, &settings, now);
+    let acted = act::act(&observed, &plan, context).await;
+
+    // A refusal is the user's to mend, so it is said in the status; anything else heals or is tried again.
+    let generation = session.metadata.generation.unwrap_or_default();
+    let refusal = acted
+        .as_ref()
+        .err()
+        .and_then(Error::refusal)
+        .map(|why| (generation, why.to_owned()));
+    if observed.memory.refusal != refusal {
+        observed.memory.refusal = refusal;
+        plan = decide(&observed, &settings, now);
+    }
+    remember(&observed, &plan, now, context);
+
+    let (session, failure) = match acted {
+        Ok(session) => (session, None),
+        Err(error) => (session.as_ref().clone(), Some(error)),
+    };
+    let session = match &plan.status {
+        Some(status) => report::report(session, status, context).await?,
+        None => session,
+    };
+    finished(&observed, &plan, context);
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    if let Some(release) = plan.release {
+        act::release(&session, release, context).await?;
+    }
+    Ok(plan.requeue_after)
+}
+
+/// Keeps what the next reconcile needs, and tells the poller whose ends are looked for.
+fn remember(observed: &Observed, plan: &Plan, now: Now, context: &Context) {
+    let session = &observed.session;
+    let uid = session.uid().unwrap_or_default();
+    let mut memory = observed.memory.clone();
+    memory.trouble = plan.trouble.as_ref().map(|trouble| {
+        let before = memory
+            .trouble
+            .filter(|(reason, _)| *reason == trouble.reason);
+        before.unwrap_or((trouble.reason, now.instant))
+    });
+    memory.ending.clone_from(&plan.mirror.ending);
+    context.remember(&uid, memory);
+    let want = Want {
+        namespace: session.namespace().unwrap_or_default(),
+        name: session.name_any(),
+        sessions: plan.mirror.wanted.clone(),
+    };
+    context.polls.want(&uid, Some(want));
+}
+
+/// Only once the status was written is an end reported: a write that was overtaken must say it again.
+fn finished(observed: &Observed, plan: &Plan, context: &Context) {
+    let uid = observed.session.uid().unwrap_or_default();
+    let mut memory = context.memory(&uid);
+    memory.finished.clone_from(&plan.mirror.finished);
+    context.remember(&uid, memory);
+}
+
+#[cfg(test)]
+mod tests;

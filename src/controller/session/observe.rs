@@ -1,0 +1,320 @@
+//! What is read before a session is decided about: caches, and the API server where a cache can't know.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::ListParams;
+use kube::{Api, Resource as _, ResourceExt as _};
+
+use super::desired::service_name;
+use crate::broker::Identity;
+use crate::controller::context::{Context, Memory};
+use crate::controller::error::Error;
+use crate::controller::names::identity_of;
+use crate::controller::poll::Snapshot;
+use crate::controller::relays::RelaysView;
+use crate::crd::class::Aws;
+use crate::crd::{
+    DEFAULT_CLASS_ANNOTATION, GROUP, SESSION_UID_LABEL, SsmListener, SsmSession, SsmSessionClass,
+    SsmSessionStatus,
+};
+
+/// The class of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClassFound {
+    /// This installation serves it.
+    Ours {
+        /// Its name.
+        name: String,
+        /// With what AWS is called.
+        identity: Aws,
+    },
+    /// Another installation serves it.
+    Foreign,
+    /// There is none, or too many.
+    Missing {
+        /// What is missing, and what to do.
+        message: String,
+    },
+}
+
+/// The Service of the name that a session asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ServiceFound {
+    /// The name is free.
+    Absent,
+    /// It is the session's own.
+    Ours(Arc<Service>),
+    /// It is on its way out, and waited for.
+    Leaving {
+        /// What is waited for.
+        message: String,
+    },
+    /// It is somebody else's, and stays as it is.
+    Conflict {
+        /// Whose, and what to do.
+        message: String,
+    },
+}
+
+/// Everything that a decision about a session looks at.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The session.
+    pub session: Arc<SsmSession>,
+    /// Its status as it was read.
+    pub previous: SsmSessionStatus,
+    /// Its class.
+    pub class: ClassFound,
+    /// Its listeners, by name.
+    pub listeners: Vec<Arc<SsmListener>>,
+    /// The Service of its name.
+    pub service: ServiceFound,
+    /// Services of its own under earlier names.
+    pub old_services: Vec<Arc<Service>>,
+    /// Its slices, by name.
+    pub slices: Vec<Arc<EndpointSlice>>,
+    /// The relays.
+    pub relays: RelaysView,
+    /// What AWS said, for each identity of class, listeners and recorded sessions.
+    pub snapshots: BTreeMap<Identity, Arc<Snapshot>>,
+    /// What this process remembers of it.
+    pub memory: Memory,
+}
+
+impl Observed {
+    /// The status as it was read.
+    #[must_use]
+    pub fn previous(&self) -> &SsmSessionStatus {
+        &self.previous
+    }
+}
+
+/// Reads everything.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Observed, Error> {
+    let uid = session.uid().unwrap_or_default();
+    let namespace = session.namespace().unwrap_or_default();
+    let classes = context.classes.state();
+    let class = find_class(session, &classes, &context.options.controller_name);
+    let listeners = find_listeners(session, context).await?;
+    let labelled = |labels: &BTreeMap<String, String>| labels.get(SESSION_UID_LABEL) == Some(&uid);
+    let in_namespace = |of: Option<String>| of.as_deref() == Some(&namespace);
+    let name = service_name(session);
+    let mut old_services = context.services.filter(|service| {
+        in_namespace(service.namespace())
+            && is_owned(service.owner_references(), &uid)
+            && service.name_any() != name
+            && service.meta().deletion_timestamp.is_none()
+    });
+    old_services.sort_by_key(|service| service.name_any());
+    let mut slices = context
+        .slices
+        .filter(|slice| in_namespace(slice.namespace()) && labelled(slice.labels()));
+    slices.sort_by_key(|slice| slice.name_any());
+    let service = match class {
+        ClassFound::Foreign => ServiceFound::Absent,
+        ClassFound::Ours { .. } | ClassFound::Missing { .. } => {
+            find_service(session, &name, context).await?
+        }
+    };
+    let snapshots = identities(&class, &listeners).into_iter().map(|identity| {
+        let snapshot = context.polls.snapshot(&identity);
+        (identity, snapshot)
+    });
+    Ok(Observed {
+        previous: session.status.clone().unwrap_or_default(),
+        snapshots: snapshots.collect(),
+        relays: context.relays.borrow().clone(),
+        memory: context.memory(&uid),
+        session: Arc::clone(session),
+        class,
+        listeners,
+        service,
+        old_services,
+        slices,
+    })
+}
+
+/// The class that a session names, or the installation's default.
+#[must_use]
+pub fn find_class(
+    session: &SsmSession,
+    classes: &[Arc<SsmSessionClass>],
+    controller_name: &str,
+) -> ClassFound {
+    let found = |class: &SsmSessionClass| {
+        if class.spec.controller_name == controller_name {
+            ClassFound::Ours {
+                name: class.name_any(),
+                identity: class.spec.aws.clone(),
+            }
+        } else {
+            ClassFound::Foreign
+        }
+    };
+    if let Some(name) = &session.spec.class_name {
+        return match classes.iter().find(|class| class.name_any() == *name) {
+            Some(class) => found(class),
+            None => ClassFound::Missing {
+                message: format!(
+                    "SsmSessionClass {name} does not exist: create it, or name another in spec.className"
+                ),
+            },
+        };
+    }
+    let is_default = |class: &&Arc<SsmSessionClass>| {
+        class
+            .annotations()
+            .get(DEFAULT_CLASS_ANNOTATION)
+            .is_some_and(|value| value == "true")
+    };
+    let (ours, theirs): (Vec<_>, Vec<_>) = classes
+        .iter()
+        .filter(is_default)
+        .partition(|class| class.spec.controller_name == controller_name);
+    match (ours.as_slice(), theirs.as_slice()) {
+        ([class], _) => found(class),
+        ([], [_, ..]) => ClassFound::Foreign,
+        ([], []) => ClassFound::Missing {
+            message: format!(
+                "spec.className is not set and no SsmSessionClass is annotated {DEFAULT_CLASS_ANNOTATION}: \"true\""
+            ),
+        },
+        ([_, _, ..], _) => {
+            let names: BTreeSet<String> = ours.iter().map(|class| class.name_any()).collect();
+            let names = names.into_iter().collect::<Vec<_>>().join(", ");
+            ClassFound::Missing {
+                message: format!(
+                    "several SsmSessionClasses are the default: {names}; leave the annotation on one, or set spec.className"
+                ),
+            }
+        }
+    }
+}
+
+/// While the session is being deleted the API server is asked, since a listener that the cache lacks would be left.
+async fn find_listeners(
+    session: &SsmSession,
+    context: &Context,
+) -> Result<Vec<Arc<SsmListener>>, Error> {
+    let uid = session.uid().unwrap_or_default();
+    let mut listeners = if session.metadata.deletion_timestamp.is_some() {
+        let api: Api<SsmListener> =
+            Api::namespaced(context.client.clone(), &context.options.namespace);
+        let params = ListParams::default().labels(&format!("{SESSION_UID_LABEL}={uid}"));
+        let action = format!("list the listeners of SsmSession {}", session.name_any());
+        let listeners = api.list(&params).await.map_err(Error::api(action))?;
+        listeners.items.into_iter().map(Arc::new).collect()
+    } else {
+        context
+            .listeners
+            .state_filter(|listener| listener.spec.session_ref.uid == uid)
+    };
+    listeners.retain(|listener: &Arc<SsmListener>| listener.spec.session_ref.uid == uid);
+    listeners.sort_by_key(|listener| listener.name_any());
+    Ok(listeners)
+}
+
+fn identities(class: &ClassFound, listeners: &[Arc<SsmListener>]) -> BTreeSet<Identity> {
+    let mut identities = BTreeSet::new();
+    if let ClassFound::Ours { identity, .. } = class {
+        identities.insert(identity_of(identity));
+    }
+    for listener in listeners {
+        identities.insert(identity_of(&listener.spec.identity));
+        let sessions = listener.status.iter().flat_map(|status| &status.sessions);
+        identities.extend(sessions.map(|session| identity_of(&session.identity)));
+    }
+    identities
+}
+
+fn owner(references: &[OwnerReference]) -> Option<&OwnerReference> {
+    let is_session = |reference: &&OwnerReference| {
+        let group = reference.api_version.split('/').next();
+        reference.kind == SsmSession::kind(&()) && group == Some(GROUP)
+    };
+    references.iter().find(is_session)
+}
+
+fn is_owned(references: &[OwnerReference], uid: &str) -> bool {
+    owner(references).is_some_and(|owner| owner.uid == uid)
+}
+
+/// The cache has only Services with our label, so any other name is asked for.
+async fn find_service(
+    session: &SsmSession,
+    name: &str,
+    context: &Context,
+) -> Result<ServiceFound, Error> {
+    let uid = session.uid().unwrap_or_default();
+    let namespace = session.namespace().unwrap_or_default();
+    let cached = context.services.get(&namespace, name);
+    let cached = cached.filter(|service| is_owned(service.owner_references(), &uid));
+    let service = match cached {
+        Some(service) => service,
+        None => {
+            let api: Api<Service> = Api::namespaced(context.client.clone(), &namespace);
+            let action = format!("read Service {namespace}/{name}");
+            match api.get_opt(name).await.map_err(Error::api(action))? {
+                Some(service) => Arc::new(service),
+                None => return Ok(ServiceFound::Absent),
+            }
+        }
+    };
+    let owner_lives = match owner(service.owner_references()) {
+        Some(owner) if owner.uid != uid => find_owner(&namespace, owner, context).await?,
+        Some(_) | None => false,
+    };
+    Ok(judge_service(&uid, service, owner_lives))
+}
+
+/// Whether the `SsmSession` that owns a Service is there and stays.
+async fn find_owner(
+    namespace: &str,
+    owner: &OwnerReference,
+    context: &Context,
+) -> Result<bool, Error> {
+    let api: Api<SsmSession> = Api::namespaced(context.client.clone(), namespace);
+    let action = format!("read SsmSession {namespace}/{}", owner.name);
+    let found = api.get_opt(&owner.name).await.map_err(Error::api(action))?;
+    Ok(found.is_some_and(|session| {
+        session.uid().as_deref() == Some(&owner.uid) && session.meta().deletion_timestamp.is_none()
+    }))
+}
+
+/// Whose a Service is. `owner_lives`: another `SsmSession` that owns it is there and stays.
+#[must_use]
+pub fn judge_service(session_uid: &str, service: Arc<Service>, owner_lives: bool) -> ServiceFound {
+    let name = service.name_any();
+    if service.meta().deletion_timestamp.is_some() {
+        return ServiceFound::Leaving {
+            message: format!("Service {name} is being deleted"),
+        };
+    }
+    match owner(service.owner_references()) {
+        Some(owner) if owner.uid == session_uid => ServiceFound::Ours(service),
+        Some(owner) if owner_lives => ServiceFound::Conflict {
+            message: format!(
+                "Service {name} belongs to SsmSession {}: set another spec.service.name",
+                owner.name
+            ),
+        },
+        Some(owner) => ServiceFound::Leaving {
+            message: format!(
+                "Service {name} goes with the deleted SsmSession {}",
+                owner.name
+            ),
+        },
+        None => ServiceFound::Conflict {
+            message: format!(
+                "Service {name} exists and is not this session's: set another spec.service.name, or delete it"
+            ),
+        },
+    }
+}

@@ -1,0 +1,45 @@
+//! Writes a session's status, guarded by the version that was read, and publishes the Events that follow from it.
+
+use kube::api::PostParams;
+use kube::{Api, ResourceExt as _};
+
+use crate::controller::context::Context;
+use crate::controller::error::Error;
+use crate::controller::events;
+use crate::controller::names::FIELD_MANAGER;
+use crate::crd::{SsmSession, SsmSessionStatus};
+
+/// Writes `status` if it differs from what is there, and gives the session as it is then.
+///
+/// Events are published after the write: a status that somebody else overtook is decided anew, and said once.
+///
+/// # Errors
+/// When the API server refuses the write, or somebody else wrote the session first.
+pub async fn report(
+    mut session: SsmSession,
+    status: &SsmSessionStatus,
+    context: &Context,
+) -> Result<SsmSession, Error> {
+    let previous = session.status.clone().unwrap_or_default();
+    if session.status.is_some() && previous == *status {
+        return Ok(session);
+    }
+    let name = session.name_any();
+    let namespace = session.namespace().unwrap_or_default();
+    let api: Api<SsmSession> = Api::namespaced(context.client.clone(), &namespace);
+    session.status = Some(status.clone());
+    session.metadata.managed_fields = None;
+    let params = PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
+    let action = format!("write the status of SsmSession {namespace}/{name}");
+    let written = api
+        .replace_status(&name, &params, &session)
+        .await
+        .map_err(Error::api(action))?;
+    for event in events::between(&previous, status) {
+        events::publish(context, &written, event).await;
+    }
+    Ok(written)
+}

@@ -1,0 +1,262 @@
+//! What the conditions say, state by state.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::*;
+use crate::broker::{BrokerError, ErrorKind};
+use crate::controller::fixtures::{aws, listener};
+use crate::crd::listener::{DestinationState, ErrorClass, ListenerState};
+
+fn failed(class: ErrorClass) -> World {
+    World::made(&["sql"], vec![listener("sql").failed("a", "1", class)])
+}
+
+#[test]
+fn a_session_that_serves_is_ready_and_says_nothing_abnormal() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    let status = world.report();
+    let expected = [
+        "Ready=True/Available",
+        "Available=True/Serving",
+        "TargetConnected=True/Connected",
+        "AwsReachable=True/Reachable",
+    ];
+    assert_eq!(words(&status), expected);
+    let endpoint = status.endpoint.expect("an endpoint");
+    assert_eq!(
+        (endpoint.host.as_str(), endpoint.ports.len()),
+        ("db.shop.svc", 1)
+    );
+    assert_eq!(status.class.as_deref(), Some("plain"));
+}
+
+#[test]
+fn the_same_state_gives_the_same_bytes() {
+    let mut world = failed(ErrorClass::Throttled);
+    let first = serde_json::to_string(&world.report()).expect("a status");
+    let second = serde_json::to_string(&world.after(3600)).expect("a status");
+    assert_eq!(first, second);
+}
+
+#[test]
+fn a_new_session_is_starting() {
+    let status = World::new(&["sql"]).report();
+    let expected = [
+        "Ready=False/Progressing",
+        "Reconciling=True/Starting",
+        "Available=False/NoSession",
+    ];
+    assert_eq!(words(&status), expected);
+    let mut world = World::made(
+        &["sql"],
+        vec![listener("sql").state("a", "1", ListenerState::Starting)],
+    );
+    assert!(says(&world.report(), "Reconciling=True/Starting"));
+}
+
+#[test]
+fn without_a_relay_it_says_so() {
+    let mut world = World::made(&["sql"], vec![listener("sql")]);
+    world.observed.relays = fixtures::relays(&[]);
+    let status = world.report();
+    assert!(
+        says(&status, "Available=False/NoRelay") && says(&status, "Reconciling=True/Resolving")
+    );
+}
+
+#[test]
+fn until_a_slice_leads_there_nobody_can_dial() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    world.observed.slices.clear();
+    assert!(says(&world.report(), "Available=False/NoSession"));
+}
+
+#[test]
+fn one_port_of_two_is_degraded() {
+    let listeners = vec![
+        listener("sql").serving("a", "1", "s-1"),
+        listener("web").failed("a", "1", ErrorClass::AwsUnavailable),
+    ];
+    let status = World::made(&["sql", "web"], listeners).report();
+    assert!(says(&status, "Ready=False/Degraded") && says(&status, "Available=False/NoSession"));
+    assert!(says(&status, "Reconciling=True/Retrying"));
+}
+
+#[test]
+fn a_target_that_is_not_connected_is_retried_for_ever_and_never_stalled() {
+    let mut world = failed(ErrorClass::TargetNotConnected);
+    for status in [world.report(), world.after(100_000)] {
+        assert!(says(&status, "TargetConnected=False/TargetNotConnected"));
+        assert!(says(&status, "Reconciling=True/Retrying"));
+        assert!(status.next_retry_time.is_some());
+        assert!(
+            !words(&status)
+                .iter()
+                .any(|word| word.starts_with("Stalled"))
+        );
+    }
+}
+
+#[test]
+fn what_only_the_user_can_mend_is_stalled_at_once() {
+    for (class, reason) in [
+        (ErrorClass::InvalidDocument, StalledReason::InvalidDocument),
+        (ErrorClass::InvalidRequest, StalledReason::InvalidRequest),
+        (
+            ErrorClass::UnsupportedSessionType,
+            StalledReason::UnsupportedSessionType,
+        ),
+    ] {
+        let status = failed(class).report();
+        assert!(
+            is_stalled(&status, reason) && says(&status, "Ready=False/Failed"),
+            "{class:?}"
+        );
+    }
+}
+
+#[test]
+fn a_denied_call_is_stalled_after_two_minutes_and_heals_when_it_works() {
+    let mut world = failed(ErrorClass::AccessDenied);
+    let status = world.report();
+    assert!(says(&status, "AwsReachable=False/AccessDenied"));
+    assert!(!is_stalled(&status, StalledReason::AccessDenied));
+    assert_eq!(world.decide().requeue_after, Some(SETTINGS.stalled_after));
+    assert!(!is_stalled(&world.after(119), StalledReason::AccessDenied));
+    assert_eq!(world.decide().requeue_after, Some(Duration::from_secs(1)));
+    assert!(is_stalled(&world.after(1), StalledReason::AccessDenied));
+    world.observed.memory = Memory::default();
+    assert!(
+        is_stalled(&world.after(1), StalledReason::AccessDenied),
+        "also for a new controller"
+    );
+    world.listeners(vec![listener("sql").serving("a", "1", "s-1")]);
+    world.apply_slices();
+    assert!(says(&world.after(1), "Ready=True/Available"));
+}
+
+#[test]
+fn a_missing_class_is_looked_for_and_stalled_after_two_minutes() {
+    let mut world = World::new(&["sql"]);
+    world.observed.class = ClassFound::Missing {
+        message: "no class".into(),
+    };
+    let plan = world.decide();
+    assert!(
+        !plan.add_finalizer && plan.create_service.is_none() && plan.create_listeners.is_empty()
+    );
+    assert!(says(&world.report(), "Reconciling=True/Resolving"));
+    assert!(is_stalled(&world.after(120), StalledReason::ClassNotFound));
+}
+
+#[test]
+fn a_service_of_somebody_else_is_stalled_at_once() {
+    let mut world = World::new(&["sql"]);
+    world.observed.service = ServiceFound::Conflict {
+        message: "theirs".into(),
+    };
+    let status = world.report();
+    assert!(is_stalled(&status, StalledReason::ServiceConflict) && status.endpoint.is_none());
+    world.observed.service = ServiceFound::Leaving {
+        message: "going".into(),
+    };
+    assert!(says(&world.report(), "Reconciling=True/Resolving"));
+}
+
+#[test]
+fn what_the_api_server_refuses_is_stalled_for_that_generation() {
+    let mut world = World::new(&["sql"]);
+    world.observed.memory.refusal = Some((1, "spec.ports: duplicate".into()));
+    assert!(is_stalled(&world.report(), StalledReason::InvalidRequest));
+    world.change(|session| session.metadata.generation = Some(2));
+    assert!(!is_stalled(&world.report(), StalledReason::InvalidRequest));
+}
+
+#[test]
+fn a_spec_that_the_relay_has_not_taken_up_is_retargeting() {
+    let serving = listener("sql").serving("a", "1", "s-1");
+    let newer = serving.change(|listener| listener.metadata.generation = Some(2));
+    assert!(says(
+        &World::made(&["sql"], vec![newer]).report(),
+        "Reconciling=True/Retargeting"
+    ));
+}
+
+#[test]
+fn an_error_of_an_earlier_run_of_the_relay_counts_no_more() {
+    let mut world = failed(ErrorClass::InvalidDocument);
+    world.observed.relays = fixtures::relays(&[("a", "2")]);
+    let status = world.report();
+    assert!(!is_stalled(&status, StalledReason::InvalidDocument));
+    assert!(says(&status, "Reconciling=True/Starting"));
+}
+
+#[test]
+fn each_failure_of_aws_has_its_reason() {
+    for (class, reason) in [
+        (ErrorClass::Throttled, "Throttled"),
+        (ErrorClass::CredentialsUnavailable, "CredentialsUnavailable"),
+        (ErrorClass::AwsUnavailable, "AwsUnavailable"),
+    ] {
+        let status = failed(class).report();
+        assert!(
+            says(&status, &format!("AwsReachable=False/{reason}")),
+            "{class:?}"
+        );
+        assert!(says(&status, "Reconciling=True/Retrying"), "{class:?}");
+    }
+}
+
+#[test]
+fn a_failed_poll_shows_without_taking_readiness() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    let denied = BrokerError::new(
+        ErrorKind::AccessDenied,
+        "DescribeSessions",
+        "not authorized",
+    );
+    world.poll(|snapshot| snapshot.error = Some(denied));
+    let status = world.report();
+    assert!(
+        says(&status, "AwsReachable=False/AccessDenied") && says(&status, "Ready=True/Available")
+    );
+}
+
+#[test]
+fn a_refused_destination_changes_neither_availability_nor_readiness() {
+    let refused = listener("sql").serving("a", "1", "s-1").change(|listener| {
+        let status = listener.status.as_mut().expect("serving");
+        status.destination = Some(DestinationState::Refused);
+    });
+    let status = World::made(&["sql"], vec![refused]).report();
+    assert!(says(&status, "DestinationReachable=False/Refused"));
+    assert!(says(&status, "Ready=True/Available") && says(&status, "Available=True/Serving"));
+}
+
+#[test]
+fn a_deleted_session_says_deleting_and_nothing_abnormal() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
+    let status = world.report();
+    assert!(says(&status, "Ready=False/Deleting"));
+    assert!(
+        !words(&status)
+            .iter()
+            .any(|word| word.contains("Stalled") || word.contains("Reconc"))
+    );
+}
+
+#[test]
+fn a_changed_identity_reaches_the_listener() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    let mut other = aws();
+    other.region = "eu-test-2".into();
+    world.observed.class = ClassFound::Ours {
+        name: "plain".into(),
+        identity: other.clone(),
+    };
+    let plan = world.decide();
+    assert_eq!(plan.update_listeners[0].spec.identity, other);
+    let status = plan.status.expect("a status");
+    assert!(says(&status, "Ready=False/Progressing"));
+}

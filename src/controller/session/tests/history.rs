@@ -1,0 +1,232 @@
+//! The mirrored sessions: live ones word for word, ended ones once, with their duration.
+
+use std::collections::HashSet;
+
+use super::*;
+use crate::broker::SessionId;
+use crate::controller::fixtures::{described, listener};
+use crate::crd::listener::EndReason;
+use crate::crd::session::AwsSession;
+
+fn id(id: &str) -> SessionId {
+    SessionId::parse(id).expect("an id")
+}
+
+fn ids(sessions: &[AwsSession]) -> Vec<&str> {
+    sessions
+        .iter()
+        .map(|session| session.session_id.as_str())
+        .collect()
+}
+
+fn serving() -> World {
+    World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")])
+}
+
+#[test]
+fn before_the_first_poll_a_session_shows_without_a_status() {
+    let status = serving().report();
+    let session = &status.sessions[0];
+    assert_eq!(
+        (session.session_id.as_str(), session.status.as_deref()),
+        ("s-1", None)
+    );
+    let ours = (
+        session.port.as_deref(),
+        session.replica,
+        session.relay.as_deref(),
+    );
+    assert_eq!(ours, (Some("sql"), Some(0), Some("a")));
+}
+
+#[test]
+fn what_aws_says_is_mirrored_word_for_word_and_long_words_are_cut() {
+    let mut world = serving();
+    let mut said = described("s-1", "SomethingNew")
+        .reason(&"r".repeat(5000))
+        .build();
+    said.max_session_duration = Some("1080".into());
+    said.s3_output_url = Some("https://bucket/key".into());
+    world.poll(|snapshot| {
+        snapshot.active.insert(id("s-1"), said);
+    });
+    let status = world.report();
+    let session = &status.sessions[0];
+    assert_eq!(session.status.as_deref(), Some("SomethingNew"));
+    assert_eq!(session.start_date.as_deref(), Some("2026-11-22T10:00:00Z"));
+    assert_eq!(session.max_session_duration.as_deref(), Some("1080"));
+    let url = session
+        .output_url
+        .as_ref()
+        .and_then(|url| url.s3.as_deref());
+    assert_eq!(url, Some("https://bucket/key"));
+    let reason = session.reason.as_deref().expect("a reason");
+    assert_eq!(
+        (reason.chars().count(), reason.ends_with("(cut)")),
+        (1024, true)
+    );
+}
+
+#[test]
+fn a_live_session_that_a_poll_misses_is_looked_up_and_stays() {
+    let mut world = serving();
+    world.poll(|_| {});
+    let plan = world.decide();
+    let wanted: Vec<_> = plan
+        .mirror
+        .wanted
+        .iter()
+        .map(|(_, id)| id.as_str())
+        .collect();
+    assert_eq!(wanted, ["s-1"]);
+    assert_eq!(ids(&plan.mirror.sessions), ["s-1"]);
+    world.poll(|snapshot| {
+        snapshot
+            .active
+            .insert(id("s-1"), described("s-1", "Connected").build());
+    });
+    assert!(world.decide().mirror.wanted.is_empty());
+}
+
+#[test]
+fn disconnected_changes_nothing_and_terminated_is_looked_up() {
+    for (word, wanted) in [
+        ("Disconnected", 0),
+        ("Connecting", 0),
+        ("Terminated", 1),
+        ("Failed", 1),
+    ] {
+        let mut world = serving();
+        world.poll(|snapshot| {
+            snapshot
+                .active
+                .insert(id("s-1"), described("s-1", word).build());
+        });
+        let plan = world.decide();
+        assert_eq!(plan.mirror.wanted.len(), wanted, "{word}");
+        assert_eq!(ids(&plan.mirror.sessions), ["s-1"], "{word}");
+    }
+}
+
+#[test]
+fn an_ended_session_waits_for_its_end_date_and_then_moves_to_history_once() {
+    let mut world = serving();
+    world.poll(|snapshot| {
+        snapshot
+            .active
+            .insert(id("s-1"), described("s-1", "Connected").build());
+    });
+    world.report();
+    world.listeners(vec![listener("sql").serving("a", "1", "s-1").ended("s-1")]);
+    let waiting = world.after(60);
+    assert_eq!(
+        (ids(&waiting.sessions), ids(&waiting.history)),
+        (vec!["s-1"], vec![])
+    );
+    assert_eq!(
+        waiting.sessions[0].end_reason,
+        Some(EndReason::ClosedByService)
+    );
+    world.poll(|snapshot| {
+        snapshot.active.clear();
+        let over = described("s-1", "Terminated").ended_at(at(3723)).build();
+        snapshot.ended.insert(id("s-1"), over);
+    });
+    let ended = world.after(20);
+    assert_eq!(
+        (ids(&ended.sessions), ids(&ended.history)),
+        (vec![], vec!["s-1"])
+    );
+    let session = &ended.history[0];
+    assert_eq!(session.duration.as_deref(), Some("1h2m3s"));
+    assert_eq!(session.end_date.as_deref(), Some("2026-11-22T11:02:03Z"));
+    assert_eq!(session.end_message.as_deref(), Some("closed"));
+    world.poll(|snapshot| snapshot.ended.clear());
+    assert!(world.decide().mirror.wanted.is_empty());
+    assert_eq!(world.after(3600).history, ended.history);
+}
+
+#[test]
+fn an_end_that_aws_never_shows_is_given_up_after_a_while() {
+    let mut world = serving();
+    world.report();
+    world.listeners(vec![listener("sql").serving("a", "1", "s-1").ended("s-1")]);
+    world.poll(|_| {});
+    assert_eq!(ids(&world.report().sessions), ["s-1"]);
+    assert_eq!(ids(&world.after(599).sessions), ["s-1"]);
+    let status = world.after(1);
+    assert_eq!(ids(&status.history), ["s-1"]);
+    assert_eq!(
+        (status.history[0].duration.as_deref(), status.sessions.len()),
+        (None, 0)
+    );
+}
+
+#[test]
+fn a_session_whose_listener_is_gone_is_not_lost() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    world.poll(|snapshot| {
+        snapshot
+            .active
+            .insert(id("s-1"), described("s-1", "Connected").build());
+    });
+    world.report();
+    world.listeners(vec![]);
+    world.poll(|snapshot| {
+        snapshot.active.clear();
+        snapshot.ended.insert(
+            id("s-1"),
+            described("s-1", "Terminated").ended_at(at(59)).build(),
+        );
+    });
+    let status = world.after(1);
+    assert_eq!(ids(&status.history), ["s-1"]);
+    assert_eq!(status.history[0].end_reason, Some(EndReason::Replaced));
+    assert_eq!(status.history[0].duration.as_deref(), Some("59s"));
+}
+
+#[test]
+fn history_keeps_the_last_five_newest_first_and_what_fell_off_does_not_come_back() {
+    let mut world = serving();
+    let mut builder = listener("sql");
+    let names: Vec<String> = (0..8).map(|n| format!("s-{n}")).collect();
+    for name in &names {
+        builder = builder.serving("a", "1", name);
+    }
+    let all = builder.clone();
+    world.listeners(vec![all]);
+    world.report();
+    for name in &names {
+        builder = builder.ended(name);
+    }
+    world.listeners(vec![builder]);
+    world.poll(|snapshot| {
+        for (n, name) in (0..).zip(&names) {
+            let over = described(name, "Terminated")
+                .ended_at(at(100 + n * 10))
+                .build();
+            snapshot.ended.insert(id(name), over);
+        }
+    });
+    let status = world.report();
+    assert_eq!(ids(&status.history), ["s-7", "s-6", "s-5", "s-4", "s-3"]);
+    world.poll(|snapshot| snapshot.ended.clear());
+    assert_eq!(world.report(), status);
+    assert_eq!(world.decide().mirror.wanted, HashSet::new());
+}
+
+#[test]
+fn a_status_that_was_not_written_is_said_again() {
+    let mut world = serving();
+    world.report();
+    world.listeners(vec![listener("sql").serving("a", "1", "s-1").ended("s-1")]);
+    world.poll(|snapshot| {
+        snapshot.ended.insert(
+            id("s-1"),
+            described("s-1", "Terminated").ended_at(at(9)).build(),
+        );
+    });
+    let overtaken = world.decide();
+    assert_eq!(world.decide().status, overtaken.status);
+    assert_eq!(ids(&world.report().history), ["s-1"]);
+}

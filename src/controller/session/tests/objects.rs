@@ -1,0 +1,409 @@
+//! Listeners, Services and slices: what is made, changed and taken away.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, Time};
+use serde_json::json;
+
+use super::*;
+use crate::controller::fixtures::{class, listener};
+use crate::controller::names::{FIELD_MANAGER, listener_name};
+use crate::controller::relays::Liveness;
+use crate::crd::listener::ListenerState;
+use crate::crd::session::ServiceTemplate;
+use crate::crd::{DEFAULT_CLASS_ANNOTATION, SsmSessionClass};
+
+#[test]
+fn a_new_session_gets_finalizer_service_and_one_listener_for_each_port() {
+    let plan = World::new(&["sql", "web"]).decide();
+    assert!(plan.add_finalizer && plan.create_service.is_some());
+    let names: Vec<String> = plan.create_listeners.iter().map(|l| l.name_any()).collect();
+    let expected = ["sql", "web"].map(|port| listener_name(fixtures::SESSION_UID, port, 0));
+    assert_eq!(names, expected);
+    assert!(plan.create_listeners.iter().all(|l| l.spec.relay.is_none()));
+    assert!(plan.apply_slices.is_empty());
+}
+
+#[test]
+fn when_all_is_made_nothing_is_written() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    world.report();
+    world.seconds += 3600;
+    let plan = world.decide();
+    assert_eq!(plan.status.as_ref(), Some(&world.observed.previous));
+    let nothing = Plan {
+        status: plan.status.clone(),
+        mirror: plan.mirror.clone(),
+        ..Plan::default()
+    };
+    assert_eq!(plan, nothing);
+}
+
+#[test]
+fn the_document_follows_from_the_port() {
+    let mut world = World::new(&["sql"]);
+    let plain = world.decide().create_listeners.remove(0).spec.document;
+    assert_eq!(plain.name, "AWS-StartPortForwardingSession");
+    assert!(!plain.parameters.contains_key("host"));
+    world.change(|session| session.spec.ports[0].remote_host = Some("db.internal".into()));
+    let remote = world.decide().create_listeners.remove(0).spec.document;
+    assert_eq!(remote.name, "AWS-StartPortForwardingSessionToRemoteHost");
+    assert_eq!(remote.parameters["host"], ["db.internal"]);
+    assert_eq!(remote.parameters["portNumber"], ["5432"]);
+}
+
+#[test]
+fn each_address_family_of_service_and_relay_has_a_slice_of_its_own() {
+    let world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    let of = |family: &str| {
+        let slice = world
+            .observed
+            .slices
+            .iter()
+            .find(|slice| slice.address_type == family);
+        slice.expect("a slice of each family").clone()
+    };
+    assert_eq!(of("IPv4").endpoints[0].addresses, ["192.0.2.1"]);
+    assert_eq!(of("IPv6").endpoints[0].addresses, ["2001:db8::1"]);
+    let slice = of("IPv4");
+    let port = &slice.ports.as_ref().expect("a port")[0];
+    assert_eq!(
+        (port.name.as_deref(), port.port),
+        (Some("sql"), Some(10240))
+    );
+}
+
+#[test]
+fn a_single_stack_service_has_one_slice() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    let mut service = world.stored_service();
+    service.spec.as_mut().expect("a spec").ip_families = Some(vec!["IPv6".into()]);
+    world.observed.service = ServiceFound::Ours(Arc::new(service));
+    world.apply_slices();
+    let types: Vec<&str> = world
+        .observed
+        .slices
+        .iter()
+        .map(|slice| slice.address_type.as_str())
+        .collect();
+    assert_eq!(types, ["IPv6"]);
+}
+
+#[test]
+fn a_slice_is_ready_only_while_this_run_of_the_relay_lives_and_keeps_its_address() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    let ready = |world: &World| {
+        let conditions = world.observed.slices[0].endpoints[0].conditions.clone();
+        conditions.and_then(|conditions| conditions.ready)
+    };
+    assert_eq!(ready(&world), Some(true));
+    world.observed.relays = fixtures::relays(&[("a", "2")]);
+    world.apply_slices();
+    assert_eq!(ready(&world), Some(false));
+    world.observed.relays = fixtures::relays(&[("a", "1")]);
+    world
+        .observed
+        .relays
+        .relays
+        .get_mut("a")
+        .expect("a relay")
+        .liveness = Liveness::Dead;
+    world.apply_slices();
+    assert_eq!(
+        (world.observed.slices.len(), ready(&world)),
+        (2, Some(false))
+    );
+}
+
+#[test]
+fn a_listener_that_moved_is_not_ready_on_the_word_of_its_old_relay() {
+    let moved = listener("sql").serving("a", "1", "s-1").bound("b");
+    let mut world = World::made(&["sql"], vec![moved]);
+    world.observed.relays = fixtures::relays(&[("a", "1"), ("b", "1")]);
+    world.apply_slices();
+    let conditions = world.observed.slices[0].endpoints[0]
+        .conditions
+        .clone()
+        .expect("conditions");
+    assert_eq!(
+        (conditions.ready, conditions.serving),
+        (Some(false), Some(false))
+    );
+}
+
+#[test]
+fn a_deleted_slice_comes_back_and_a_stray_one_goes() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    let mut stray = world.observed.slices.remove(0).as_ref().clone();
+    let lost = stray.name_any();
+    stray.metadata.name = Some("stray".into());
+    world.observed.slices.push(Arc::new(stray));
+    let plan = world.decide();
+    assert_eq!(
+        plan.apply_slices
+            .iter()
+            .map(|s| s.name_any())
+            .collect::<Vec<_>>(),
+        [lost]
+    );
+    assert_eq!(plan.delete_slices, ["stray"]);
+}
+
+#[test]
+fn a_removed_port_takes_listener_slices_and_service_port_with_it() {
+    let both = vec![
+        listener("sql").serving("a", "1", "s-1"),
+        listener("web").serving("a", "1", "s-2"),
+    ];
+    let mut world = World::made(&["sql", "web"], both);
+    world.change(|session| session.spec.ports.truncate(1));
+    let plan = world.decide();
+    assert_eq!(plan.delete_slices.len(), 2);
+    assert_eq!(plan.delete_listeners.len(), 1);
+    assert_eq!(plan.delete_listeners[0].1, "uid-of-web");
+    let service = plan.update_service.expect("a port less");
+    assert_eq!(
+        service
+            .spec
+            .and_then(|spec| spec.ports)
+            .map(|ports| ports.len()),
+        Some(1)
+    );
+}
+
+#[test]
+fn a_changed_target_changes_the_same_listener_and_keeps_its_relay() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    world.change(|session| session.spec.target.id = Some("i-0fedcba9876543210".into()));
+    let plan = world.decide();
+    let update = &plan.update_listeners[0];
+    assert_eq!(update.spec.target, "i-0fedcba9876543210");
+    assert_eq!(update.spec.relay.as_deref(), Some("a"));
+    assert_eq!(update.resource_version().as_deref(), Some("1"));
+    assert!(plan.create_listeners.is_empty() && plan.delete_listeners.is_empty());
+}
+
+#[test]
+fn a_listener_that_is_being_deleted_is_waited_for_and_not_made_twice() {
+    let going = listener("sql").serving("a", "1", "s-1").deleted_at(at(0));
+    let plan = World::made(&["sql"], vec![going]).decide();
+    assert!(plan.create_listeners.is_empty() && plan.update_listeners.is_empty());
+    assert!(plan.delete_listeners.is_empty());
+}
+
+#[test]
+fn another_service_name_makes_the_new_service_first_and_deletes_the_old_one_after_it() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    let old = Arc::new(world.stored_service());
+    world.change(|session| {
+        let template = ServiceTemplate {
+            name: Some("orders".into()),
+            ..ServiceTemplate::default()
+        };
+        session.spec.service = Some(template);
+    });
+    world.observed.old_services = vec![old];
+    world.observed.service = ServiceFound::Absent;
+    let first = world.decide();
+    assert_eq!(
+        first
+            .create_service
+            .map(|service| service.name_any())
+            .as_deref(),
+        Some("orders")
+    );
+    assert!(first.delete_services.is_empty() && first.delete_slices.is_empty());
+    world.observed.service = ServiceFound::Ours(Arc::new(world.stored_service()));
+    let second = world.decide();
+    assert_eq!(second.apply_slices.len(), 2);
+    assert_eq!(
+        second.delete_services,
+        [("db".to_owned(), "uid-of-service".to_owned())]
+    );
+}
+
+#[test]
+fn a_label_that_is_no_longer_asked_for_is_taken_from_our_service_and_a_strangers_stays() {
+    let world = World::made(&["sql"], vec![]);
+    let mut service = world.stored_service();
+    service
+        .metadata
+        .labels
+        .as_mut()
+        .expect("labels")
+        .insert("theirs".into(), "x".into());
+    let wanted = desired::service(&world.observed.session);
+    assert!(!desired::service_differs(&service, &wanted));
+    service.metadata.managed_fields = Some(vec![ManagedFieldsEntry {
+        manager: Some(FIELD_MANAGER.into()),
+        fields_v1: Some(FieldsV1(
+            json!({ "f:metadata": { "f:labels": { "f:old": {} } } }),
+        )),
+        ..ManagedFieldsEntry::default()
+    }]);
+    assert!(desired::service_differs(&service, &wanted));
+}
+
+#[test]
+fn a_service_of_somebody_else_gets_no_listener_and_takes_ours() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    world.observed.service = ServiceFound::Conflict {
+        message: "theirs".into(),
+    };
+    let plan = world.decide();
+    assert!(plan.create_service.is_none() && plan.update_service.is_none());
+    assert_eq!(
+        (plan.delete_listeners.len(), plan.delete_slices.len()),
+        (1, 2)
+    );
+    assert_eq!(plan.requeue_after, Some(SETTINGS.conflict_interval));
+}
+
+#[test]
+fn whose_a_service_is() {
+    let world = World::new(&["sql"]);
+    let judge =
+        |service: Service, lives| judge_service(fixtures::SESSION_UID, Arc::new(service), lives);
+    let ours = world.stored_service();
+    assert!(matches!(judge(ours.clone(), false), ServiceFound::Ours(_)));
+    let mut stranger = ours.clone();
+    stranger.metadata.owner_references = None;
+    assert!(matches!(
+        judge(stranger, false),
+        ServiceFound::Conflict { .. }
+    ));
+    let mut other = ours.clone();
+    other.metadata.owner_references.as_mut().expect("an owner")[0].uid = "another".into();
+    assert!(matches!(
+        judge(other.clone(), true),
+        ServiceFound::Conflict { .. }
+    ));
+    assert!(matches!(judge(other, false), ServiceFound::Leaving { .. }));
+    let mut going = ours;
+    going.metadata.deletion_timestamp = Some(Time(at(0)));
+    assert!(matches!(judge(going, false), ServiceFound::Leaving { .. }));
+}
+
+#[test]
+fn while_the_session_is_deleted_slices_and_listeners_go_and_nothing_is_made() {
+    let mut world = World::made(
+        &["sql", "web"],
+        vec![listener("sql").serving("a", "1", "s-1")],
+    );
+    world.observed.service = ServiceFound::Absent;
+    world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
+    let plan = world.decide();
+    assert!(plan.create_service.is_none() && plan.create_listeners.is_empty());
+    assert!(plan.apply_slices.is_empty() && !plan.add_finalizer);
+    assert_eq!(
+        (plan.delete_slices.len(), plan.delete_listeners.len()),
+        (2, 1)
+    );
+    assert_eq!(
+        (plan.release, plan.requeue_after),
+        (None, Some(SETTINGS.finalizer_timeout))
+    );
+}
+
+#[test]
+fn the_session_goes_with_its_last_listener_or_after_a_minute() {
+    use super::super::decide::Release;
+    let going = listener("sql").serving("a", "1", "s-1").deleted_at(at(0));
+    let mut world = World::made(&["sql"], vec![going]);
+    world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
+    world.seconds = 59;
+    assert_eq!(world.decide().release, None);
+    world.seconds = 60;
+    assert_eq!(world.decide().release, Some(Release::Pending(1)));
+    world.observed.listeners.clear();
+    assert_eq!(world.decide().release, Some(Release::Clean));
+}
+
+#[test]
+fn a_deleted_session_without_our_finalizer_is_nobodys_work() {
+    let mut world = World::new(&["sql"]);
+    world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
+    assert_eq!(world.decide(), Plan::default());
+}
+
+#[test]
+fn a_session_of_another_installation_is_not_touched() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    world.observed.class = ClassFound::Foreign;
+    let plan = world.decide();
+    let ours = Plan {
+        delete_listeners: plan.delete_listeners.clone(),
+        ..Plan::default()
+    };
+    assert_eq!((plan.delete_listeners.len(), plan), (1, ours));
+}
+
+#[test]
+fn a_missing_class_ends_the_sessions_only_once_it_is_stalled() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    world.observed.class = ClassFound::Missing {
+        message: "none".into(),
+    };
+    world.report();
+    assert_eq!(world.decide().delete_listeners, []);
+    world.seconds = 120;
+    let plan = world.decide();
+    assert_eq!(
+        (plan.delete_listeners.len(), plan.delete_slices.len()),
+        (1, 2)
+    );
+}
+
+#[test]
+fn which_class_serves_a_session() {
+    let ours = "ssm-operator.dev/controller";
+    let default = |name: &str, controller: &str| {
+        let mut class = class(name, controller);
+        class
+            .annotations_mut()
+            .insert(DEFAULT_CLASS_ANNOTATION.into(), "true".into());
+        class
+    };
+    let found = |name: Option<&str>, classes: Vec<SsmSessionClass>| {
+        let mut session = fixtures::session(&["sql"]);
+        session.spec.class_name = name.map(str::to_owned);
+        let classes: Vec<_> = classes.into_iter().map(Arc::new).collect();
+        find_class(&session, &classes, ours)
+    };
+    assert!(matches!(
+        found(Some("x"), vec![class("x", ours)]),
+        ClassFound::Ours { .. }
+    ));
+    assert_eq!(
+        found(Some("x"), vec![class("x", "other")]),
+        ClassFound::Foreign
+    );
+    assert!(matches!(
+        found(Some("x"), vec![class("y", ours)]),
+        ClassFound::Missing { .. }
+    ));
+    assert!(matches!(
+        found(None, vec![class("x", ours)]),
+        ClassFound::Missing { .. }
+    ));
+    let mixed = vec![default("x", ours), default("y", "other")];
+    assert!(matches!(found(None, mixed), ClassFound::Ours { name, .. } if name == "x"));
+    assert_eq!(
+        found(None, vec![default("y", "other")]),
+        ClassFound::Foreign
+    );
+    let ClassFound::Missing { message } = found(None, vec![default("b", ours), default("a", ours)])
+    else {
+        panic!("two defaults are none")
+    };
+    assert!(message.contains("a, b"), "{message}");
+}
+
+#[test]
+fn a_listener_without_a_port_has_no_slice() {
+    let ended = listener("sql").state("a", "1", ListenerState::Ended);
+    assert!(
+        World::made(&["sql"], vec![ended])
+            .observed
+            .slices
+            .is_empty()
+    );
+}

@@ -1,0 +1,78 @@
+//! The caches and the watches that fill them. An error of a watch is logged and counted, never dropped.
+
+use std::fmt::Debug;
+
+use futures::{Stream, StreamExt as _};
+use kube::{Api, Client, Resource};
+use kube_runtime::reflector::Store;
+use kube_runtime::{WatchStreamExt as _, reflector, watcher};
+use serde::de::DeserializeOwned;
+use tracing::warn;
+
+use super::metrics::{Kind, Metrics};
+
+/// What is known before a watch begins: its cache, and the stream that fills it and shows every object that changed.
+pub struct Watch<K: Resource<DynamicType = ()> + Clone + 'static> {
+    /// Reads what the stream has shown.
+    pub store: Store<K>,
+    /// Must be driven; it backs off after errors and never ends.
+    pub changes: futures::stream::BoxStream<'static, Result<K, watcher::Error>>,
+}
+
+/// Watches the objects of one API.
+#[must_use]
+pub fn watch<K>(api: Api<K>, config: watcher::Config, kind: Kind, metrics: &Metrics) -> Watch<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let metrics = metrics.clone();
+    let changes = watcher(api, config)
+        .default_backoff()
+        .reflect(writer)
+        .touched_objects()
+        .inspect(move |change| {
+            if let Err(error) = change {
+                metrics.watch_failed(kind);
+                warn!(?kind, %error, "watch failed; what was cached stays, watched again after back-off");
+            }
+        })
+        .boxed();
+    Watch { store, changes }
+}
+
+/// The API of the given namespace, or of all.
+#[must_use]
+pub fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// Drives a watch whose changes only ask others to look again.
+pub async fn drive<K: Debug>(
+    changes: impl Stream<Item = Result<K, watcher::Error>> + Send,
+    on_change: impl Fn(&K) + Send,
+) {
+    let mut changes = std::pin::pin!(changes);
+    while let Some(change) = changes.next().await {
+        // Errors were counted where the watch was made.
+        if let Ok(object) = change {
+            on_change(&object);
+        }
+    }
+}
+
+/// Waits until a cache holds what its first list gave; false when its watch has ended.
+pub async fn filled<K: Resource<DynamicType = ()> + Clone + 'static>(stores: &[Store<K>]) -> bool {
+    for store in stores {
+        if store.wait_until_ready().await.is_err() {
+            return false;
+        }
+    }
+    true
+}
