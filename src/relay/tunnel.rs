@@ -315,7 +315,12 @@ impl Driver {
                         .handle_message(&message, Instant::now().into_std());
                 }
                 Poll::Ready(Some(Err(error))) => return (received, Some(error.to_string())),
-                Poll::Ready(None) => return (received, Some("the service closed it".to_owned())),
+                Poll::Ready(None) => {
+                    return (
+                        received,
+                        Some("the service closed the websocket".to_owned()),
+                    );
+                }
             }
             received += 1;
         }

@@ -118,6 +118,16 @@ async fn a_listener_that_belongs_to_another_relay_is_dropped_without_a_word() {
 }
 
 #[tokio::test]
+async fn a_listener_that_is_not_ours_from_the_beginning_costs_aws_nothing() {
+    let ground = ground(|_| {}).await;
+    ground.shelf.set(Mode::NotOurs);
+    ground.ensure();
+    ground.wait_listeners(0).await;
+    assert_eq!(ground.simulator.calls(Operation::StartSession), 0);
+    assert_eq!(ground.shelf.reports(), []);
+}
+
+#[tokio::test]
 async fn a_start_whose_answer_is_lost_is_tried_again() {
     let ground = ground(|_| {}).await;
     ground.inject(Fault::SwallowStarts { calls: 1 });

@@ -44,7 +44,6 @@ pub struct Ground {
 pub struct Setting {
     pub pace: Pace,
     pub options: RelayOptions,
-    pub simulator: SimulatorOptions,
 }
 
 impl Default for Setting {
@@ -52,7 +51,6 @@ impl Default for Setting {
         Self {
             pace: Pace::Unthrottled,
             options: options("run-1"),
-            simulator: SimulatorOptions::default(),
         }
     }
 }
@@ -130,12 +128,9 @@ impl Ground {
         setting: Setting,
         broker: impl FnOnce(&Simulator, AwsBroker) -> Arc<dyn Broker>,
     ) -> Self {
-        let Setting {
-            pace,
-            options,
-            simulator,
-        } = setting;
-        let simulator = Simulator::start(simulator).await.expect("a simulator");
+        let Setting { pace, options } = setting;
+        let simulator = Simulator::start(SimulatorOptions::default()).await;
+        let simulator = simulator.expect("a simulator");
         let mut agent = AgentOptions::new("mi-1");
         agent.pace = pace;
         let name = ("db.internal".to_owned(), 5432);

@@ -12,3 +12,4 @@ mod streams;
 mod tls;
 #[path = "../support/transfer.rs"]
 mod transfer;
+mod websockets;
