@@ -2,11 +2,16 @@
 //!
 //! The map of the house and its invariants are in `src/README.md`.
 
+pub mod admin;
 pub mod aws;
+pub mod binding;
 pub mod broker;
+pub mod cli;
 pub mod controller;
 pub mod crd;
+pub mod operator;
 pub mod protocol;
 pub mod relay;
 #[cfg(feature = "simulator")]
 pub mod simulator;
+pub mod telemetry;

@@ -16,6 +16,7 @@ mod transfer;
 
 mod stage;
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -31,13 +32,22 @@ const NAMESPACE: &str = "shop";
 const SESSION: &str = "orders-db";
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("\nFailed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<()> {
     say("Starting a Kubernetes control plane (etcd, kube-apiserver, kube-controller-manager)");
     let stage = Stage::set().await?;
     let result = perform(&stage).await;
-    if let Err(error) = &result {
+    if result.is_err() {
         println!("\nThe operator's last words:\n{}", stage.last_words());
-        println!("\nFailed: {error:#}");
     } else if std::env::var("KEEP").is_ok_and(|keep| keep == "1") {
         keep(&stage).await?;
     }

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     const MIN: Duration = Duration::from_secs(1);
-    const MAX: Duration = Duration::from_secs(300);
+    const MAX: Duration = Duration::from_mins(5);
 
     #[test]
     fn a_delay_doubles_with_each_failure_and_stays_under_the_maximum() {

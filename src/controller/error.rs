@@ -6,7 +6,7 @@ use crate::broker::BrokerError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server refused a call, or did not answer.
-    #[error("cannot {action}: {source}; tried again after back-off")]
+    #[error("cannot {action}: {}; tried again after back-off", words(source))]
     Api {
         /// What was being done, with the name of the object.
         action: String,
@@ -65,5 +65,13 @@ impl Error {
             },
             Self::Aws { .. } | Self::Deadline => None,
         }
+    }
+}
+
+/// The API server's own words where it answered: the client's would repeat its whole answer.
+fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
     }
 }

@@ -34,6 +34,9 @@ pub struct ControllerOptions {
     pub history_timeout: Duration,
     /// Between two looks at a Service that is not ours. It is not watched, since it does not carry our label.
     pub conflict_interval: Duration,
+    /// Between two looks for a relay for a listener that has none. 10 s: room that another listener leaves is told to
+    /// nobody.
+    pub unbound_interval: Duration,
     /// Between two reconciles of an object to which nothing happens: a net for what a watch may have missed.
     pub resync_interval: Duration,
     /// First delay after a failure.
@@ -55,17 +58,18 @@ impl ControllerOptions {
             namespace: namespace.into(),
             watch_namespaces: Vec::new(),
             poll_interval: Duration::from_secs(20),
-            grace: Duration::from_secs(60),
-            stalled_after: Duration::from_secs(120),
+            grace: Duration::from_mins(1),
+            stalled_after: Duration::from_mins(2),
             relay_interval: Duration::from_secs(1),
-            mass_death_pause: Duration::from_secs(60),
-            terminate_after: Duration::from_secs(60),
-            finalizer_timeout: Duration::from_secs(60),
-            history_timeout: Duration::from_secs(600),
+            mass_death_pause: Duration::from_mins(1),
+            terminate_after: Duration::from_mins(1),
+            finalizer_timeout: Duration::from_mins(1),
+            history_timeout: Duration::from_mins(10),
             conflict_interval: Duration::from_secs(15),
-            resync_interval: Duration::from_secs(300),
+            unbound_interval: Duration::from_secs(10),
+            resync_interval: Duration::from_mins(5),
             backoff_min: Duration::from_secs(1),
-            backoff_max: Duration::from_secs(300),
+            backoff_max: Duration::from_mins(5),
             api_timeout: Duration::from_secs(30),
             concurrency: 16,
         }

@@ -86,7 +86,7 @@ impl Sweeper {
         listeners: &[Arc<SsmListener>],
         now: Instant,
     ) -> Vec<Suspect> {
-        let ours = Marker::new(&self.namespace_uid, "").installation;
+        let ours = Marker::installation_of(&self.namespace_uid);
         let recorded = recorded(&self.namespace_uid, listeners);
         let before = self.suspicions.remove(identity).unwrap_or_default();
         let mut suspicions = HashMap::new();

@@ -7,6 +7,7 @@ use kube::{Api, Client, Resource};
 use kube_runtime::reflector::Store;
 use kube_runtime::{WatchStreamExt as _, reflector, watcher};
 use serde::de::DeserializeOwned;
+use tokio::sync::watch::{Receiver, channel};
 use tracing::warn;
 
 use super::metrics::{Kind, Metrics};
@@ -15,6 +16,8 @@ use super::metrics::{Kind, Metrics};
 pub struct Watch<K: Resource<DynamicType = ()> + Clone + 'static> {
     /// Reads what the stream has shown.
     pub store: Store<K>,
+    /// True once the cache holds what the first list gave.
+    pub filled: Receiver<bool>,
     /// Must be driven; it backs off after errors and never ends.
     pub changes: futures::stream::BoxStream<'static, Result<K, watcher::Error>>,
 }
@@ -27,9 +30,16 @@ where
 {
     let (store, writer) = reflector::store();
     let metrics = metrics.clone();
+    // Not the store's own readiness: that wakes one waiter only, and a Controller waits for it.
+    let (filled, is_filled) = channel(false);
     let changes = watcher(api, config)
         .default_backoff()
         .reflect(writer)
+        .inspect(move |event| {
+            if matches!(event, Ok(watcher::Event::InitDone)) {
+                filled.send_replace(true);
+            }
+        })
         .touched_objects()
         .inspect(move |change| {
             if let Err(error) = change {
@@ -38,7 +48,11 @@ where
             }
         })
         .boxed();
-    Watch { store, changes }
+    Watch {
+        store,
+        filled: is_filled,
+        changes,
+    }
 }
 
 /// The API of the given namespace, or of all.
@@ -65,14 +79,4 @@ pub async fn drive<K: Debug>(
             on_change(&object);
         }
     }
-}
-
-/// Waits until a cache holds what its first list gave; false when its watch has ended.
-pub async fn filled<K: Resource<DynamicType = ()> + Clone + 'static>(stores: &[Store<K>]) -> bool {
-    for store in stores {
-        if store.wait_until_ready().await.is_err() {
-            return false;
-        }
-    }
-    true
 }

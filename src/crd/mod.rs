@@ -49,5 +49,9 @@ pub const RELAY_LEASE_LABEL: &str = "ssm-operator.dev/relay";
 pub fn relay_label_value(controller_name: &str) -> String {
     use sha2::{Digest, Sha256};
     let digest = Sha256::digest(controller_name.as_bytes());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

@@ -9,7 +9,7 @@ use crate::world::{TARGET, World, condition, reason};
 
 #[tokio::test]
 async fn a_session_carries_bytes_both_ways_and_leaves_nothing() {
-    let world = World::create("main").await;
+    let world = World::new("main").await;
     let operator = world.all_in_one(&[]).await;
     world.create(&world.session("orders")).await;
 
@@ -71,7 +71,7 @@ async fn a_session_carries_bytes_both_ways_and_leaves_nothing() {
 
 #[tokio::test]
 async fn both_families_lead_to_the_relay() {
-    let world = World::create("families").await;
+    let world = World::new("families").await;
     let operator = world.all_in_one(&[]).await;
     world.create(&world.session("orders")).await;
     world.wait_available("orders").await;

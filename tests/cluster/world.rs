@@ -59,7 +59,7 @@ pub struct World {
 
 impl World {
     /// Namespaces, a class, AWS, an agent and a destination; no operator yet.
-    pub async fn create(name: &str) -> Self {
+    pub async fn new(name: &str) -> Self {
         let ground = ground().await;
         let client = ground.client().await;
         let operator_namespace = ground.namespace(&client, &format!("{name}-operator")).await;

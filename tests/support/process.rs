@@ -1,5 +1,7 @@
 //! Processes of the operator, started by tests and the demo: none outlives who started it, whatever kills that.
 
+#![allow(dead_code, reason = "the tests and the demo each use a part of it")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,10 +13,10 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Starts the process, says its id, and ends it when standard input closes: that happens however the parent ends.
-const GUARD: &str = r#"log=$1; shift
-"$@" >"$log" 2>&1 </dev/null & pid=$!
+const GUARD: &str = r#"log=$1; shift; exec 3<&0
+"$@" >"$log" 2>&1 </dev/null 3<&- & pid=$!
 echo $pid
-(read -r _; kill -TERM $pid) 2>/dev/null & guard=$!
+(read -r _ <&3; kill -TERM $pid) 2>/dev/null & guard=$!
 wait $pid; status=$?
 kill $guard 2>/dev/null
 exit $status"#;

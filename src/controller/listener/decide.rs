@@ -19,6 +19,8 @@ use crate::crd::listener::{
 pub struct Settings {
     /// A living relay's time to terminate the sessions of a deleted listener.
     pub terminate_after: Duration,
+    /// Between two looks for a relay.
+    pub unbound_interval: Duration,
 }
 
 /// One step.
@@ -80,7 +82,12 @@ pub fn decide(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan 
     let relay = choose_relay(observed);
     let lost_sessions = lost_sessions(observed);
     if relay == spec.relay && lost_sessions == spec.lost_sessions {
-        return Plan::default();
+        let is_gone = |relay: &String| observed.relays.is_gone(relay);
+        let is_unbound = relay.as_ref().is_none_or(is_gone);
+        return Plan {
+            steps: Vec::new(),
+            requeue_after: is_unbound.then_some(settings.unbound_interval),
+        };
     }
     Plan {
         steps: vec![Step::SetSpec {

@@ -42,6 +42,7 @@ async fn steps(listener: &Arc<SsmListener>, context: &Context) -> Result<Action,
     let mut observed = observe::observe(listener, context).await?;
     let settings = Settings {
         terminate_after: context.options.terminate_after,
+        unbound_interval: context.options.unbound_interval,
     };
     let plan = {
         // Held from the counting of the relays' load to the reservation, so that a burst of listeners spreads.

@@ -13,7 +13,8 @@ use crate::controller::relays::{Liveness, RelaysView};
 use crate::crd::listener::{EndReason, ListenerState, LostSession};
 
 const SETTINGS: Settings = Settings {
-    terminate_after: Duration::from_secs(60),
+    terminate_after: Duration::from_mins(1),
+    unbound_interval: Duration::from_secs(10),
 };
 
 fn id(id: &str) -> SessionId {
@@ -45,6 +46,14 @@ fn history(mut observed: Observed, session: &str) -> Observed {
         .snapshots
         .insert(identity_of(&fixtures::aws()), Arc::new(snapshot));
     observed
+}
+
+/// Nothing to do but to look for a relay again later.
+fn looking() -> Plan {
+    Plan {
+        steps: Vec::new(),
+        requeue_after: Some(SETTINGS.unbound_interval),
+    }
 }
 
 fn bound_to(observed: &Observed) -> Option<String> {
@@ -84,7 +93,7 @@ fn a_replica_stays_away_from_its_siblings_while_another_relay_has_room() {
 fn without_room_it_waits() {
     let mut observed = observed(listener("sql"), relays(&[("a", "1")]));
     observed.load.insert("a".into(), 10);
-    assert_eq!(decide(&observed, &SETTINGS, at(0)), Plan::default());
+    assert_eq!(decide(&observed, &SETTINGS, at(0)), looking());
 }
 
 #[test]
@@ -105,7 +114,7 @@ fn a_dead_relay_loses_its_listener_and_a_paused_move_waits() {
     kill(&mut view, "a");
     view.moves_paused = true;
     let mut observed = observed(listener("sql").serving("a", "1", "s-1"), view);
-    assert_eq!(decide(&observed, &SETTINGS, at(0)), Plan::default());
+    assert_eq!(decide(&observed, &SETTINGS, at(0)), looking());
     observed.relays.moves_paused = false;
     assert_eq!(bound_to(&observed).as_deref(), Some("b"));
 }
@@ -115,7 +124,7 @@ fn without_another_relay_it_stays_bound_to_the_dead_one() {
     let mut view = relays(&[("a", "1")]);
     kill(&mut view, "a");
     let observed = observed(listener("sql").serving("a", "1", "s-1"), view);
-    assert_eq!(decide(&observed, &SETTINGS, at(0)), Plan::default());
+    assert_eq!(decide(&observed, &SETTINGS, at(0)), looking());
 }
 
 #[test]

@@ -7,7 +7,6 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Snapshot, is_over};
@@ -38,8 +37,8 @@ struct Schedule {
     failures: u32,
 }
 
-/// Polls until `shutdown`.
-pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
+/// Polls for ever. It may be dropped at any point: a poll that is not whole was never published.
+pub async fn run(context: Arc<Context>) {
     if !context.synced().await {
         return;
     }
@@ -80,14 +79,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
             }
         });
         let mut polls = polls.buffer_unordered(POLLS_AT_ONCE);
-        loop {
-            let next = tokio::select! {
-                () = shutdown.cancelled() => return,
-                next = polls.next() => next,
-            };
-            let Some((identity, previous, taken)) = next else {
-                break;
-            };
+        while let Some((identity, previous, taken)) = polls.next().await {
             if let Some(schedule) = schedules.get_mut(&identity) {
                 schedule.failures = if taken.is_ok() {
                     0
@@ -109,10 +101,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         let next = schedules.values().map(|schedule| schedule.due).min();
         let ceiling = Instant::now() + options.poll_interval;
         let wake = next.unwrap_or(ceiling).min(ceiling);
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep_until(wake) => {}
-        }
+        tokio::time::sleep_until(wake).await;
     }
 }
 

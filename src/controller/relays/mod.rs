@@ -170,27 +170,21 @@ impl Relays {
         for seen in leases.into_iter().take(RELAYS_MAX) {
             // A Lease that appears while we look on was just written by a living relay.
             let appeared = self.ever_listed;
-            match self.tracked.get_mut(&seen.name) {
-                Some(tracked) => {
-                    tracked.present = true;
-                    let renewed = tracked.seen.renewed != seen.renewed;
-                    if renewed || tracked.seen.incarnation != seen.incarnation {
-                        tracked.changed_at = now;
-                        tracked.confirmed = seen.incarnation.is_some();
-                    }
-                    tracked.seen = seen;
-                }
-                None => {
-                    let confirmed = appeared && seen.incarnation.is_some();
-                    let tracked = Tracked {
-                        changed_at: now,
-                        confirmed,
-                        present: true,
-                        seen,
-                    };
-                    self.tracked.insert(tracked.seen.name.clone(), tracked);
-                }
+            let confirmed = appeared && seen.incarnation.is_some();
+            let fresh = || Tracked {
+                changed_at: now,
+                confirmed,
+                present: true,
+                seen: seen.clone(),
+            };
+            let tracked = self.tracked.entry(seen.name.clone()).or_insert_with(fresh);
+            let renewed = tracked.seen.renewed != seen.renewed;
+            if renewed || tracked.seen.incarnation != seen.incarnation {
+                tracked.changed_at = now;
+                tracked.confirmed = seen.incarnation.is_some();
             }
+            tracked.present = true;
+            tracked.seen = seen;
         }
         self.ever_listed = true;
         self.tracked.retain(|_, tracked| {

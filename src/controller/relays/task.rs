@@ -11,13 +11,12 @@ use kube::api::{DeleteParams, ListParams, Preconditions};
 use kube::{Api, ResourceExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{LeaseSeen, Liveness, Relays, RelaysView};
 use crate::controller::backoff::jittered;
 use crate::controller::context::Context;
-use crate::crd::{RELAY_LEASE_LABEL, relay_label_value};
+use crate::crd::{RELAY_LEASE_LABEL, SsmListener, relay_label_value};
 
 /// Annotation of a relay's Lease: how many listeners it takes.
 const CAPACITY_ANNOTATION: &str = "ssm-operator.dev/capacity";
@@ -25,12 +24,8 @@ const CAPACITY_ANNOTATION: &str = "ssm-operator.dev/capacity";
 /// What a Lease without a duration is taken for.
 const DURATION_DEFAULT: Duration = Duration::from_secs(12);
 
-/// Looks at the Leases until `shutdown`.
-pub async fn run(
-    context: Arc<Context>,
-    view: watch::Sender<RelaysView>,
-    shutdown: CancellationToken,
-) {
+/// Looks at the Leases for ever; it may be dropped at any point.
+pub async fn run(context: Arc<Context>, view: watch::Sender<RelaysView>) {
     let options = &context.options;
     let api: Api<Lease> = Api::namespaced(context.client.clone(), &options.namespace);
     let label = format!(
@@ -65,15 +60,13 @@ pub async fn run(
         }
         let now = Instant::now();
         if let Some(next) = relays.poll_view(now) {
+            count_unbound(&context, &next);
             publish(&context, &view, next);
         }
         for (name, resource_version) in relays.poll_leftovers(options.grace, now) {
             stop_lease(&context, &api, &name, resource_version).await;
         }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(jittered(options.relay_interval)) => {}
-        }
+        tokio::time::sleep(jittered(options.relay_interval)).await;
     }
 }
 
@@ -96,6 +89,20 @@ fn lease_seen(lease: &Lease) -> LeaseSeen {
             .unwrap_or(0),
         resource_version: lease.resource_version(),
     }
+}
+
+fn count_unbound(context: &Context, view: &RelaysView) {
+    let is_unbound = |listener: &SsmListener| {
+        let relay = listener.spec.relay.as_ref();
+        relay.is_none_or(|relay| view.is_gone(relay))
+    };
+    let listeners = context.listeners.state();
+    let unbound = listeners
+        .iter()
+        .filter(|listener| is_unbound(listener))
+        .count();
+    let gauge = &context.metrics.listeners_unbound;
+    gauge.set(i64::try_from(unbound).unwrap_or(i64::MAX));
 }
 
 /// Tells who asks, and triggers the listeners for which it makes a difference.
@@ -129,13 +136,15 @@ fn publish(context: &Context, view: &watch::Sender<RelaysView>, next: RelaysView
         .filter(|name| previous.relays.get(*name) != next.relays.get(*name))
         .cloned()
         .collect();
+    // One whose relay is gone may go to any that came, so it looks on whatever changed.
+    let gone = next.clone();
     view.send_replace(next);
     for listener in context.listeners.state() {
         let affected = listener
             .spec
             .relay
             .as_ref()
-            .is_none_or(|relay| everywhere || changed.contains(relay));
+            .is_none_or(|relay| everywhere || changed.contains(relay) || gone.is_gone(relay));
         if affected {
             context.trigger_listener(&listener);
         }
@@ -149,7 +158,7 @@ async fn stop_lease(
     name: &str,
     resource_version: Option<String>,
 ) {
-    let named = |listener: &crate::crd::SsmListener| listener.spec.relay.as_deref() == Some(name);
+    let named = |listener: &SsmListener| listener.spec.relay.as_deref() == Some(name);
     if context.listeners.find(named).is_some() {
         return;
     }

@@ -174,6 +174,15 @@ fn decide_deletion(
         .map(|slice| slice.name_any())
         .collect();
     plan.delete_listeners = doomed(observed, |_| true);
+    // The garbage collector would do it too, but learns of our kinds late in a young cluster.
+    let service = match &observed.service {
+        ServiceFound::Ours(service) => Some(service),
+        ServiceFound::Absent | ServiceFound::Leaving { .. } | ServiceFound::Conflict { .. } => None,
+    };
+    let services = service.into_iter().chain(&observed.old_services);
+    plan.delete_services = services
+        .map(|service| (service.name_any(), service.uid().unwrap_or_default()))
+        .collect();
     let patience =
         SignedDuration::try_from(settings.finalizer_timeout).unwrap_or(SignedDuration::MAX);
     let waited = now.wall.duration_since(deleted_at);

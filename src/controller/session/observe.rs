@@ -256,15 +256,14 @@ async fn find_service(
     let namespace = session.namespace().unwrap_or_default();
     let cached = context.services.get(&namespace, name);
     let cached = cached.filter(|service| is_owned(service.owner_references(), &uid));
-    let service = match cached {
-        Some(service) => service,
-        None => {
-            let api: Api<Service> = Api::namespaced(context.client.clone(), &namespace);
-            let action = format!("read Service {namespace}/{name}");
-            match api.get_opt(name).await.map_err(Error::api(action))? {
-                Some(service) => Arc::new(service),
-                None => return Ok(ServiceFound::Absent),
-            }
+    let service = if let Some(service) = cached {
+        service
+    } else {
+        let api: Api<Service> = Api::namespaced(context.client.clone(), &namespace);
+        let action = format!("read Service {namespace}/{name}");
+        match api.get_opt(name).await.map_err(Error::api(action))? {
+            Some(service) => Arc::new(service),
+            None => return Ok(ServiceFound::Absent),
         }
     };
     let owner_lives = match owner(service.owner_references()) {

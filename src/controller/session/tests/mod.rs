@@ -3,6 +3,7 @@
 mod conditions;
 mod history;
 mod objects;
+mod services;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,20 +2,19 @@
 //!
 //! Pure, and a function of the state: no counter and no time goes into a message.
 
+mod facts;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::decide::{Now, Settings};
 use super::desired::{is_fresh, slice_is_ready};
 use super::observe::{ClassFound, Observed, ServiceFound};
-use crate::broker::ErrorKind;
 use crate::crd::SsmListener;
 use crate::crd::condition::{
-    AvailableReason, AwsReachableReason, Condition, Conditions, DestinationReachableReason,
-    ReadyReason, ReconcilingReason, StalledReason, TargetConnectedReason,
+    AvailableReason, Condition, Conditions, ReadyReason, ReconcilingReason, StalledReason,
 };
-use crate::crd::listener::{DestinationState, ErrorClass, ListenerError, ListenerState};
+use crate::crd::listener::{ErrorClass, ListenerError, ListenerState};
 
 /// Something that keeps the declared state out of reach until somebody changes something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,9 +228,9 @@ pub fn conditions(
     let all = serving == ports.len();
     let count = format!("{serving} of {} ports can be dialled", ports.len());
     set_available(&mut conditions, observed, &ports, &count);
-    set_aws(&mut conditions, observed);
-    set_target(&mut conditions, observed);
-    set_destination(&mut conditions, observed);
+    facts::set_aws(&mut conditions, observed);
+    facts::set_target(&mut conditions, observed);
+    facts::set_destination(&mut conditions, observed);
     if session.metadata.deletion_timestamp.is_some() {
         let message = format!(
             "{} listeners wait for the end of their sessions",
@@ -350,109 +349,5 @@ fn set_available(
         conditions.set(Condition::Available(AvailableReason::NoRelay), message);
     } else {
         conditions.set(Condition::Available(AvailableReason::NoSession), count);
-    }
-}
-
-fn fresh<'a>(observed: &'a Observed) -> impl Iterator<Item = &'a Arc<SsmListener>> {
-    observed
-        .listeners
-        .iter()
-        .filter(|listener| is_fresh(listener, &observed.relays))
-}
-
-fn any_serving(observed: &Observed) -> bool {
-    let states = fresh(observed).filter_map(|listener| listener.status.as_ref());
-    states
-        .into_iter()
-        .any(|status| status.state == ListenerState::Serving)
-}
-
-fn set_aws(conditions: &mut Conditions, observed: &Observed) {
-    let of_start = fresh(observed)
-        .filter_map(|listener| error_of(listener, observed))
-        .find_map(|error| {
-            let reason = match error.class {
-                ErrorClass::AccessDenied => AwsReachableReason::AccessDenied,
-                ErrorClass::CredentialsUnavailable => AwsReachableReason::CredentialsUnavailable,
-                ErrorClass::Throttled => AwsReachableReason::Throttled,
-                ErrorClass::AwsUnavailable => AwsReachableReason::AwsUnavailable,
-                ErrorClass::InvalidDocument
-                | ErrorClass::InvalidRequest
-                | ErrorClass::UnsupportedSessionType
-                | ErrorClass::TargetNotConnected
-                | ErrorClass::DataChannel
-                | ErrorClass::SessionClosed
-                | ErrorClass::NoPort => return None,
-            };
-            Some((reason, error.message.clone()))
-        });
-    let of_poll = || {
-        observed
-            .snapshots
-            .values()
-            .filter_map(|snapshot| snapshot.error.as_ref())
-            .find_map(|error| {
-                let reason = match error.kind {
-                    ErrorKind::AccessDenied => AwsReachableReason::AccessDenied,
-                    ErrorKind::CredentialsUnavailable => AwsReachableReason::CredentialsUnavailable,
-                    ErrorKind::Throttled => AwsReachableReason::Throttled,
-                    ErrorKind::Unavailable => AwsReachableReason::AwsUnavailable,
-                    ErrorKind::InvalidDocument
-                    | ErrorKind::InvalidRequest
-                    | ErrorKind::TargetNotConnected
-                    | ErrorKind::Gone => return None,
-                };
-                Some((reason, error.to_string()))
-            })
-    };
-    if let Some((reason, message)) = of_start.or_else(of_poll) {
-        conditions.set(Condition::AwsReachable(reason), message);
-    } else if any_serving(observed) || observed.snapshots.values().any(|s| s.round > 0) {
-        conditions.set(
-            Condition::AwsReachable(AwsReachableReason::Reachable),
-            "AWS answers",
-        );
-    }
-}
-
-fn set_target(conditions: &mut Conditions, observed: &Observed) {
-    let errors = fresh(observed).filter_map(|listener| error_of(listener, observed));
-    let not_connected = errors
-        .into_iter()
-        .find(|error| error.class == ErrorClass::TargetNotConnected);
-    if let Some(error) = not_connected {
-        let reason = TargetConnectedReason::TargetNotConnected;
-        conditions.set(Condition::TargetConnected(reason), &error.message);
-    } else if any_serving(observed) {
-        let reason = TargetConnectedReason::Connected;
-        conditions.set(
-            Condition::TargetConnected(reason),
-            "Session Manager reaches the target",
-        );
-    }
-}
-
-fn set_destination(conditions: &mut Conditions, observed: &Observed) {
-    let dial = |listener: &Arc<SsmListener>| {
-        let dialled = listener.status.as_ref()?.destination?;
-        Some((listener.spec.port.clone(), dialled))
-    };
-    let dials: Vec<(String, DestinationState)> = fresh(observed).filter_map(dial).collect();
-    if let Some((port, _)) = dials
-        .iter()
-        .find(|(_, dial)| *dial == DestinationState::Refused)
-    {
-        let message =
-            format!("port {port}: the destination refused, or the target does not reach it");
-        conditions.set(
-            Condition::DestinationReachable(DestinationReachableReason::Refused),
-            message,
-        );
-    } else if !dials.is_empty() {
-        let message = "the destination accepted the last connection";
-        conditions.set(
-            Condition::DestinationReachable(DestinationReachableReason::Dialled),
-            message,
-        );
     }
 }

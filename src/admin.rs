@@ -1,0 +1,177 @@
+//! Probes and metrics over HTTP: `/livez`, `/readyz` and `/metrics`.
+//!
+//! Alive is a process whose runtime answers. Ready is one whose named checks all hold; each is printed, so that a
+//! person who asks sees which one does not.
+
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Media type of the metrics.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The named checks of a process.
+#[derive(Clone, Debug, Default)]
+pub struct Checks(Vec<(&'static str, watch::Receiver<bool>)>);
+
+impl Checks {
+    /// Adds a check that does not hold yet; whoever gets the sender says when it does.
+    pub fn add(&mut self, name: &'static str) -> watch::Sender<bool> {
+        let (sender, receiver) = watch::channel(false);
+        self.0.push((name, receiver));
+        sender
+    }
+
+    /// Whether all hold, and a line for each.
+    fn evaluate(&self) -> (bool, String) {
+        let mut all = true;
+        let mut lines = String::new();
+        for (name, receiver) in &self.0 {
+            let holds = *receiver.borrow();
+            all &= holds;
+            let (sign, word) = if holds { ('+', "ok") } else { ('-', "not yet") };
+            // Writing to a String can't fail.
+            let _ = writeln!(lines, "[{sign}] {name}: {word}");
+        }
+        (all, lines)
+    }
+}
+
+#[derive(Clone)]
+struct Shown {
+    checks: Checks,
+    registry: Arc<Mutex<Registry>>,
+}
+
+/// Serves probes and metrics on `listener` until `shutdown` is cancelled.
+///
+/// # Errors
+/// When the socket fails.
+pub async fn run(
+    listener: TcpListener,
+    checks: Checks,
+    registry: Arc<Mutex<Registry>>,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let routes = Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(Shown { checks, registry });
+    // Not a graceful end: a probe that keeps its connection open must not keep the process.
+    tokio::select! {
+        served = axum::serve(listener, routes).into_future() => served,
+        () = shutdown.cancelled() => Ok(()),
+    }
+}
+
+async fn readyz(State(shown): State<Shown>) -> (StatusCode, String) {
+    let (ready, lines) = shown.checks.evaluate();
+    (
+        if ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        },
+        lines,
+    )
+}
+
+async fn metrics(State(shown): State<Shown>) -> Response {
+    let mut text = String::new();
+    let registry = shown
+        .registry
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    match encode(&mut text, &registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Err(error) => {
+            let words = format!("metrics can't be written: {error}\n");
+            (StatusCode::INTERNAL_SERVER_ERROR, words).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use prometheus_client::metrics::counter::Counter;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn served(checks: Checks, registry: Registry) -> (SocketAddr, CancellationToken) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let registry = Arc::new(Mutex::new(registry));
+        tokio::spawn(run(listener, checks, registry, shutdown.clone()));
+        (address, shutdown)
+    }
+
+    async fn got(address: SocketAddr, path: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_process_is_ready_once_every_check_holds_and_each_is_printed() {
+        let mut checks = Checks::default();
+        let lease = checks.add("relay lease");
+        let caches = checks.add("controller caches");
+        let (address, _shutdown) = served(checks, Registry::default()).await;
+
+        assert!(got(address, "/livez").await.starts_with("HTTP/1.1 200"));
+        lease.send_replace(true);
+        let answer = got(address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains("[+] relay lease: ok\n[-] controller caches: not yet\n"));
+
+        caches.send_replace(true);
+        assert!(got(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    async fn metrics_are_openmetrics() {
+        let mut registry = Registry::default();
+        let counter = Counter::<u64>::default();
+        registry.register("polls", "Polls of AWS", counter.clone());
+        counter.inc();
+        let (address, _shutdown) = served(Checks::default(), registry).await;
+
+        let answer = got(address, "/metrics").await;
+        assert!(
+            answer
+                .to_lowercase()
+                .contains(&format!("content-type: {OPENMETRICS}")),
+            "{answer}"
+        );
+        assert!(answer.contains("polls_total 1\n"), "{answer}");
+        assert!(answer.ends_with("# EOF\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn it_ends_when_the_process_does() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let shutdown = CancellationToken::new();
+        let registry = Arc::new(Mutex::new(Registry::default()));
+        let serving = tokio::spawn(run(listener, Checks::default(), registry, shutdown.clone()));
+        shutdown.cancel();
+        serving.await.unwrap().unwrap();
+    }
+}

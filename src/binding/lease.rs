@@ -1,0 +1,325 @@
+//! The relay's Lease: the proof that this run of its process lives, and how many listeners it takes.
+//!
+//! A relay's name belongs to the newest run: a starting process takes the Lease over at once, since the older one is
+//! either dead or cut off, and a run that finds another holder fences itself.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::Api;
+use kube::api::PostParams;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::metrics::BindingMetrics;
+use super::pauses::Pauses;
+use super::record::FIELD_MANAGER;
+use super::words;
+use crate::crd::RELAY_LEASE_LABEL;
+
+/// Annotation of a relay's Lease: how many listeners it takes.
+pub const CAPACITY_ANNOTATION: &str = "ssm-operator.dev/capacity";
+
+/// The first pause after a failed renewal; they grow up to the renewal interval.
+const RETRY_MIN: Duration = Duration::from_millis(200);
+
+/// What a relay claims with its Lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Name of the relay, and of its Lease.
+    pub relay: String,
+    /// This run of its process: the holder.
+    pub incarnation: String,
+    /// Value of [`RELAY_LEASE_LABEL`]: the installation that finds its relays by it.
+    pub label: String,
+    /// For how long the Lease holds without renewal.
+    pub duration: Duration,
+    /// How many listeners the relay takes.
+    pub capacity: usize,
+}
+
+/// What to do with the Lease that is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// There is none: create this.
+    Create(Box<Lease>),
+    /// Replace it by this.
+    Replace(Box<Lease>),
+    /// Another run holds the name now: stop serving.
+    Fenced {
+        /// Its incarnation.
+        holder: String,
+    },
+    /// The Lease is nobody's relay's: something else uses the name, and keeps it.
+    Foreign,
+}
+
+/// Decides about the stored Lease; `held` says whether this run has held it before.
+#[must_use]
+pub fn decide(stored: Option<&Lease>, held: bool, claim: &Claim, now: Timestamp) -> Step {
+    let Some(stored) = stored else {
+        return Step::Create(Box::new(renewed(Lease::default(), claim, now)));
+    };
+    let labels = stored.metadata.labels.as_ref();
+    if !labels.is_some_and(|labels| labels.contains_key(RELAY_LEASE_LABEL)) {
+        return Step::Foreign;
+    }
+    match holder(stored) {
+        Some(holder) if held && holder != claim.incarnation => Step::Fenced {
+            holder: holder.to_owned(),
+        },
+        Some(_) | None => Step::Replace(Box::new(renewed(stored.clone(), claim, now))),
+    }
+}
+
+fn holder(lease: &Lease) -> Option<&str> {
+    let holder = lease.spec.as_ref()?.holder_identity.as_deref()?;
+    (!holder.is_empty()).then_some(holder)
+}
+
+/// `lease`, held by this run as of `now`.
+fn renewed(mut lease: Lease, claim: &Claim, now: Timestamp) -> Lease {
+    let Claim {
+        relay,
+        incarnation,
+        label,
+        duration,
+        capacity,
+    } = claim;
+    let holds_already = holder(&lease) == Some(incarnation.as_str());
+    lease.metadata.name = Some(relay.clone());
+    // Left as they are by the API server when a write does not name them.
+    lease.metadata.managed_fields = None;
+    let labels = lease.metadata.labels.get_or_insert_default();
+    labels.insert(RELAY_LEASE_LABEL.to_owned(), label.clone());
+    let annotations = lease.metadata.annotations.get_or_insert_default();
+    annotations.insert(CAPACITY_ANNOTATION.to_owned(), capacity.to_string());
+    let spec = lease.spec.get_or_insert_default();
+    if !holds_already {
+        spec.acquire_time = Some(MicroTime(now));
+        spec.lease_transitions = Some(spec.lease_transitions.map_or(0, |count| count + 1));
+    }
+    spec.holder_identity = Some(incarnation.clone());
+    spec.lease_duration_seconds = Some(whole_seconds(*duration));
+    spec.renew_time = Some(MicroTime(now));
+    lease
+}
+
+/// `lease` given back: nobody holds it, and the relay counts as gone at once.
+fn released(mut lease: Lease, now: Timestamp) -> Lease {
+    lease.metadata.managed_fields = None;
+    let spec: &mut LeaseSpec = lease.spec.get_or_insert_default();
+    spec.holder_identity = None;
+    spec.renew_time = Some(MicroTime(now));
+    lease
+}
+
+/// A Lease counts in whole seconds, one at least; a broken second is given to the holder.
+fn whole_seconds(duration: Duration) -> i32 {
+    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    i32::try_from(seconds.max(1)).unwrap_or(i32::MAX)
+}
+
+/// Why a Lease is not held.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// Another run of the relay holds it.
+    #[error(
+        "another process runs as relay {relay:?} (incarnation {holder}): this one stops serving"
+    )]
+    Fenced {
+        /// The relay.
+        relay: String,
+        /// The other run's incarnation.
+        holder: String,
+    },
+    /// Something else uses a Lease of that name.
+    #[error(
+        "Lease {0:?} has no label {RELAY_LEASE_LABEL}: it is not a relay's, so the relay needs another name"
+    )]
+    Foreign(String),
+    /// The API server did not do it.
+    #[error("API server: {}", words(.0))]
+    Api(#[source] Box<kube::Error>),
+    /// The API server did not answer.
+    #[error("the API server did not answer within {0:?}")]
+    Silent(Duration),
+}
+
+/// The Lease of this run.
+pub struct RelayLease {
+    api: Api<Lease>,
+    claim: Claim,
+    renew_every: Duration,
+    metrics: BindingMetrics,
+    stored: Option<Lease>,
+    held: bool,
+}
+
+impl RelayLease {
+    /// A Lease that is not held yet, renewed each `renew_every`; every call to the API server has that long.
+    #[must_use]
+    pub fn new(
+        api: Api<Lease>,
+        claim: Claim,
+        renew_every: Duration,
+        metrics: BindingMetrics,
+    ) -> Self {
+        Self {
+            api,
+            claim,
+            renew_every,
+            metrics,
+            stored: None,
+            held: false,
+        }
+    }
+
+    /// Takes the Lease, trying until it is held or `shutdown` is cancelled; `Ok(false)` is the latter.
+    ///
+    /// # Errors
+    /// [`LeaseError::Foreign`], which trying does not heal.
+    pub async fn acquire(&mut self, shutdown: &CancellationToken) -> Result<bool, LeaseError> {
+        let mut pauses = Pauses::new(RETRY_MIN, self.renew_every);
+        loop {
+            match self.renew().await {
+                Ok(()) => {
+                    let Claim {
+                        relay, incarnation, ..
+                    } = &self.claim;
+                    info!(relay, incarnation, "holding the relay's Lease");
+                    return Ok(true);
+                }
+                Err(error @ (LeaseError::Foreign(_) | LeaseError::Fenced { .. })) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    warn!(relay = self.claim.relay, %error, "no Lease yet: trying again");
+                }
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(false),
+                () = tokio::time::sleep(pauses.next_pause()) => {}
+            }
+        }
+    }
+
+    /// Renews the Lease until `stop` is cancelled. An API server that is away ends nothing: the relay serves on.
+    ///
+    /// # Errors
+    /// [`LeaseError::Fenced`] and [`LeaseError::Foreign`].
+    pub async fn keep(&mut self, stop: &CancellationToken) -> Result<(), LeaseError> {
+        let mut pauses = Pauses::new(RETRY_MIN, self.renew_every);
+        let mut next = Instant::now() + self.renew_every;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep_until(next) => {}
+            }
+            let started = Instant::now();
+            match self.renew().await {
+                Ok(()) => {
+                    pauses.begin_anew();
+                    next = started + self.renew_every;
+                }
+                Err(error @ (LeaseError::Foreign(_) | LeaseError::Fenced { .. })) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    warn!(relay = self.claim.relay, %error, "Lease not renewed: trying again");
+                    next = Instant::now() + pauses.next_pause();
+                }
+            }
+        }
+    }
+
+    /// Gives the Lease back, so that the relay counts as gone at once. Tried once: unreleased, it runs out by itself.
+    pub async fn release(mut self) {
+        let relay = self.claim.relay.clone();
+        match timeout(self.renew_every, self.release_once()).await {
+            Ok(Ok(true)) => info!(relay, "released the relay's Lease"),
+            Ok(Ok(false)) => info!(relay, "the relay's Lease is not held: nothing to release"),
+            Ok(Err(error)) => warn!(
+                relay,
+                error = words(&error),
+                "Lease not released: it runs out"
+            ),
+            Err(_) => warn!(relay, "Lease not released in time: it runs out"),
+        }
+    }
+
+    async fn release_once(&mut self) -> Result<bool, kube::Error> {
+        let stored = match self.stored.take() {
+            Some(stored) => Some(stored),
+            None => self.api.get_opt(&self.claim.relay).await?,
+        };
+        let ours = stored.filter(|lease| holder(lease) == Some(self.claim.incarnation.as_str()));
+        let Some(lease) = ours else { return Ok(false) };
+        let body = released(lease, Timestamp::now());
+        self.api
+            .replace(&self.claim.relay, &params(), &body)
+            .await?;
+        Ok(true)
+    }
+
+    /// One renewal; reads the Lease when it is not known or has changed.
+    async fn renew(&mut self) -> Result<(), LeaseError> {
+        let limit = self.renew_every;
+        let result = match timeout(limit, self.renew_once()).await {
+            Ok(result) => result,
+            Err(_) => Err(LeaseError::Silent(limit)),
+        };
+        if result.is_ok() {
+            self.metrics.lease_renewals.inc();
+        } else {
+            // Whether a write got through is unknown, so the next try reads first.
+            self.stored = None;
+            self.metrics.lease_failures.inc();
+        }
+        result
+    }
+
+    async fn renew_once(&mut self) -> Result<(), LeaseError> {
+        if self.stored.is_none() {
+            self.stored = self
+                .api
+                .get_opt(&self.claim.relay)
+                .await
+                .map_err(api_error)?;
+        }
+        let step = decide(
+            self.stored.as_ref(),
+            self.held,
+            &self.claim,
+            Timestamp::now(),
+        );
+        let stored = match step {
+            Step::Create(lease) => self.api.create(&params(), &lease).await,
+            Step::Replace(lease) => self.api.replace(&self.claim.relay, &params(), &lease).await,
+            Step::Fenced { holder } => {
+                return Err(LeaseError::Fenced {
+                    relay: self.claim.relay.clone(),
+                    holder,
+                });
+            }
+            Step::Foreign => return Err(LeaseError::Foreign(self.claim.relay.clone())),
+        };
+        self.stored = Some(stored.map_err(api_error)?);
+        self.held = true;
+        Ok(())
+    }
+}
+
+fn params() -> PostParams {
+    PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    }
+}
+
+fn api_error(error: kube::Error) -> LeaseError {
+    LeaseError::Api(Box::new(error))
+}

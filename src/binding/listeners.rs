@@ -1,0 +1,243 @@
+//! The listeners that are bound to this relay, and those that it serves: settling makes the second follow the first.
+//!
+//! Settling is level-triggered and idempotent. A listener that leaves is stopped at once; one that comes back while it
+//! is still being stopped is served anew once the relay has let go of it, never over it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kube::Api;
+use tracing::{info, warn};
+
+use super::DataPlane;
+use super::convert::{id_of, inherited_of, recorded_port, spec_of};
+use super::record::{Desk, KubeRecorder};
+use crate::crd::SsmListener;
+use crate::crd::listener::ListenerState;
+use crate::relay::{EndReason, ListenerId, ListenerSpec};
+
+/// The listeners of one relay.
+pub struct Listeners<D> {
+    api: Api<SsmListener>,
+    desk: Desk,
+    namespace_uid: String,
+    relay: D,
+    /// As the API server shows them: bound to this relay, by the selector of the watch.
+    bound: BTreeMap<ListenerId, SsmListener>,
+    /// As they were given to the relay, until it has let go of them.
+    held: BTreeMap<ListenerId, Held>,
+}
+
+/// A listener that the relay was told to serve.
+struct Held {
+    recorder: Arc<KubeRecorder>,
+    spec: ListenerSpec,
+    phase: Phase,
+}
+
+/// What the relay was told last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// To serve.
+    Serving,
+    /// To stop, since the listener is being deleted; it is never served again.
+    Deleting,
+    /// To stop, since the listener is not ours any more; it may come back.
+    Leaving,
+}
+
+impl<D: DataPlane> Listeners<D> {
+    /// None so far.
+    pub fn new(api: Api<SsmListener>, desk: Desk, namespace_uid: String, relay: D) -> Self {
+        Self {
+            api,
+            desk,
+            namespace_uid,
+            relay,
+            bound: BTreeMap::new(),
+            held: BTreeMap::new(),
+        }
+    }
+
+    /// The complete list, as it was read: whatever is not in it has left.
+    pub fn replace(&mut self, objects: Vec<SsmListener>) {
+        self.bound.clear();
+        for object in objects {
+            self.note(object);
+        }
+        self.settle();
+    }
+
+    /// One listener is new or has changed.
+    pub fn apply(&mut self, object: SsmListener) {
+        self.note(object);
+        self.settle();
+    }
+
+    /// One listener has left: it was deleted, or is bound elsewhere.
+    pub fn remove(&mut self, object: &SsmListener) {
+        if let Some(id) = id_of(object) {
+            self.bound.remove(&id);
+        }
+        self.settle();
+    }
+
+    fn note(&mut self, object: SsmListener) {
+        // The selector of the watch promises it; an object that is not bound here is nothing to serve.
+        if object.spec.relay.as_deref() != Some(self.desk.writer.relay.as_str()) {
+            return;
+        }
+        let Some(id) = id_of(&object) else { return };
+        if let Some(held) = self.held.get(&id) {
+            held.recorder.observe(&object);
+        }
+        self.bound.insert(id, object);
+    }
+
+    /// Whether something waits for the relay to let go of a listener, so that settling again may do more.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.held.values().any(|held| match held.phase {
+            Phase::Serving => held.recorder.has_given_up(),
+            Phase::Deleting | Phase::Leaving => true,
+        })
+    }
+
+    /// Tells the relay what has changed.
+    pub fn settle(&mut self) {
+        self.stop_and_update();
+        self.forget_stopped();
+        self.begin_new();
+        self.desk
+            .metrics
+            .listeners
+            .set(i64::try_from(self.bound.len()).unwrap_or(i64::MAX));
+    }
+
+    fn stop_and_update(&mut self) {
+        for (id, held) in &mut self.held {
+            let object = self.bound.get(id);
+            let next = match (held.phase, object) {
+                (Phase::Deleting, object) => {
+                    if object.is_none() {
+                        // Nobody reads the record of an object that is gone.
+                        held.recorder.give_up();
+                    }
+                    Phase::Deleting
+                }
+                (Phase::Serving, Some(object)) if is_deleted(object) => Phase::Deleting,
+                (Phase::Serving, Some(object)) if !held.recorder.has_given_up() => {
+                    let spec = wish(object, &self.namespace_uid);
+                    if spec != held.spec {
+                        info!(listener = %id, "the listener changed: serving it as it says now");
+                        held.spec = spec.clone();
+                        let inherited = inherited_of(object, &self.desk.writer.relay);
+                        self.relay
+                            .ensure(id, spec, inherited, held.recorder.clone());
+                    }
+                    Phase::Serving
+                }
+                (Phase::Serving, Some(_) | None) | (Phase::Leaving, _) => Phase::Leaving,
+            };
+            if next == held.phase {
+                continue;
+            }
+            held.phase = next;
+            match next {
+                Phase::Serving => {}
+                Phase::Deleting => {
+                    info!(listener = %id, "the listener is deleted: ending its sessions");
+                    self.relay.stop(id, EndReason::Deleted);
+                }
+                Phase::Leaving => {
+                    info!(listener = %id, "the listener left this relay: ending its sessions");
+                    held.recorder.give_up();
+                    self.relay.stop(id, EndReason::Replaced);
+                }
+            }
+        }
+    }
+
+    /// Forgets what the relay has let go of; a listener being deleted only with its object, so that it is not begun
+    /// again.
+    fn forget_stopped(&mut self) {
+        if !self.is_unsettled() {
+            return;
+        }
+        let live: BTreeSet<ListenerId> = self.relay.listeners().into_iter().collect();
+        let bound = &self.bound;
+        self.held.retain(|id, held| match held.phase {
+            Phase::Serving => true,
+            Phase::Leaving => live.contains(id),
+            Phase::Deleting => live.contains(id) || bound.contains_key(id),
+        });
+    }
+
+    /// Begins to serve what is new, those that have a port of ours on record first: they take it back before any new
+    /// port is given.
+    fn begin_new(&mut self) {
+        let relay = self.desk.writer.relay.clone();
+        let mut new: Vec<&ListenerId> = self
+            .bound
+            .keys()
+            .filter(|id| !self.held.contains_key(*id))
+            .collect();
+        new.sort_by_key(|id| recorded_port(&self.bound[*id], &relay).is_none());
+        for id in new.into_iter().cloned().collect::<Vec<_>>() {
+            let object = &self.bound[&id];
+            if is_deleted(object) && !has_live_sessions(object) {
+                continue;
+            }
+            let Some(recorder) =
+                KubeRecorder::new(self.api.clone(), self.desk.clone(), object.clone())
+            else {
+                warn!(listener = %id, "the listener has no UID: it is not served");
+                continue;
+            };
+            let recorder = Arc::new(recorder);
+            let spec = wish(object, &self.namespace_uid);
+            let inherited = inherited_of(object, &relay);
+            info!(listener = %id, port = inherited.port, "serving a listener");
+            self.relay
+                .ensure(&id, spec.clone(), inherited, recorder.clone());
+            let mut phase = Phase::Serving;
+            if is_deleted(object) {
+                // Taken over only so that the sessions of an earlier run are ended.
+                self.relay.stop(&id, EndReason::Deleted);
+                phase = Phase::Deleting;
+            }
+            self.held.insert(
+                id,
+                Held {
+                    recorder,
+                    spec,
+                    phase,
+                },
+            );
+        }
+    }
+}
+
+fn wish(object: &SsmListener, namespace_uid: &str) -> ListenerSpec {
+    let generation = object.metadata.generation.unwrap_or_default();
+    let uid = object.metadata.uid.as_deref().unwrap_or_default();
+    spec_of(&object.spec, generation, namespace_uid, uid)
+}
+
+fn is_deleted(object: &SsmListener) -> bool {
+    object.metadata.deletion_timestamp.is_some()
+}
+
+/// Whether a session is on record that nobody has ended.
+fn has_live_sessions(object: &SsmListener) -> bool {
+    object
+        .status
+        .as_ref()
+        .is_some_and(|status| match status.state {
+            ListenerState::Ended => false,
+            ListenerState::Starting | ListenerState::Serving | ListenerState::Waiting => status
+                .sessions
+                .iter()
+                .any(|session| session.ended_at.is_none()),
+        })
+}

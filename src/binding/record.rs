@@ -1,0 +1,284 @@
+//! Keeps a listener's reports in `SsmListener.status`.
+//!
+//! Every write carries the UID and the resourceVersion of an object in which `spec.relay` names this relay, so a write
+//! that succeeds proves that the listener was still ours. On a conflict the object is read again, and nothing is
+//! written once it belongs to another relay or another run of this one.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use kube::Api;
+use kube::api::{ObjectMeta, PostParams};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::metrics::BindingMetrics;
+use super::status::{Writer, status_of};
+use super::words;
+use crate::crd::{SsmListener, SsmListenerStatus};
+use crate::relay::{RecordError, Recorder, Report, State};
+
+/// The field manager of our status writes.
+pub const FIELD_MANAGER: &str = "ssm-session-operator-relay";
+
+/// Writes of one report before it counts as not recorded. Every lost round means that somebody else wrote meanwhile,
+/// and a listener has two writers, neither of which writes twice a second.
+const TRIES_MAX: usize = 4;
+
+/// What all recorders of a process share.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    /// Who writes.
+    pub writer: Writer,
+    /// Cancelled once another run of this relay has taken over: from then on this one writes nothing.
+    pub fenced: CancellationToken,
+    /// How long one report may take, all tries together; shorter than the relay waits for a session's record.
+    pub deadline: Duration,
+    /// What is counted.
+    pub metrics: BindingMetrics,
+}
+
+/// Records one listener.
+#[derive(Debug)]
+pub struct KubeRecorder {
+    api: Api<SsmListener>,
+    desk: Desk,
+    name: String,
+    uid: String,
+    known: Mutex<Known>,
+    /// One write at a time, so that a report never overtakes an earlier one.
+    turn: tokio::sync::Mutex<()>,
+    given_up: AtomicBool,
+}
+
+/// The newest that is known of the object.
+#[derive(Clone, Debug)]
+struct Known {
+    object: SsmListener,
+    /// Whether this run has written a status: from then on another writer's status means that it was moved meanwhile.
+    claimed: bool,
+}
+
+/// What to do with a report.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// The listener is another relay's, or another object: write nothing.
+    NotOurs,
+    /// It is recorded already.
+    Done,
+    /// Write this status over the object that was looked at.
+    Write(Box<SsmListenerStatus>),
+}
+
+/// Decides what to do with `report`, given the newest object that is known.
+///
+/// A claim (a report in [`State::Starting`]) is written even if nothing in it is new: only a write that succeeds proves
+/// that the listener is still ours, and AWS is called after it.
+#[must_use]
+pub fn decide(
+    object: &SsmListener,
+    uid: &str,
+    claimed: bool,
+    report: &Report,
+    writer: &Writer,
+) -> Step {
+    let same_object = object.metadata.uid.as_deref() == Some(uid);
+    let bound_here = object.spec.relay.as_deref() == Some(writer.relay.as_str());
+    if !same_object || !bound_here || (claimed && written_by_another(object, writer)) {
+        return Step::NotOurs;
+    }
+    let status = status_of(report, writer);
+    if report.state != State::Starting && object.status.as_ref() == Some(&status) {
+        return Step::Done;
+    }
+    Step::Write(Box::new(status))
+}
+
+/// Whether the last status is of another relay, or of another run of this one.
+fn written_by_another(object: &SsmListener, writer: &Writer) -> bool {
+    object.status.as_ref().is_some_and(|status| {
+        status.relay != writer.relay || status.incarnation != writer.incarnation
+    })
+}
+
+/// Whether `other` is newer than `known`. A version that is no number can't be compared and counts as newer: at worst
+/// the next write meets a conflict and reads again.
+fn is_newer(other: &SsmListener, known: &SsmListener) -> bool {
+    let version = |object: &SsmListener| {
+        object
+            .metadata
+            .resource_version
+            .as_deref()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    match (version(other), version(known)) {
+        (Some(other), Some(known)) => other > known,
+        (None, _) | (_, None) => true,
+    }
+}
+
+impl KubeRecorder {
+    /// A recorder of `object`, as it was read with this relay in `spec.relay`. `None` for an object without name or
+    /// UID, which no API server serves.
+    #[must_use]
+    pub fn new(api: Api<SsmListener>, desk: Desk, object: SsmListener) -> Option<Self> {
+        Some(Self {
+            api,
+            desk,
+            name: object.metadata.name.clone()?,
+            uid: object.metadata.uid.clone()?,
+            known: Mutex::new(Known {
+                object,
+                claimed: false,
+            }),
+            turn: tokio::sync::Mutex::new(()),
+            given_up: AtomicBool::new(false),
+        })
+    }
+
+    /// Takes note of what the watch shows. An object in which somebody else wrote the status after we did was moved
+    /// away and back: this recorder gives it up.
+    pub fn observe(&self, object: &SsmListener) {
+        let mut known = self.known();
+        if !is_newer(object, &known.object) {
+            return;
+        }
+        if known.claimed && written_by_another(object, &self.desk.writer) {
+            self.give_up();
+        }
+        known.object = object.clone();
+    }
+
+    /// Writes nothing from now on: the listener is not ours any more.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    /// Whether this recorder found that the listener is not ours any more, or was told so.
+    #[must_use]
+    pub fn has_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        // Every change under the lock is one assignment, so a panic elsewhere leaves nothing half done.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn write(&self, report: &Report) -> Result<(), RecordError> {
+        let _turn = self.turn.lock().await;
+        for _ in 0..TRIES_MAX {
+            if self.has_given_up() || self.desk.fenced.is_cancelled() {
+                return Err(RecordError::NotOurs);
+            }
+            let Known { object, claimed } = self.known().clone();
+            let status = match decide(&object, &self.uid, claimed, report, &self.desk.writer) {
+                Step::NotOurs => return Err(self.not_ours("it belongs to another")),
+                Step::Done => return Ok(()),
+                Step::Write(status) => status,
+            };
+            let body = status_body(&object, *status);
+            let params = PostParams {
+                field_manager: Some(FIELD_MANAGER.to_owned()),
+                ..PostParams::default()
+            };
+            match self.api.replace_status(&self.name, &params, &body).await {
+                Ok(stored) => {
+                    self.desk.metrics.status_writes.inc();
+                    *self.known() = Known {
+                        object: stored,
+                        claimed: true,
+                    };
+                    return Ok(());
+                }
+                Err(kube::Error::Api(status)) if status.is_not_found() => {
+                    return Err(self.not_ours("it is gone"));
+                }
+                Err(kube::Error::Api(status)) if status.is_conflict() => {
+                    self.desk.metrics.status_conflicts.inc();
+                    debug!(
+                        listener = self.name,
+                        "status write met a newer object: reading it"
+                    );
+                    self.read_again().await?;
+                }
+                Err(error) => return Err(self.unavailable(&error)),
+            }
+        }
+        let message = format!("{TRIES_MAX} writes of the status met newer objects");
+        Err(RecordError::Unavailable(message))
+    }
+
+    async fn read_again(&self) -> Result<(), RecordError> {
+        match self.api.get(&self.name).await {
+            Ok(object) => {
+                self.known().object = object;
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if status.is_not_found() => {
+                Err(self.not_ours("it is gone"))
+            }
+            Err(error) => Err(self.unavailable(&error)),
+        }
+    }
+
+    fn not_ours(&self, why: &str) -> RecordError {
+        info!(
+            listener = self.name,
+            why, "the listener is no longer this relay's: dropping it"
+        );
+        self.give_up();
+        RecordError::NotOurs
+    }
+
+    fn unavailable(&self, error: &kube::Error) -> RecordError {
+        self.desk.metrics.status_failures.inc();
+        RecordError::Unavailable(format!(
+            "the API server refused the status: {}",
+            words(error)
+        ))
+    }
+}
+
+impl Recorder for KubeRecorder {
+    fn record<'a>(&'a self, report: &'a Report) -> BoxFuture<'a, Result<(), RecordError>> {
+        async move {
+            let deadline = self.desk.deadline;
+            tokio::time::timeout(deadline, self.write(report))
+                .await
+                .unwrap_or_else(|_| {
+                    self.desk.metrics.status_failures.inc();
+                    let message = format!("the API server did not answer within {deadline:?}");
+                    Err(RecordError::Unavailable(message))
+                })
+        }
+        .boxed()
+    }
+}
+
+/// The object of a status write. Of the metadata it carries what guards the write and nothing else; the API server
+/// keeps the rest, and the spec, as they are.
+fn status_body(object: &SsmListener, status: SsmListenerStatus) -> SsmListener {
+    let ObjectMeta {
+        name,
+        namespace,
+        uid,
+        resource_version,
+        ..
+    } = object.metadata.clone();
+    SsmListener {
+        metadata: ObjectMeta {
+            name,
+            namespace,
+            uid,
+            resource_version,
+            ..ObjectMeta::default()
+        },
+        spec: object.spec.clone(),
+        status: Some(status),
+    }
+}

@@ -1,0 +1,179 @@
+//! The recorder writes what is ours, only what is new, and never over another relay.
+
+use std::sync::Arc;
+
+use super::api::FakeApi;
+use super::*;
+use crate::binding::record::{KubeRecorder, Step, decide};
+use crate::binding::status::status_of;
+use crate::relay::{RecordError, Recorder};
+
+fn recorder(api: &FakeApi, desk: &Desk, object: &SsmListener) -> Arc<KubeRecorder> {
+    Arc::new(KubeRecorder::new(api.listeners(), desk.clone(), object.clone()).unwrap())
+}
+
+#[tokio::test]
+async fn a_report_becomes_the_status_and_is_not_written_twice() {
+    let api = FakeApi::start().await;
+    let object = api.put_listener(&listener("l"));
+    let recorder = recorder(&api, &desk(), &object);
+    let serving = report(State::Serving);
+
+    recorder.record(&serving).await.unwrap();
+    assert_eq!(
+        api.listener("l").status,
+        Some(status_of(&serving, &writer()))
+    );
+    recorder.record(&serving).await.unwrap();
+    assert_eq!(
+        api.take_requests(),
+        ["PUT ssm-system/ssmlisteners/l/status"]
+    );
+}
+
+#[tokio::test]
+async fn a_claim_is_written_even_if_it_says_nothing_new() {
+    let api = FakeApi::start().await;
+    let object = api.put_listener(&listener("l"));
+    let recorder = recorder(&api, &desk(), &object);
+    recorder.record(&report(State::Starting)).await.unwrap();
+    recorder.record(&report(State::Starting)).await.unwrap();
+    assert_eq!(api.take_requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_listener_that_was_moved_meanwhile_is_read_again_and_left_alone() {
+    let api = FakeApi::start().await;
+    let ours = api.put_listener(&listener("l"));
+    let recorder = recorder(&api, &desk(), &ours);
+    let mut moved = recorded_by(ours, "relay-1", "other-run", 10_300);
+    moved.spec.relay = Some("relay-1".into());
+    let moved = api.put_listener(&moved);
+
+    let result = recorder.record(&report(State::Starting)).await;
+    assert_eq!(result, Err(RecordError::NotOurs));
+    assert_eq!(api.listener("l"), moved);
+    assert!(recorder.has_given_up());
+    assert_eq!(
+        api.take_requests(),
+        [
+            "PUT ssm-system/ssmlisteners/l/status",
+            "GET ssm-system/ssmlisteners/l"
+        ]
+    );
+    assert_eq!(
+        recorder.record(&report(State::Ended)).await,
+        Err(RecordError::NotOurs)
+    );
+    assert!(api.take_requests().is_empty(), "it asks nobody any more");
+}
+
+#[tokio::test]
+async fn a_spec_that_changed_meanwhile_keeps_its_change() {
+    let api = FakeApi::start().await;
+    let mut object = api.put_listener(&listener("l"));
+    let recorder = recorder(&api, &desk(), &object);
+    object.spec.target = "i-11111111111111111".into();
+    object.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
+    api.put_listener(&object);
+
+    recorder.record(&report(State::Serving)).await.unwrap();
+    let stored = api.listener("l");
+    assert_eq!(stored.spec.target, "i-11111111111111111");
+    assert_eq!(stored.metadata.labels, object.metadata.labels);
+    assert_eq!(stored.status.unwrap().relay, RELAY);
+}
+
+#[tokio::test]
+async fn a_listener_that_is_gone_or_was_made_anew_is_not_ours() {
+    let api = FakeApi::start().await;
+    let object = api.put_listener(&listener("l"));
+    let late = recorder(&api, &desk(), &object);
+    api.delete_listener("l");
+    assert_eq!(
+        late.record(&report(State::Starting)).await,
+        Err(RecordError::NotOurs)
+    );
+
+    let mut anew = listener("l");
+    anew.metadata.uid = Some("another".into());
+    let anew = api.put_listener(&anew);
+    let late = recorder(&api, &desk(), &object);
+    assert_eq!(
+        late.record(&report(State::Starting)).await,
+        Err(RecordError::NotOurs)
+    );
+    assert_eq!(api.listener("l"), anew);
+}
+
+#[tokio::test]
+async fn a_listener_that_went_to_another_run_and_came_back_is_given_up() {
+    let api = FakeApi::start().await;
+    let object = api.put_listener(&listener("l"));
+    let recorder = recorder(&api, &desk(), &object);
+    recorder.record(&report(State::Serving)).await.unwrap();
+    let between = api.put_listener(&recorded_by(api.listener("l"), "relay-1", "run-9", 10_300));
+
+    let result = recorder.record(&report(State::Waiting)).await;
+    assert_eq!(result, Err(RecordError::NotOurs));
+    assert_eq!(api.listener("l"), between);
+}
+
+#[tokio::test]
+async fn the_watch_tells_a_recorder_that_it_was_overtaken_but_old_news_do_not() {
+    let api = FakeApi::start().await;
+    let before = api.put_listener(&recorded_by(listener("l"), RELAY, "run-1", 10_240));
+    let recorder = recorder(&api, &desk(), &before);
+    recorder.record(&report(State::Starting)).await.unwrap();
+    recorder.observe(&before);
+    assert!(
+        !recorder.has_given_up(),
+        "what was written before our claim is no news"
+    );
+
+    let after = api.put_listener(&recorded_by(api.listener("l"), "relay-1", "run-9", 10_300));
+    recorder.observe(&after);
+    assert!(recorder.has_given_up());
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_away_costs_a_report_and_not_the_listener() {
+    let api = FakeApi::start().await;
+    let object = api.put_listener(&listener("l"));
+    let recorder = recorder(&api, &desk(), &object);
+    api.set_away(true);
+    let error = recorder.record(&report(State::Serving)).await.unwrap_err();
+    let RecordError::Unavailable(words) = &error else {
+        panic!("{error}")
+    };
+    assert!(
+        words.contains("the fake says InternalError (500)"),
+        "{words}"
+    );
+    api.set_away(false);
+    recorder.record(&report(State::Serving)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_run_that_was_overtaken_writes_nothing() {
+    let api = FakeApi::start().await;
+    let object = api.put_listener(&listener("l"));
+    let desk = desk();
+    let recorder = recorder(&api, &desk, &object);
+    desk.fenced.cancel();
+    let result = recorder.record(&report(State::Ended)).await;
+    assert_eq!(result, Err(RecordError::NotOurs));
+    assert!(api.take_requests().is_empty());
+}
+
+#[test]
+fn a_first_claim_takes_over_what_an_earlier_run_left() {
+    let object = recorded_by(listener("l"), RELAY, "run-1", 10_240);
+    let claim = report(State::Starting);
+    let step = decide(&object, "uid-l", false, &claim, &writer());
+    assert_eq!(step, Step::Write(Box::new(status_of(&claim, &writer()))));
+    assert_eq!(
+        decide(&object, "uid-l", true, &claim, &writer()),
+        Step::NotOurs
+    );
+}

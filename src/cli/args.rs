@@ -1,0 +1,225 @@
+//! The options themselves, and what must hold between them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::values::{advertise_address, duration, object_name, port_range};
+use crate::crd::DEFAULT_CONTROLLER_NAME;
+use crate::telemetry::LogFormat;
+
+/// Options of every process.
+#[derive(Args, Clone, Debug)]
+pub struct CommonArgs {
+    /// The operator's own namespace: SsmListeners and the relays' Leases are in it
+    #[arg(long, env = "POD_NAMESPACE", value_parser = object_name)]
+    pub namespace: String,
+    /// Which installation this is: classes with this controllerName are served by it
+    #[arg(long, env = "CONTROLLER_NAME", default_value = DEFAULT_CONTROLLER_NAME)]
+    pub controller_name: String,
+    /// For how long a relay's Lease holds: three renewals, so that two may fail before listeners are moved
+    #[arg(long, default_value = "12s", value_parser = duration)]
+    pub lease_duration: Duration,
+    /// The first delay after a failure: long enough not to hammer, short enough not to be noticed
+    #[arg(long, default_value = "1s", value_parser = duration)]
+    pub backoff_min: Duration,
+    /// The longest delay after failures: what is mended is tried again within five minutes
+    #[arg(long, default_value = "5m", value_parser = duration)]
+    pub backoff_max: Duration,
+    /// Where probes and metrics are served: /livez, /readyz, /metrics. Port 0 takes a free one and logs it
+    #[arg(long, default_value = "0.0.0.0:8080", value_name = "ADDRESS:PORT")]
+    pub admin_address: SocketAddr,
+    /// How long a shutdown may take before sessions are left to the next run: within a pod's 45 s of grace
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub shutdown_deadline: Duration,
+    /// How logs are written
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+    /// Which logs are written, such as `info` or `info,ssm_session_operator=debug`
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    pub log_filter: String,
+}
+
+/// Options of the controller.
+#[derive(Args, Clone, Debug)]
+pub struct ControllerArgs {
+    /// A namespace whose SsmSessions are served; may be given several times. Without it: all
+    #[arg(long = "watch-namespace", value_name = "NAMESPACE", value_parser = object_name)]
+    pub watch_namespaces: Vec<String>,
+    /// How often DescribeSessions is asked, once for all sessions of an identity: AWS throttles at a few calls a second
+    #[arg(long, default_value = "20s", value_parser = duration)]
+    pub poll_interval: Duration,
+    /// For how long an unrecorded session must be seen before it is swept, and how long AWS may take to show an
+    /// end: DescribeSessions lags behind by seconds
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    pub grace: Duration,
+    /// For how long a class must be missing or access denied before a session is Stalled: a class or a role applied in
+    /// the same sync arrives late, and Flux gives up at once on Stalled
+    #[arg(long, default_value = "2m", value_parser = duration)]
+    pub stalled_after: Duration,
+    /// How long a relay may take to end the sessions of a deleted listener before the controller does it
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    pub terminate_after: Duration,
+    /// How often the relays' Leases are looked at: a small part of a Lease's duration
+    #[arg(long, default_value = "1s", value_parser = duration)]
+    pub relay_interval: Duration,
+    /// How long nothing is moved when more than half of the relays look dead at once: more likely they can't reach the
+    /// API server than that all of them died
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    pub mass_death_pause: Duration,
+    /// How long a deleted SsmSession waits for its listeners: no namespace of a user hangs on AWS
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    pub finalizer_timeout: Duration,
+    /// How long the end of a session is looked for in AWS's history: nobody promises how late it shows
+    #[arg(long, default_value = "10m", value_parser = duration)]
+    pub history_timeout: Duration,
+    /// How often a Service that is not ours is looked at: it is not watched
+    #[arg(long, default_value = "15s", value_parser = duration)]
+    pub conflict_interval: Duration,
+    /// How often an object to which nothing happens is looked at: a net for what a watch may have missed
+    #[arg(long, default_value = "5m", value_parser = duration)]
+    pub resync_interval: Duration,
+    /// How long a call to the API server may take
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub api_timeout: Duration,
+}
+
+/// Options of the relay.
+#[derive(Args, Clone, Debug)]
+pub struct RelayArgs {
+    /// Name of this relay; the pod's, or else the host's
+    #[arg(long, env = "POD_NAME", default_value = "", hide_default_value = true)]
+    pub relay_name: String,
+    /// An address that listeners listen on; may be given several times. Without it: all of the advertised families
+    #[arg(long = "listen-address", value_name = "IP")]
+    pub listen_addresses: Vec<IpAddr>,
+    /// An address by which pods reach this relay, written into EndpointSlices: one for each family at most
+    #[arg(
+        long = "advertise-address",
+        env = "POD_IPS",
+        value_name = "IP",
+        value_delimiter = ',',
+        required = true,
+        value_parser = advertise_address
+    )]
+    pub advertise_addresses: Vec<IpAddr>,
+    /// Ports for listeners: below the kernel's ephemeral ports, so that no outgoing connection takes one
+    #[arg(long, default_value = "10240-32767", value_name = "FIRST-LAST", value_parser = port_range)]
+    pub port_range: RangeInclusive<u16>,
+    /// How many listeners this relay takes before the controller says NoCapacity: each holds buffers of some MiB
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    pub capacity: u32,
+    /// Clients at once on one listener: each holds a stream's buffers
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections_max: u32,
+    /// How often the Lease is renewed
+    #[arg(long, default_value = "4s", value_parser = duration)]
+    pub lease_renew: Duration,
+    /// How long a client that dials while no session is up is held before it is reset: never silence
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub hold: Duration,
+    /// How long the agent may take to ask for a handshake before the start counts as failed
+    #[arg(long, default_value = "15s", value_parser = duration)]
+    pub handshake_timeout: Duration,
+    /// How long a started session may stay unrecorded before it is terminated again
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub record_timeout: Duration,
+    /// The delay after somebody terminated a session in AWS: who did so meant it
+    #[arg(long, default_value = "5m", value_parser = duration)]
+    pub external_end_delay: Duration,
+    /// How long a freed port goes to nobody else: a stale slice must not lead into another team's target
+    #[arg(long, default_value = "5m", value_parser = duration)]
+    pub port_quarantine: Duration,
+    /// How often a websocket is pinged; without a pong by the next ping it counts as lost
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub ping_interval: Duration,
+    /// How long a half-closed client may hear nothing before the agent is told to close: it closes both ways
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    pub half_close_hold: Duration,
+    /// How long one stream may keep the session's whole receive budget full before it is reset for the others' sake
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub stall_limit: Duration,
+    /// INSECURE: trusts any stream URL with the session's token, also without TLS. For a simulator on loopback only
+    #[arg(long)]
+    pub insecure_stream_urls: bool,
+}
+
+impl CommonArgs {
+    /// What must hold between the options.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.controller_name.is_empty() {
+            return Err("--controller-name is empty: classes could not name it".to_owned());
+        }
+        if self.backoff_min > self.backoff_max {
+            return Err(above(
+                "--backoff-min",
+                self.backoff_min,
+                "--backoff-max",
+                self.backoff_max,
+            ));
+        }
+        crate::telemetry::check_filter(&self.log_filter)
+            .map_err(|error| format!("--log-filter {:?}: {error}", self.log_filter))
+    }
+}
+
+impl ControllerArgs {
+    /// What must hold between the options.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.poll_interval > self.grace {
+            let words = above("--poll-interval", self.poll_interval, "--grace", self.grace);
+            return Err(format!(
+                "{words}: a session must be seen in two polls before it is swept"
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl RelayArgs {
+    /// Fills in what follows from the host and from other options, and checks what must hold between them.
+    pub(super) fn complete(&mut self, common: &CommonArgs) -> Result<(), String> {
+        if self.relay_name.is_empty() {
+            self.relay_name =
+                host_name().ok_or("--relay-name is missing, and the host has no name")?;
+        }
+        object_name(&self.relay_name).map_err(|error| format!("--relay-name: {error}"))?;
+        if self.lease_renew * 2 > common.lease_duration {
+            return Err(format!(
+                "--lease-renew {:?} is more than half of --lease-duration {:?}: one lost renewal would move all \
+                 listeners",
+                self.lease_renew, common.lease_duration
+            ));
+        }
+        let v6 = self
+            .advertise_addresses
+            .iter()
+            .filter(|address| address.is_ipv6())
+            .count();
+        let v4 = self.advertise_addresses.len() - v6;
+        if v4 > 1 || v6 > 1 {
+            return Err("--advertise-address: one address of each family at most".to_owned());
+        }
+        if self.listen_addresses.is_empty() {
+            let everywhere = |advertised: &IpAddr| match advertised {
+                IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            };
+            self.listen_addresses = self.advertise_addresses.iter().map(everywhere).collect();
+        }
+        Ok(())
+    }
+}
+
+fn above(name: &str, value: Duration, other_name: &str, other: Duration) -> String {
+    format!("{name} {value:?} is above {other_name} {other:?}")
+}
+
+/// The host's name; in a pod that of the pod.
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = name.trim().to_ascii_lowercase();
+    (!name.is_empty()).then_some(name)
+}

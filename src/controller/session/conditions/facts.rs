@@ -1,0 +1,120 @@
+//! The conditions that only repeat what relays and AWS say: they take no part in what `Ready` comes to.
+
+use std::sync::Arc;
+
+use super::error_of;
+use crate::broker::ErrorKind;
+use crate::controller::session::desired::is_fresh;
+use crate::controller::session::observe::Observed;
+use crate::crd::SsmListener;
+use crate::crd::condition::{
+    AwsReachableReason, Condition, Conditions, DestinationReachableReason, TargetConnectedReason,
+};
+use crate::crd::listener::{DestinationState, ErrorClass, ListenerState};
+
+fn fresh(observed: &Observed) -> impl Iterator<Item = &Arc<SsmListener>> {
+    observed
+        .listeners
+        .iter()
+        .filter(|listener| is_fresh(listener, &observed.relays))
+}
+
+fn any_serving(observed: &Observed) -> bool {
+    let states = fresh(observed).filter_map(|listener| listener.status.as_ref());
+    states
+        .into_iter()
+        .any(|status| status.state == ListenerState::Serving)
+}
+
+/// Whether AWS serves us: what the relays say of their starts, and then what the poll says.
+pub fn set_aws(conditions: &mut Conditions, observed: &Observed) {
+    let of_start = fresh(observed)
+        .filter_map(|listener| error_of(listener, observed))
+        .find_map(|error| {
+            let reason = match error.class {
+                ErrorClass::AccessDenied => AwsReachableReason::AccessDenied,
+                ErrorClass::CredentialsUnavailable => AwsReachableReason::CredentialsUnavailable,
+                ErrorClass::Throttled => AwsReachableReason::Throttled,
+                ErrorClass::AwsUnavailable => AwsReachableReason::AwsUnavailable,
+                ErrorClass::InvalidDocument
+                | ErrorClass::InvalidRequest
+                | ErrorClass::UnsupportedSessionType
+                | ErrorClass::TargetNotConnected
+                | ErrorClass::DataChannel
+                | ErrorClass::SessionClosed
+                | ErrorClass::NoPort => return None,
+            };
+            Some((reason, error.message.clone()))
+        });
+    let of_poll = || {
+        observed
+            .snapshots
+            .values()
+            .filter_map(|snapshot| snapshot.error.as_ref())
+            .find_map(|error| {
+                let reason = match error.kind {
+                    ErrorKind::AccessDenied => AwsReachableReason::AccessDenied,
+                    ErrorKind::CredentialsUnavailable => AwsReachableReason::CredentialsUnavailable,
+                    ErrorKind::Throttled => AwsReachableReason::Throttled,
+                    ErrorKind::Unavailable => AwsReachableReason::AwsUnavailable,
+                    ErrorKind::InvalidDocument
+                    | ErrorKind::InvalidRequest
+                    | ErrorKind::TargetNotConnected
+                    | ErrorKind::Gone => return None,
+                };
+                Some((reason, error.to_string()))
+            })
+    };
+    if let Some((reason, message)) = of_start.or_else(of_poll) {
+        conditions.set(Condition::AwsReachable(reason), message);
+    } else if any_serving(observed) || observed.snapshots.values().any(|s| s.round > 0) {
+        conditions.set(
+            Condition::AwsReachable(AwsReachableReason::Reachable),
+            "AWS answers",
+        );
+    }
+}
+
+/// Whether Session Manager reaches the target, as the starts say.
+pub fn set_target(conditions: &mut Conditions, observed: &Observed) {
+    let errors = fresh(observed).filter_map(|listener| error_of(listener, observed));
+    let not_connected = errors
+        .into_iter()
+        .find(|error| error.class == ErrorClass::TargetNotConnected);
+    if let Some(error) = not_connected {
+        let reason = TargetConnectedReason::TargetNotConnected;
+        conditions.set(Condition::TargetConnected(reason), &error.message);
+    } else if any_serving(observed) {
+        let reason = TargetConnectedReason::Connected;
+        conditions.set(
+            Condition::TargetConnected(reason),
+            "Session Manager reaches the target",
+        );
+    }
+}
+
+/// What the last dials of the destinations came to.
+pub fn set_destination(conditions: &mut Conditions, observed: &Observed) {
+    let dial = |listener: &Arc<SsmListener>| {
+        let dialled = listener.status.as_ref()?.destination?;
+        Some((listener.spec.port.clone(), dialled))
+    };
+    let dials: Vec<(String, DestinationState)> = fresh(observed).filter_map(dial).collect();
+    if let Some((port, _)) = dials
+        .iter()
+        .find(|(_, dial)| *dial == DestinationState::Refused)
+    {
+        let message =
+            format!("port {port}: the destination refused, or the target does not reach it");
+        conditions.set(
+            Condition::DestinationReachable(DestinationReachableReason::Refused),
+            message,
+        );
+    } else if !dials.is_empty() {
+        let message = "the destination accepted the last connection";
+        conditions.set(
+            Condition::DestinationReachable(DestinationReachableReason::Dialled),
+            message,
+        );
+    }
+}

@@ -1,0 +1,176 @@
+//! Classes and Services: whose a session is, and which Service it may have.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, Time};
+use serde_json::json;
+
+use super::*;
+use crate::controller::fixtures::{class, listener};
+use crate::controller::names::FIELD_MANAGER;
+use crate::crd::session::ServiceTemplate;
+use crate::crd::{DEFAULT_CLASS_ANNOTATION, SsmSessionClass};
+
+#[test]
+fn another_service_name_makes_the_new_service_first_and_deletes_the_old_one_after_it() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    let old = Arc::new(world.stored_service());
+    world.change(|session| {
+        let template = ServiceTemplate {
+            name: Some("orders".into()),
+            ..ServiceTemplate::default()
+        };
+        session.spec.service = Some(template);
+    });
+    world.observed.old_services = vec![old];
+    world.observed.service = ServiceFound::Absent;
+    let first = world.decide();
+    assert_eq!(
+        first
+            .create_service
+            .map(|service| service.name_any())
+            .as_deref(),
+        Some("orders")
+    );
+    assert!(first.delete_services.is_empty() && first.delete_slices.is_empty());
+    world.observed.service = ServiceFound::Ours(Arc::new(world.stored_service()));
+    let second = world.decide();
+    assert_eq!(second.apply_slices.len(), 2);
+    assert_eq!(
+        second.delete_services,
+        [("db".to_owned(), "uid-of-service".to_owned())]
+    );
+}
+
+#[test]
+fn a_label_that_is_no_longer_asked_for_is_taken_from_our_service_and_a_strangers_stays() {
+    let world = World::made(&["sql"], vec![]);
+    let mut service = world.stored_service();
+    service
+        .metadata
+        .labels
+        .as_mut()
+        .expect("labels")
+        .insert("theirs".into(), "x".into());
+    let wanted = desired::service(&world.observed.session);
+    assert!(!desired::service_differs(&service, &wanted));
+    service.metadata.managed_fields = Some(vec![ManagedFieldsEntry {
+        manager: Some(FIELD_MANAGER.into()),
+        fields_v1: Some(FieldsV1(
+            json!({ "f:metadata": { "f:labels": { "f:old": {} } } }),
+        )),
+        ..ManagedFieldsEntry::default()
+    }]);
+    assert!(desired::service_differs(&service, &wanted));
+}
+
+#[test]
+fn a_service_of_somebody_else_gets_no_listener_and_takes_ours() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    world.observed.service = ServiceFound::Conflict {
+        message: "theirs".into(),
+    };
+    let plan = world.decide();
+    assert!(plan.create_service.is_none() && plan.update_service.is_none());
+    assert_eq!(
+        (plan.delete_listeners.len(), plan.delete_slices.len()),
+        (1, 2)
+    );
+    assert_eq!(plan.requeue_after, Some(SETTINGS.conflict_interval));
+}
+
+#[test]
+fn whose_a_service_is() {
+    let world = World::new(&["sql"]);
+    let judge =
+        |service: Service, lives| judge_service(fixtures::SESSION_UID, Arc::new(service), lives);
+    let ours = world.stored_service();
+    assert!(matches!(judge(ours.clone(), false), ServiceFound::Ours(_)));
+    let mut stranger = ours.clone();
+    stranger.metadata.owner_references = None;
+    assert!(matches!(
+        judge(stranger, false),
+        ServiceFound::Conflict { .. }
+    ));
+    let mut other = ours.clone();
+    other.metadata.owner_references.as_mut().expect("an owner")[0].uid = "another".into();
+    assert!(matches!(
+        judge(other.clone(), true),
+        ServiceFound::Conflict { .. }
+    ));
+    assert!(matches!(judge(other, false), ServiceFound::Leaving { .. }));
+    let mut going = ours;
+    going.metadata.deletion_timestamp = Some(Time(at(0)));
+    assert!(matches!(judge(going, false), ServiceFound::Leaving { .. }));
+}
+
+#[test]
+fn a_session_of_another_installation_is_not_touched() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    world.observed.class = ClassFound::Foreign;
+    let plan = world.decide();
+    let ours = Plan {
+        delete_listeners: plan.delete_listeners.clone(),
+        ..Plan::default()
+    };
+    assert_eq!((plan.delete_listeners.len(), plan), (1, ours));
+}
+
+#[test]
+fn a_missing_class_ends_the_sessions_only_once_it_is_stalled() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    world.observed.class = ClassFound::Missing {
+        message: "none".into(),
+    };
+    world.report();
+    assert_eq!(world.decide().delete_listeners, []);
+    world.seconds = 120;
+    let plan = world.decide();
+    assert_eq!(
+        (plan.delete_listeners.len(), plan.delete_slices.len()),
+        (1, 2)
+    );
+}
+
+#[test]
+fn which_class_serves_a_session() {
+    let ours = "ssm-operator.dev/controller";
+    let default = |name: &str, controller: &str| {
+        let mut class = class(name, controller);
+        class
+            .annotations_mut()
+            .insert(DEFAULT_CLASS_ANNOTATION.into(), "true".into());
+        class
+    };
+    let found = |name: Option<&str>, classes: Vec<SsmSessionClass>| {
+        let mut session = fixtures::session(&["sql"]);
+        session.spec.class_name = name.map(str::to_owned);
+        let classes: Vec<_> = classes.into_iter().map(Arc::new).collect();
+        find_class(&session, &classes, ours)
+    };
+    assert!(matches!(
+        found(Some("x"), vec![class("x", ours)]),
+        ClassFound::Ours { .. }
+    ));
+    assert_eq!(
+        found(Some("x"), vec![class("x", "other")]),
+        ClassFound::Foreign
+    );
+    assert!(matches!(
+        found(Some("x"), vec![class("y", ours)]),
+        ClassFound::Missing { .. }
+    ));
+    assert!(matches!(
+        found(None, vec![class("x", ours)]),
+        ClassFound::Missing { .. }
+    ));
+    let mixed = vec![default("x", ours), default("y", "other")];
+    assert!(matches!(found(None, mixed), ClassFound::Ours { name, .. } if name == "x"));
+    assert_eq!(
+        found(None, vec![default("y", "other")]),
+        ClassFound::Foreign
+    );
+    let ClassFound::Missing { message } = found(None, vec![default("b", ours), default("a", ours)])
+    else {
+        panic!("two defaults are none")
+    };
+    assert!(message.contains("a, b"), "{message}");
+}

@@ -1,0 +1,367 @@
+//! What watches what: caches and their streams, the two controllers, and who is asked to look again when something
+//! else changes.
+
+use std::future::ready;
+use std::sync::{Arc, Mutex};
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Api, Client, Resource, ResourceExt as _};
+use kube_runtime::controller::{Action, Config, Controller, Error as QueueError};
+use kube_runtime::events::{Recorder, Reporter};
+use kube_runtime::reflector::{ObjectRef, Store};
+use kube_runtime::watcher;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::backoff::{Backoff, jittered};
+use super::context::{Context, Stores};
+use super::error::Error;
+use super::metrics::{Kind, Metrics, Outcome};
+use super::names::{self, FIELD_MANAGER, MANAGED_BY_LABEL, SLICE_MANAGED_BY_LABEL};
+use super::options::ControllerOptions;
+use super::poll::Polls;
+use super::relays::RelaysView;
+use super::triggers::Trigger;
+use super::watches::{Watch, api, drive, watch};
+use super::{listener, named, session};
+use crate::broker::Broker;
+use crate::crd::{MANAGED_BY, SsmListener, SsmSession, SsmSessionClass};
+
+/// All caches with the streams that fill them, one of each kind for each scope of watching.
+pub struct Watches {
+    scopes: Vec<Option<String>>,
+    sessions: Vec<Watch<SsmSession>>,
+    services: Vec<Watch<Service>>,
+    slices: Vec<Watch<EndpointSlice>>,
+    classes: Watch<SsmSessionClass>,
+    listeners: Watch<SsmListener>,
+}
+
+/// What a context is made of, besides the caches.
+pub struct Parts {
+    /// For the API server.
+    pub client: Client,
+    /// For AWS.
+    pub broker: Arc<dyn Broker>,
+    /// How to behave.
+    pub options: ControllerOptions,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// UID of the operator's namespace.
+    pub namespace_uid: String,
+    /// What is known of relays.
+    pub relays: watch::Receiver<RelaysView>,
+    /// True once every cache was filled.
+    pub synced: watch::Receiver<bool>,
+}
+
+impl Watches {
+    /// Prepares all watches; none is begun before its stream is driven.
+    #[must_use]
+    pub fn new(client: &Client, options: &ControllerOptions, metrics: &Metrics) -> Self {
+        let mut scopes: Vec<Option<String>> =
+            options.watch_namespaces.iter().cloned().map(Some).collect();
+        if scopes.is_empty() {
+            scopes.push(None);
+        }
+        scopes.sort();
+        scopes.dedup();
+        let all = watcher::Config::default;
+        let ours = |label: &str| all().labels(&format!("{label}={MANAGED_BY}"));
+        let each = scopes.iter().map(Option::as_deref);
+        Self {
+            sessions: each
+                .clone()
+                .map(|scope| watch(api(client, scope), all(), Kind::SsmSession, metrics))
+                .collect(),
+            services: each
+                .clone()
+                .map(|scope| {
+                    watch(
+                        api(client, scope),
+                        ours(MANAGED_BY_LABEL),
+                        Kind::Service,
+                        metrics,
+                    )
+                })
+                .collect(),
+            slices: each
+                .map(|scope| {
+                    let config = ours(SLICE_MANAGED_BY_LABEL);
+                    watch(api(client, scope), config, Kind::EndpointSlice, metrics)
+                })
+                .collect(),
+            classes: watch(
+                Api::all(client.clone()),
+                all(),
+                Kind::SsmSessionClass,
+                metrics,
+            ),
+            listeners: watch(
+                Api::namespaced(client.clone(), &options.namespace),
+                all(),
+                Kind::SsmListener,
+                metrics,
+            ),
+            scopes,
+        }
+    }
+
+    /// Becomes true for each cache once it was filled.
+    #[must_use]
+    pub fn filled(&self) -> Vec<watch::Receiver<bool>> {
+        let Self {
+            scopes: _,
+            sessions,
+            services,
+            slices,
+            classes,
+            listeners,
+        } = self;
+        let mut filled = vec![classes.filled.clone(), listeners.filled.clone()];
+        filled.extend(sessions.iter().map(|watch| watch.filled.clone()));
+        filled.extend(services.iter().map(|watch| watch.filled.clone()));
+        filled.extend(slices.iter().map(|watch| watch.filled.clone()));
+        filled
+    }
+
+    /// What the reconcilers share, over these caches.
+    pub fn context(&self, parts: Parts) -> Context {
+        let Parts {
+            client,
+            broker,
+            options,
+            metrics,
+            namespace_uid,
+            relays,
+            synced,
+        } = parts;
+        let reporter = Reporter {
+            controller: FIELD_MANAGER.to_owned(),
+            instance: None,
+        };
+        let backoff = || Backoff::new(options.backoff_min, options.backoff_max);
+        Context {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            broker,
+            metrics,
+            namespace_uid,
+            sessions: stores(&self.sessions),
+            services: stores(&self.services),
+            slices: stores(&self.slices),
+            classes: self.classes.store.clone(),
+            listeners: self.listeners.store.clone(),
+            relays,
+            polls: Polls::default(),
+            synced,
+            session_triggers: self.scopes.iter().cloned().map(Trigger::new).collect(),
+            listener_trigger: Trigger::new(None),
+            session_backoff: backoff(),
+            listener_backoff: backoff(),
+            memories: Mutex::default(),
+            terminated: Mutex::default(),
+            reserved: Mutex::default(),
+            options,
+        }
+    }
+
+    /// Starts the two controllers, and the watches of everything else that concerns them.
+    pub fn spawn(
+        self,
+        context: &Arc<Context>,
+        tasks: &mut JoinSet<&'static str>,
+        shutdown: &CancellationToken,
+    ) {
+        let Self {
+            scopes: _,
+            sessions,
+            services,
+            slices,
+            classes,
+            listeners,
+        } = self;
+        let config = || Config::default().concurrency(context.options.concurrency);
+        for (watch, trigger) in sessions.into_iter().zip(&context.session_triggers) {
+            let Watch {
+                store,
+                filled: _,
+                changes,
+            } = watch;
+            // Errors were logged and counted where the watch was made, and it backs off by itself.
+            let changes = changes.filter(|change| ready(change.is_ok()));
+            let controller = Controller::for_stream(changes, store)
+                .with_config(config())
+                .reconcile_on(Arc::clone(trigger).stream())
+                .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+                .run(
+                    session::reconcile,
+                    |session, error, context| {
+                        let backoff = &context.session_backoff;
+                        on_error(session.as_ref(), Kind::SsmSession, error, &context, backoff)
+                    },
+                    Arc::clone(context),
+                );
+            let context = Arc::clone(context);
+            let each = move |result| {
+                note(result, &context.session_backoff);
+                ready(())
+            };
+            tasks.spawn(named("controller of SsmSession", controller.for_each(each)));
+        }
+        let asks = Arc::clone(context);
+        let changes = listeners
+            .changes
+            .filter(|change| ready(change.is_ok()))
+            .inspect(move |change| {
+                if let Ok(listener) = change {
+                    let reference = &listener.spec.session_ref;
+                    asks.trigger_session(&reference.namespace, &reference.name);
+                }
+            });
+        let controller = Controller::for_stream(changes, listeners.store)
+            .with_config(config())
+            .reconcile_on(Arc::clone(&context.listener_trigger).stream())
+            .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+            .run(
+                listener::reconcile,
+                |listener, error, context| {
+                    let backoff = &context.listener_backoff;
+                    on_error(
+                        listener.as_ref(),
+                        Kind::SsmListener,
+                        error,
+                        &context,
+                        backoff,
+                    )
+                },
+                Arc::clone(context),
+            );
+        let notes = Arc::clone(context);
+        let each = move |result| {
+            note(result, &notes.listener_backoff);
+            ready(())
+        };
+        tasks.spawn(named(
+            "controller of SsmListener",
+            controller.for_each(each),
+        ));
+
+        for watch in services {
+            let asks = Arc::clone(context);
+            let driven = drive(watch.changes, move |service| {
+                ask_for_service(&asks, service);
+            });
+            tasks.spawn(named("watch of Services", until(shutdown.clone(), driven)));
+        }
+        for watch in slices {
+            let asks = Arc::clone(context);
+            let driven = drive(watch.changes, move |slice| ask_owners(&asks, slice));
+            tasks.spawn(named(
+                "watch of EndpointSlices",
+                until(shutdown.clone(), driven),
+            ));
+        }
+        let asks = Arc::clone(context);
+        let driven = drive(classes.changes, move |class| ask_for_class(&asks, class));
+        tasks.spawn(named("watch of classes", until(shutdown.clone(), driven)));
+    }
+}
+
+fn stores<K: Resource<DynamicType = ()> + Clone + 'static>(watches: &[Watch<K>]) -> Stores<K> {
+    Stores(
+        watches
+            .iter()
+            .map(|watch| watch.store.clone())
+            .collect::<Vec<Store<K>>>(),
+    )
+}
+
+/// Runs a task that has no end of its own.
+pub async fn until(shutdown: CancellationToken, task: impl Future<Output = ()>) {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = task => {}
+    }
+}
+
+/// Asks the sessions that own an object to look again.
+fn ask_owners<K: Resource<DynamicType = ()>>(context: &Context, object: &K) {
+    let namespace = object.namespace().unwrap_or_default();
+    for owner in object.owner_references() {
+        if owner.kind == SsmSession::kind(&()) {
+            context.trigger_session(&namespace, &owner.name);
+        }
+    }
+}
+
+/// Asks the session that owns a Service, and those that wait for its name.
+fn ask_for_service(context: &Context, service: &Service) {
+    ask_owners(context, service);
+    let (namespace, name) = (service.namespace(), service.name_any());
+    let waits = |session: &SsmSession| {
+        session.namespace() == namespace && session::service_name(session) == name
+    };
+    for session in context.sessions.filter(waits) {
+        context.trigger_session(
+            &session.namespace().unwrap_or_default(),
+            &session.name_any(),
+        );
+    }
+}
+
+/// Asks the sessions that name a class, and those that name none, since it may be the default.
+fn ask_for_class(context: &Context, class: &SsmSessionClass) {
+    let name = class.name_any();
+    let concerns = |session: &SsmSession| {
+        session
+            .spec
+            .class_name
+            .as_ref()
+            .is_none_or(|of| *of == name)
+    };
+    for session in context.sessions.filter(concerns) {
+        context.trigger_session(
+            &session.namespace().unwrap_or_default(),
+            &session.name_any(),
+        );
+    }
+}
+
+fn on_error<K: Resource<DynamicType = ()>>(
+    object: &K,
+    kind: Kind,
+    error: &Error,
+    context: &Context,
+    backoff: &Backoff,
+) -> Action {
+    let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
+    if error.is_conflict() {
+        // The newer object is on its way and asks for a reconcile by itself; this is for when it does not.
+        context.metrics.reconciled(kind, Outcome::Conflict);
+        debug!(?kind, %namespace, %name, %error, "overtaken by another write");
+        return Action::requeue(jittered(context.options.backoff_min));
+    }
+    context.metrics.reconciled(kind, Outcome::Failure);
+    warn!(?kind, %namespace, %name, %error, "reconcile failed");
+    Action::requeue(backoff.failed(&names::key(object)))
+}
+
+/// What is left to say of a reconcile: its own errors went through the error policy.
+fn note<K: Resource<DynamicType = ()>>(
+    result: Result<(ObjectRef<K>, Action), QueueError<Error, watcher::Error>>,
+    backoff: &Backoff,
+) {
+    match result {
+        Ok(_) | Err(QueueError::ReconcilerFailed(..)) => {}
+        Err(QueueError::ObjectNotFound(object)) => {
+            backoff.succeeded(&names::key_of(object.namespace.as_deref(), &object.name));
+        }
+        Err(QueueError::QueueError(error)) => warn!(%error, "a watch failed"),
+        Err(QueueError::RunnerError(error)) => warn!(%error, "the runner of reconciles failed"),
+    }
+}

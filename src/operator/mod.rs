@@ -1,0 +1,263 @@
+//! Wires the processes: clients, broker, relay, controller, probes, and how they end.
+//!
+//! A process ends with 0 when it was asked to end and did so in time. Whatever else ends it leaves a log line and a
+//! code other than 0, so that it is started again.
+
+mod options;
+mod supervise;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client};
+use prometheus_client::registry::Registry;
+use rustls_platform_verifier::BuilderVerifierExt;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::admin::{self, Checks};
+use crate::aws::{AwsBroker, AwsOptions};
+use crate::binding::{self, BindingMetrics, Readiness};
+use crate::broker::Broker;
+use crate::cli::{Cli, Command, CommonArgs, ControllerArgs, RelayArgs};
+use crate::relay::{self, Relay};
+use crate::{controller, crd, telemetry};
+use options::{binding_options, controller_options, relay_options};
+use supervise::{Task, on_signal, supervise};
+
+/// How long the API server may take to accept a connection, and to answer at the start before it is asked again.
+const START_CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Between two tries at the start; probes say meanwhile that the process is not ready.
+const START_RETRY: Duration = Duration::from_secs(1);
+
+/// The whole program.
+#[must_use]
+pub fn main(cli: Cli) -> ExitCode {
+    let (common, controller, relay) = match cli.command {
+        Command::Controller { common, controller } => (common, Some(controller), None),
+        Command::Relay { common, relay } => (common, None, Some(*relay)),
+        Command::AllInOne {
+            common,
+            controller,
+            relay,
+        } => (common, Some(controller), Some(*relay)),
+        Command::Crds { dir } => return ended(write_crds(dir.as_deref())),
+    };
+    ended(start_runtime(&common, controller, relay))
+}
+
+fn start_runtime(
+    common: &CommonArgs,
+    controller: Option<ControllerArgs>,
+    relay: Option<RelayArgs>,
+) -> anyhow::Result<()> {
+    telemetry::init(common.log_format, &common.log_filter)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let ran = runtime.block_on(run(common, controller, relay));
+    // A name look-up that hangs must not keep the process.
+    runtime.shutdown_background();
+    ran
+}
+
+/// The exit code; before there are logs the error is printed.
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if tracing::dispatcher::has_been_set() {
+                error!(error = format!("{error:#}"), "the process ends");
+            } else {
+                let _ = writeln!(std::io::stderr(), "ssm-session-operator: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write_crds(dir: Option<&Path>) -> anyhow::Result<()> {
+    if let Some(dir) = dir {
+        return crd::write_manifests(dir).with_context(|| format!("writing to {}", dir.display()));
+    }
+    let mut out = std::io::stdout().lock();
+    for (_, yaml) in crd::manifests() {
+        writeln!(out, "---\n{}", yaml.trim_end())?;
+    }
+    Ok(())
+}
+
+/// What every process of this program has.
+struct Process {
+    client: Client,
+    broker: Arc<dyn Broker>,
+    tls: Arc<ClientConfig>,
+    namespace_uid: String,
+    registry: Arc<Mutex<Registry>>,
+}
+
+async fn run(
+    common: &CommonArgs,
+    controller: Option<ControllerArgs>,
+    relay: Option<RelayArgs>,
+) -> anyhow::Result<()> {
+    let shutdown = on_signal()?;
+    let mut checks = Checks::default();
+    let relay_readiness = relay.is_some().then(|| Readiness {
+        lease: checks.add("relay lease"),
+        listed: checks.add("listeners listed"),
+    });
+    let controller_ready = controller
+        .is_some()
+        .then(|| checks.add("controller caches"));
+
+    let listener = TcpListener::bind(common.admin_address)
+        .await
+        .with_context(|| format!("--admin-address {}", common.admin_address))?;
+    let address = listener.local_addr()?.to_string();
+    info!(
+        address,
+        version = env!("CARGO_PKG_VERSION"),
+        "serving probes and metrics"
+    );
+    let registry = Arc::new(Mutex::new(Registry::default()));
+    let shown = registry.clone();
+    let admin = Task::spawn("admin", |stop| async move {
+        Ok(admin::run(listener, checks, shown, stop).await?)
+    });
+
+    let Some(process) = start(common, registry, &shutdown).await? else {
+        return Ok(());
+    };
+    // In the order in which they end: while sessions are being ended the controller still withdraws endpoints.
+    let mut tasks = Vec::new();
+    if let (Some(args), Some(readiness)) = (relay, relay_readiness) {
+        tasks.push(spawn_relay(&process, common, &args, readiness));
+    }
+    if let (Some(args), Some(ready)) = (controller, controller_ready) {
+        tasks.push(spawn_controller(&process, common, &args, ready));
+    }
+    tasks.push(admin);
+    supervise(tasks, shutdown, common.shutdown_deadline).await
+}
+
+/// Clients and what is read once; `None` when the process is to end before that.
+async fn start(
+    common: &CommonArgs,
+    registry: Arc<Mutex<Registry>>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<Process>> {
+    // kube's client takes the process's provider; that one is set already is only possible in tests.
+    let _ = ring::default_provider().install_default();
+    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_platform_verifier()
+        .context("reading the system's root certificates")?
+        .with_no_client_auth();
+    let mut config = kube::Config::infer()
+        .await
+        .context("neither a kubeconfig nor a service account")?;
+    config.connect_timeout = Some(START_CALL_TIMEOUT);
+    let client = Client::try_from(config).context("making the client of the API server")?;
+    let Some(namespace_uid) = namespace_uid(&client, &common.namespace, shutdown).await else {
+        return Ok(None);
+    };
+    let broker: Arc<dyn Broker> = Arc::new(AwsBroker::new(AwsOptions::default()));
+    Ok(Some(Process {
+        client,
+        broker,
+        tls: Arc::new(tls),
+        namespace_uid,
+        registry,
+    }))
+}
+
+/// UID of the operator's namespace, asked for until it is known; `None` at `shutdown`.
+async fn namespace_uid(
+    client: &Client,
+    namespace: &str,
+    shutdown: &CancellationToken,
+) -> Option<String> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    loop {
+        let error = match timeout(START_CALL_TIMEOUT, namespaces.get(namespace)).await {
+            Ok(Ok(object)) => match object.metadata.uid {
+                Some(uid) => return Some(uid),
+                None => "it has no UID".to_owned(),
+            },
+            Ok(Err(error)) => binding::words(&error),
+            Err(_) => format!("no answer within {START_CALL_TIMEOUT:?}"),
+        };
+        warn!(
+            namespace,
+            error, "the operator's namespace can't be read: trying again"
+        );
+        let delay = START_RETRY.mul_f64(0.5 + fastrand::f64());
+        tokio::select! {
+            () = shutdown.cancelled() => return None,
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+}
+
+fn spawn_relay(
+    process: &Process,
+    common: &CommonArgs,
+    args: &RelayArgs,
+    readiness: Readiness,
+) -> Task {
+    let incarnation = uuid::Uuid::new_v4().to_string();
+    let (relay_metrics, metrics) = {
+        let mut registry = process
+            .registry
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let relay_metrics = relay::Metrics::default();
+        relay_metrics.register(&mut registry);
+        (relay_metrics, BindingMetrics::register(&mut registry))
+    };
+    let relay = Relay::new(
+        relay_options(common, args, &incarnation, process.tls.clone()),
+        process.broker.clone(),
+        relay_metrics,
+    );
+    let options = binding_options(common, args, &incarnation, &process.namespace_uid);
+    if args.insecure_stream_urls {
+        warn!("--insecure-stream-urls: session tokens may go to any host, also without TLS");
+    }
+    let client = process.client.clone();
+    Task::spawn("relay", |stop| async move {
+        Ok(binding::run(client, relay, options, stop, readiness, metrics).await?)
+    })
+}
+
+fn spawn_controller(
+    process: &Process,
+    common: &CommonArgs,
+    args: &ControllerArgs,
+    ready: watch::Sender<bool>,
+) -> Task {
+    let options = controller_options(common, args);
+    let metrics = {
+        let mut registry = process
+            .registry
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        controller::metrics::Metrics::register(&mut registry)
+    };
+    let (client, broker) = (process.client.clone(), process.broker.clone());
+    Task::spawn("controller", |stop| async move {
+        Ok(controller::run(client, broker, options, metrics, ready, stop).await?)
+    })
+}

@@ -1,0 +1,89 @@
+//! The options of the command line as each half of the program takes them.
+
+use std::sync::Arc;
+
+use tokio_rustls::rustls::ClientConfig;
+
+use crate::binding::BindingOptions;
+use crate::broker::UrlPolicy;
+use crate::cli::{CommonArgs, ControllerArgs, RelayArgs};
+use crate::controller::ControllerOptions;
+use crate::relay::RelayOptions;
+
+/// For the controller.
+pub(super) fn controller_options(common: &CommonArgs, args: &ControllerArgs) -> ControllerOptions {
+    ControllerOptions {
+        controller_name: common.controller_name.clone(),
+        watch_namespaces: args.watch_namespaces.clone(),
+        poll_interval: args.poll_interval,
+        grace: args.grace,
+        stalled_after: args.stalled_after,
+        relay_interval: args.relay_interval,
+        mass_death_pause: args.mass_death_pause,
+        terminate_after: args.terminate_after,
+        finalizer_timeout: args.finalizer_timeout,
+        history_timeout: args.history_timeout,
+        conflict_interval: args.conflict_interval,
+        resync_interval: args.resync_interval,
+        backoff_min: common.backoff_min,
+        backoff_max: common.backoff_max,
+        api_timeout: args.api_timeout,
+        ..ControllerOptions::new(&common.namespace)
+    }
+}
+
+/// For the relay.
+pub(super) fn relay_options(
+    common: &CommonArgs,
+    args: &RelayArgs,
+    incarnation: &str,
+    tls: Arc<ClientConfig>,
+) -> RelayOptions {
+    RelayOptions {
+        name: args.relay_name.clone(),
+        incarnation: incarnation.to_owned(),
+        listen_addresses: args.listen_addresses.clone(),
+        ports: args.port_range.clone(),
+        port_quarantine: args.port_quarantine,
+        hold: args.hold,
+        handshake_timeout: args.handshake_timeout,
+        record_timeout: args.record_timeout,
+        backoff_min: common.backoff_min,
+        backoff_max: common.backoff_max,
+        external_end_delay: args.external_end_delay,
+        ping_interval: args.ping_interval,
+        half_close_hold: args.half_close_hold,
+        stall_limit: args.stall_limit,
+        connections_max: usize::try_from(args.connections_max).unwrap_or(usize::MAX),
+        url_policy: if args.insecure_stream_urls {
+            UrlPolicy::Insecure
+        } else {
+            UrlPolicy::Strict
+        },
+        tls,
+    }
+}
+
+/// For its Kubernetes half.
+pub(super) fn binding_options(
+    common: &CommonArgs,
+    args: &RelayArgs,
+    incarnation: &str,
+    namespace_uid: &str,
+) -> BindingOptions {
+    BindingOptions {
+        namespace: common.namespace.clone(),
+        namespace_uid: namespace_uid.to_owned(),
+        relay_name: args.relay_name.clone(),
+        incarnation: incarnation.to_owned(),
+        controller_name: common.controller_name.clone(),
+        advertise_addresses: args.advertise_addresses.clone(),
+        lease_duration: common.lease_duration,
+        lease_renew: args.lease_renew,
+        capacity: usize::try_from(args.capacity).unwrap_or(usize::MAX),
+        // Half of what the relay waits for a session's record, so that it can try once more.
+        record_deadline: args.record_timeout / 2,
+        // The rest of the time is for the Lease and for the other tasks.
+        shutdown_deadline: common.shutdown_deadline * 2 / 3,
+    }
+}
