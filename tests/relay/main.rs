@@ -1,0 +1,15 @@
+//! The relay against the simulated AWS: real sockets, real websockets, an agent that really dials, no Kubernetes.
+
+mod brokers;
+mod bytes;
+mod failures;
+mod ground;
+mod lives;
+mod owner;
+mod recorder;
+mod secrets;
+mod streams;
+mod tls;
+#[path = "../support/transfer.rs"]
+mod transfer;
+mod websockets;
