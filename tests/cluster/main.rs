@@ -13,6 +13,8 @@ mod dial;
 mod process;
 #[path = "../support/transfer.rs"]
 mod transfer;
+#[path = "../support/wait.rs"]
+mod wait;
 
 mod admission;
 mod examples;

@@ -17,12 +17,13 @@ use ssm_session_operator::simulator::{
     Agent, AgentOptions, Overview, Pace, Simulator, SimulatorOptions, Status,
 };
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use crate::dial;
 use crate::ground::{Ground, ground};
 use crate::process::Process;
 use crate::transfer::Server;
+use crate::wait::ask_until;
 
 /// How long a condition may take: far above what anything here takes on a loaded machine.
 pub const WAIT_MAX: Duration = Duration::from_secs(90);
@@ -318,39 +319,31 @@ impl World {
 
     /// Asks until the answer is yes.
     pub async fn until(&self, what: &str, ask: impl AsyncFn() -> Result<bool>) {
-        let deadline = Instant::now() + WAIT_MAX;
-        loop {
+        let met = ask_until(WAIT_MAX, async || {
+            ask().await.is_ok_and(|yes| yes).then_some(())
+        })
+        .await;
+        if met.is_none() {
             let answer = ask().await;
-            if matches!(answer, Ok(true)) {
-                return;
-            }
-            if Instant::now() > deadline {
-                panic!(
-                    "{what} did not come about ({answer:?})\nlogs: {}",
-                    self.log_ends()
-                );
-            }
-            sleep(Duration::from_millis(50)).await;
+            panic!(
+                "{what} did not come about ({answer:?})\nlogs: {}",
+                self.log_ends()
+            );
         }
     }
 
     /// Dials a Service's port, as soon as it has an endpoint.
     pub async fn dial(&self, service: &str, port: &str) -> TcpStream {
-        let deadline = Instant::now() + WAIT_MAX;
-        loop {
+        let connection = ask_until(WAIT_MAX, async || {
             let endpoints = dial::endpoints(&self.client, &self.namespace, service, port).await;
-            let endpoints = endpoints.expect("slices can be read");
-            if let Some(endpoint) = endpoints.first()
-                && let Ok(connection) = TcpStream::connect(endpoint).await
-            {
-                return connection;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "{service} has no endpoint\n{}",
+            TcpStream::connect(endpoints.ok()?.first()?).await.ok()
+        });
+        match connection.await {
+            Some(connection) => connection,
+            None => panic!(
+                "{service} has no endpoint that listens\n{}",
                 self.log_ends()
-            );
-            sleep(Duration::from_millis(50)).await;
+            ),
         }
     }
 
