@@ -1,6 +1,5 @@
 //! The ground of a test: a simulated AWS with one agent, a relay, and clients that dial it.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -29,7 +28,7 @@ pub const SECRET_KEY: &str = "the-secret-access-key";
 pub const SESSION_TOKEN: &str = "the-session-token-of-the-credentials";
 
 /// Far above what anything here takes on a busy machine.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_mins(1);
 
 pub struct Ground {
     pub simulator: Simulator,
@@ -105,7 +104,7 @@ pub fn request(document: &str) -> StartRequest {
     StartRequest {
         target: "mi-1".to_owned(),
         document: document.to_owned(),
-        parameters: BTreeMap::from_iter(parameters),
+        parameters: parameters.collect(),
         reason: "a test".to_owned(),
     }
 }
