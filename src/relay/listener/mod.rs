@@ -98,6 +98,7 @@ impl Listener {
     /// It listens on a port.
     pub fn handle_listening(&mut self, port: u16) {
         self.port = Some(port);
+        self.backoff.reset();
         self.failure = None;
         self.retry_at = None;
     }
@@ -258,6 +259,15 @@ impl Listener {
                 };
                 self.fail(failure(why.to_owned()), now);
             }
+            Some(End::Unanswered(why)) => {
+                self.end_current(EndReason::ClosedByService, why, now);
+                let failure = if serving {
+                    Failure::SessionClosed
+                } else {
+                    Failure::DataChannel
+                };
+                self.fail(failure(why.clone()), now);
+            }
             Some(End::Unsupported(why)) => {
                 self.end_current(EndReason::StartFailed, why, now);
                 self.fail(Failure::Unsupported(why.clone()), now);
@@ -270,11 +280,19 @@ impl Listener {
     }
 
     /// TerminateSession has answered.
-    pub fn handle_terminated(&mut self, id: &SessionId, over: bool, now: Now) {
-        if over {
-            self.over(id, EndReason::ClosedByService, now);
-        } else {
-            self.sessions.handle_terminate_failed(id, now.monotonic);
+    pub fn handle_terminated(&mut self, id: &SessionId, result: Result<(), BrokerError>, now: Now) {
+        match result {
+            Ok(()) => self.over(id, EndReason::ClosedByService, now),
+            Err(error) if error.kind.next() == Next::Gone => {
+                self.over(id, EndReason::ClosedByService, now);
+            }
+            Err(error) => {
+                self.sessions.handle_terminate_failed(id, now.monotonic);
+                if self.sessions.live_count() >= TERMINATING_MAX {
+                    // No session is started until one of them is over, so this is what stands in the way.
+                    self.failure = Some(Failure::Broker(error));
+                }
+            }
         }
     }
 
