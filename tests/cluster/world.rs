@@ -2,14 +2,16 @@
 //!
 //! Worlds share the control plane and nothing else: each has a controllerName, and its operator watches one namespace.
 
-use std::path::PathBuf;
+use std::cell::RefCell;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::{Event, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client};
 use kube_runtime::wait::await_condition;
 use serde_json::{Value, json};
 use ssm_session_operator::crd::{SsmListener, SsmSession, SsmSessionClass};
@@ -17,12 +19,13 @@ use ssm_session_operator::simulator::{
     Agent, AgentOptions, Overview, Pace, Simulator, SimulatorOptions, Status,
 };
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use crate::dial;
 use crate::ground::{Ground, ground};
 use crate::process::Process;
 use crate::transfer::Server;
+use crate::wait;
 
 /// How long a condition may take: far above what anything here takes on a loaded machine.
 pub const WAIT_MAX: Duration = Duration::from_secs(90);
@@ -54,7 +57,9 @@ pub struct World {
     pub agent: Agent,
     /// The destination that only the agent reaches.
     pub server: Server,
-    logs: PathBuf,
+    /// Where processes that are started from now on find the API server, and who they are there.
+    pub kubeconfig: PathBuf,
+    folder: PathBuf,
 }
 
 impl World {
@@ -79,8 +84,10 @@ impl World {
             .wait_for_target(TARGET)
             .await
             .expect("the agent connects");
-        let logs = std::env::temp_dir().join(format!("{namespace}-{}", std::process::id()));
-        std::fs::create_dir_all(&logs).expect("the temporary folder takes a folder");
+        let folder = std::env::temp_dir().join(format!("{namespace}-{}", std::process::id()));
+        let mut private = std::fs::DirBuilder::new();
+        let made = private.recursive(true).mode(0o700).create(&folder);
+        made.expect("the temporary folder takes a folder");
         let class = namespace.clone();
         let world = Self {
             ground,
@@ -91,7 +98,8 @@ impl World {
             simulator,
             agent,
             server,
-            logs,
+            kubeconfig: ground.kubeconfig().to_owned(),
+            folder,
         };
         world.create_class(&world.class, &json!({})).await;
         world
@@ -171,8 +179,8 @@ impl World {
         arguments: Vec<String>,
         more: &[&str],
     ) -> Process {
-        let number = std::fs::read_dir(&self.logs).map_or(0, Iterator::count);
-        let log = self.logs.join(format!("{number}-{name}.log"));
+        let number = std::fs::read_dir(&self.folder).map_or(0, Iterator::count);
+        let log = self.folder.join(format!("{number}-{name}.log"));
         let mut all = vec![
             command.to_owned(),
             format!("--namespace={}", self.operator_namespace),
@@ -184,9 +192,12 @@ impl World {
             "--log-filter=info,ssm_session_operator=trace".to_owned(),
         ];
         all.extend(arguments);
+        // What a test says itself takes the place of what every test says.
+        let name = |argument: &str| argument.split('=').next().unwrap_or_default().to_owned();
+        all.retain(|argument| !more.iter().any(|own| name(own) == name(argument)));
         all.extend(more.iter().map(|argument| (*argument).to_owned()));
         let environment = [
-            ("KUBECONFIG", self.ground.kubeconfig().display().to_string()),
+            ("KUBECONFIG", self.kubeconfig.display().to_string()),
             ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
@@ -318,39 +329,33 @@ impl World {
 
     /// Asks until the answer is yes.
     pub async fn until(&self, what: &str, ask: impl AsyncFn() -> Result<bool>) {
-        let deadline = Instant::now() + WAIT_MAX;
-        loop {
-            let answer = ask().await;
-            if matches!(answer, Ok(true)) {
-                return;
+        let refusal = RefCell::new(None);
+        let answer = wait::answer(WAIT_MAX, async || match ask().await {
+            Ok(yes) => yes.then_some(()),
+            Err(error) => {
+                refusal.replace(Some(error));
+                None
             }
-            if Instant::now() > deadline {
-                panic!(
-                    "{what} did not come about ({answer:?})\nlogs: {}",
-                    self.log_ends()
-                );
-            }
-            sleep(Duration::from_millis(50)).await;
+        });
+        if answer.await.is_none() {
+            panic!(
+                "{what} did not come about ({:?})\nlogs: {}",
+                refusal.take(),
+                self.log_ends()
+            );
         }
     }
 
     /// Dials a Service's port, as soon as it has an endpoint.
     pub async fn dial(&self, service: &str, port: &str) -> TcpStream {
-        let deadline = Instant::now() + WAIT_MAX;
-        loop {
+        let connection = wait::answer(WAIT_MAX, async || {
             let endpoints = dial::endpoints(&self.client, &self.namespace, service, port).await;
             let endpoints = endpoints.expect("slices can be read");
-            if let Some(endpoint) = endpoints.first()
-                && let Ok(connection) = TcpStream::connect(endpoint).await
-            {
-                return connection;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "{service} has no endpoint\n{}",
-                self.log_ends()
-            );
-            sleep(Duration::from_millis(50)).await;
+            TcpStream::connect(endpoints.first()?).await.ok()
+        });
+        match connection.await {
+            Some(connection) => connection,
+            None => panic!("{service} has no endpoint\nlogs: {}", self.log_ends()),
         }
     }
 
@@ -383,10 +388,16 @@ impl World {
             .collect()
     }
 
+    /// A folder of this world's own, for logs and kubeconfigs; it goes with the world.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Everything that this world's processes have logged.
     pub fn logs(&self) -> String {
-        let files = std::fs::read_dir(&self.logs).expect("the folder is there");
+        let files = std::fs::read_dir(&self.folder).expect("the folder is there");
         let mut paths: Vec<_> = files.flatten().map(|file| file.path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
         paths.sort();
         let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
         paths.iter().map(read).collect()
@@ -402,11 +413,11 @@ impl World {
             Ok(listeners.is_empty() && services.is_empty() && slices.is_empty())
         })
         .await;
-        assert_eq!(
-            self.live_sessions(),
-            Vec::<String>::new(),
-            "sessions are live in AWS"
-        );
+        // AWS calls a session Terminating for a moment after it has answered.
+        self.wait_aws("no session is live in AWS", |_| {
+            self.live_sessions().is_empty()
+        })
+        .await;
     }
 
     fn log_ends(&self) -> String {
@@ -418,7 +429,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.logs);
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -457,9 +468,4 @@ fn find<'a>(
         .conditions
         .iter()
         .find(|condition| condition.type_ == kind)
-}
-
-/// Name of an object, for messages.
-pub fn named(session: &SsmSession) -> String {
-    session.name_any()
 }

@@ -1,0 +1,147 @@
+//! The API server is out of reach: for the whole operator, or for one relay alone.
+
+use ssm_session_operator::crd::listener::EndReason;
+use ssm_session_operator::simulator::{Fault, Operation};
+
+use crate::looks::{live_session, port, relay, serves};
+use crate::transfer;
+use crate::world::{WAIT_MAX, World, condition};
+
+/// Bytes each way of one exchange: some hundred messages.
+const BYTES: u64 = 300_000;
+
+#[tokio::test]
+async fn without_the_api_server_streams_go_on_and_nothing_is_terminated() {
+    let mut world = World::new("away").await;
+    let (forwarder, kubeconfig) = world.forwarder().await;
+    world.kubeconfig = kubeconfig;
+    let mut controller = world.controller(&[]).await;
+    let mut relay = world.relay("relay-a", &[]).await;
+    world.create(&world.session("orders")).await;
+    world.wait_available("orders").await;
+    let before = world.wait_serving("orders").await;
+    let session = live_session(&before);
+    let mut connection = world.dial("orders", "db").await;
+    let mut carry = async || {
+        let carried = transfer::exchange(&mut connection, BYTES, BYTES).await;
+        carried.expect("all bytes arrive");
+    };
+    carry().await;
+
+    forwarder.cut();
+    let noticed = "relays' Leases can't be listed";
+    let noticed = controller.wait_for_log(noticed, WAIT_MAX).await;
+    noticed.expect("the controller notices");
+    let noticed = relay.wait_for_log("Lease not renewed", WAIT_MAX).await;
+    noticed.expect("the relay notices");
+    // Longer than the Lease holds, and than the sweeper's grace: both are counted in polls here.
+    for _ in 0..3 {
+        world.wait_polls().await;
+        carry().await;
+    }
+    let kick = Fault::CloseWebsockets {
+        session: session.clone(),
+    };
+    world.simulator.inject(kick).expect("a fault");
+    carry().await;
+    // New clients are served as well.
+    let mut another = world.dial("orders", "db").await;
+    let carried = transfer::exchange(&mut another, BYTES, BYTES).await;
+    carried.expect("all bytes arrive");
+
+    forwarder.mend();
+    let noticed = "the API server is in reach again";
+    let noticed = controller.wait_for_log(noticed, WAIT_MAX).await;
+    noticed.expect("the controller notices");
+    let renewed = world.lease("relay-a").await.expect("the Lease is there");
+    world
+        .until("the Lease is renewed again", async || {
+            Ok(world.lease("relay-a").await?.spec != renewed.spec)
+        })
+        .await;
+    world.wait_polls().await;
+    carry().await;
+    let after = world.wait_serving("orders").await;
+    assert_eq!(
+        (live_session(&after), port(&after)),
+        (session, port(&before))
+    );
+    assert_eq!(world.simulator.calls(Operation::StartSession), 1);
+    assert_eq!(world.simulator.calls(Operation::TerminateSession), 0);
+    let session = world.wait_available("orders").await;
+    assert_eq!(condition(&session, "Ready"), "True");
+
+    // What is asked for from now on is done again.
+    world.create(&world.session("bills")).await;
+    world.wait_available("bills").await;
+    for name in ["orders", "bills"] {
+        world.delete(name).await;
+        world.wait_gone(name).await;
+    }
+    world.assert_nothing_is_left().await;
+    relay.stop().await.expect("it ends well");
+    controller.stop().await.expect("it ends well");
+}
+
+#[tokio::test]
+async fn a_relay_that_was_cut_off_while_its_listener_was_moved_overwrites_nothing() {
+    let mut world = World::new("cut-off").await;
+    let controller = world.controller(&[]).await;
+    let direct = world.kubeconfig.clone();
+    let (forwarder, kubeconfig) = world.forwarder().await;
+    world.kubeconfig = kubeconfig;
+    let mut late = world.relay("relay-a", &[]).await;
+    world.create(&world.session("orders")).await;
+    world.wait_available("orders").await;
+    let before = world.wait_serving("orders").await;
+    let old = live_session(&before);
+    let mut connection = world.dial("orders", "db").await;
+    let carried = transfer::exchange(&mut connection, BYTES, BYTES).await;
+    carried.expect("all bytes arrive");
+    world.kubeconfig = direct;
+    let other = world.relay("relay-b", &[]).await;
+    world
+        .until("both relays hold a Lease", async || {
+            Ok(world.lease("relay-b").await.is_ok())
+        })
+        .await;
+
+    forwarder.cut();
+    let moved = world
+        .wait_listener("orders", "served by the other relay", |listener| {
+            serves(listener).is_some_and(|status| status.relay == "relay-b")
+        })
+        .await;
+    world.wait_endpoints("orders", port(&moved)).await;
+    world.wait_terminated(&old).await;
+    transfer::dead(&mut connection, WAIT_MAX)
+        .await
+        .expect("the client is told");
+    let new = live_session(&moved);
+    let mut connection = world.dial("orders", "db").await;
+    let carried = transfer::exchange(&mut connection, BYTES, BYTES).await;
+    carried.expect("all bytes arrive");
+
+    forwarder.mend();
+    let given_up = late
+        .wait_for_log("the listener left this relay", WAIT_MAX)
+        .await;
+    given_up.expect("the late relay learns of it");
+    world.wait_ended("orders", &old, EndReason::RelayLost).await;
+    world.wait_polls().await;
+    let carried = transfer::exchange(&mut connection, BYTES, BYTES).await;
+    carried.expect("the late relay ended nothing");
+    let after = world.wait_serving("orders").await;
+    assert_eq!(
+        (relay(&after), live_session(&after)),
+        ("relay-b".to_owned(), new)
+    );
+    assert_eq!(world.simulator.calls(Operation::StartSession), 2);
+
+    world.delete("orders").await;
+    world.wait_gone("orders").await;
+    world.assert_nothing_is_left().await;
+    for process in [late, other, controller] {
+        process.stop().await.expect("it ends well");
+    }
+}

@@ -1,0 +1,150 @@
+//! No secret leaves a relay's memory: not in an object, not in an Event, not in a metric, not in a log at any level.
+
+use ssm_session_operator::simulator::{Fault, Operation};
+
+use crate::http;
+use crate::looks::live_session;
+use crate::process::Process;
+use crate::transfer;
+use crate::world::{SECRET_KEY, WAIT_MAX, World};
+
+/// Parts of what nobody may see, besides the tokens: the secret key, a signature, the query of a stream URL.
+const SECRETS: &[&str] = &[
+    SECRET_KEY,
+    "Signature=",
+    "X-Amz-Signature",
+    "publish_subscribe",
+    "cell-number",
+];
+
+/// What was published so far, with a name for each.
+#[derive(Default)]
+struct Published(Vec<(String, String)>);
+
+impl Published {
+    /// Every object and every metric as they are now.
+    async fn collect(&mut self, world: &World, processes: &mut [&mut Process]) {
+        for object in world.objects().await {
+            let name = format!("{} {}", object["kind"], object["metadata"]["name"]);
+            self.0.push((name, object.to_string()));
+        }
+        for process in processes {
+            let address = process.admin_address(WAIT_MAX).await;
+            let metrics = http::get(&address.expect("it says where"), "/metrics").await;
+            let metrics = metrics.expect("metrics are served").body;
+            self.0.push(("metrics".to_owned(), metrics));
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_token_and_no_key_is_in_any_object_log_or_metric() {
+    let world = World::new("secrets").await;
+    let everything = ["--log-filter=trace"];
+    let mut controller = world.controller(&everything).await;
+    let mut relay = world.relay("relay-a", &everything).await;
+    let mut published = Published::default();
+    world.create(&world.session("orders")).await;
+    world.wait_available("orders").await;
+    let first = live_session(&world.wait_serving("orders").await);
+    let mut connection = world.dial("orders", "db").await;
+    transfer::exchange(&mut connection, 300_000, 300_000)
+        .await
+        .expect("all bytes arrive");
+    published
+        .collect(&world, &mut [&mut controller, &mut relay])
+        .await;
+
+    // A websocket is closed and the session resumed with a fresh token.
+    let session = first.clone();
+    world
+        .simulator
+        .inject(Fault::CloseWebsockets { session })
+        .expect("a fault");
+    world
+        .wait_aws("a resumed session", |aws| {
+            aws.session(&first)
+                .is_some_and(|session| session.resumed > 0 && session.client_attached)
+        })
+        .await;
+    transfer::exchange(&mut connection, 300_000, 300_000)
+        .await
+        .expect("the stream goes on");
+
+    // Starts that fail: without a handshake, without a token, with AWS's own words.
+    let fail = |code: &str| Fault::Fail {
+        operation: Operation::StartSession,
+        calls: 1,
+        code: code.to_owned(),
+    };
+    let empty = Fault::EmptyTokens {
+        operation: Operation::StartSession,
+        calls: 1,
+    };
+    for fault in [
+        fail("AccessDeniedException"),
+        fail("InternalServerError"),
+        empty,
+    ] {
+        world.simulator.inject(fault).expect("a fault");
+    }
+    let request = serde_json::json!({ "SessionId": first });
+    let ended = http::call_ssm(&world.simulator.endpoint(), "TerminateSession", &request).await;
+    ended.expect("AWS ends it");
+    world
+        .wait("orders", "a failed start", |session| {
+            let status = session.status.as_ref();
+            status.is_some_and(|status| status.next_retry_time.is_some())
+        })
+        .await;
+    published
+        .collect(&world, &mut [&mut controller, &mut relay])
+        .await;
+    world
+        .wait_listener("orders", "served again", |listener| {
+            let status = crate::looks::serves(listener);
+            status.is_some_and(|status| {
+                status
+                    .sessions
+                    .iter()
+                    .all(|s| s.session_id != first || s.ended_at.is_some())
+            })
+        })
+        .await;
+    world.wait_available("orders").await;
+    published
+        .collect(&world, &mut [&mut controller, &mut relay])
+        .await;
+    world.delete("orders").await;
+    world.wait_gone("orders").await;
+    world.assert_nothing_is_left().await;
+    published
+        .collect(&world, &mut [&mut controller, &mut relay])
+        .await;
+    relay.stop().await.expect("it ends well");
+    controller.stop().await.expect("it ends well");
+
+    let tokens = world.simulator.issued_tokens();
+    assert!(
+        tokens.len() >= 4,
+        "the search has nothing to look for: {}",
+        tokens.len()
+    );
+    let logs = world.logs();
+    assert!(
+        logs.contains(&first) && logs.contains("\"TRACE\""),
+        "the search has nowhere to look"
+    );
+    assert!(published.0.iter().any(|(_, text)| text.contains(&first)));
+    published.0.push(("logs".to_owned(), logs));
+    for (place, text) in &published.0 {
+        for secret in tokens
+            .iter()
+            .map(String::as_str)
+            .chain(SECRETS.iter().copied())
+        {
+            let found = text.lines().find(|line| line.contains(secret));
+            assert_eq!(found, None, "{secret:?} is in {place}");
+        }
+    }
+}
