@@ -11,7 +11,8 @@ help: ## show this list
 
 demo: ## a real control plane and a simulated AWS on this machine (KEEP=1 leaves them running)
 	@.ci/need cargo go cc
-	cargo run $(LOCKED) --features simulator --example demo
+	cargo build $(LOCKED) --features simulator --bin ssm-session-operator --example demo
+	@cargo run $(LOCKED) --quiet --features simulator --example demo
 
 test: ## all tests, against a real kube-apiserver and etcd (built once: about 6 minutes)
 	@.ci/need cargo go cc

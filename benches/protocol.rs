@@ -1,5 +1,11 @@
 //! What the protocol costs on one core: a message of 1 KiB written and read, and an upload through
 //! a port session, next to the least that any client has to do: copy the bytes and digest them.
+#![allow(
+    clippy::expect_used,
+    clippy::cast_precision_loss,
+    clippy::print_stdout,
+    reason = "a benchmark prints what it has measured, and ends when it can't"
+)]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

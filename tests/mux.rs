@@ -1,5 +1,6 @@
 //! Our multiplexer against an independent one: `async_smux` is the server, memory the transport.
 #![cfg(feature = "simulator")]
+#![allow(clippy::expect_used, clippy::panic, reason = "so does a test fail")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};

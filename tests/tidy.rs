@@ -4,6 +4,7 @@
 //!
 //! The sources are read as text, without their comments and literals: enough for the rules here,
 //! and nothing has to compile.
+#![allow(clippy::expect_used, clippy::panic, reason = "so does a test fail")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -223,7 +224,7 @@ fn there_is_one_rustls_and_no_other_tls_stack() {
     let others = packages
         .iter()
         .filter(|name| OTHERS.contains(name))
-        .map(|name| name.to_string());
+        .map(std::string::ToString::to_string);
     let rustls = packages.iter().filter(|name| **name == "rustls").count();
     report(
         "switch off the feature that brings it in (`cargo tree -i NAME` names the way)",

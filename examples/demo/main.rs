@@ -13,6 +13,8 @@ mod dial;
 mod process;
 #[path = "../../tests/support/transfer.rs"]
 mod transfer;
+#[path = "../../tests/support/wait.rs"]
+mod wait;
 
 mod stage;
 

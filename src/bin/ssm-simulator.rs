@@ -1,6 +1,8 @@
 //! The simulator as a process of its own: SSM API, message gateway and agents on one address, for
 //! the demo and for tests of processes. It is never in the image.
 
+#![allow(clippy::print_stdout, reason = "whoever started it waits for one line")]
+
 use std::io::Read;
 use std::net::SocketAddr;
 

@@ -216,7 +216,7 @@ mod tests {
                 .len()
         };
         assert_eq!(
-            [poll(0 * SECOND), poll(20 * SECOND), poll(60 * SECOND)],
+            [poll(Duration::ZERO), poll(20 * SECOND), poll(60 * SECOND)],
             [0, 0, 0]
         );
         assert_eq!(poll(61 * SECOND), 1);

@@ -199,7 +199,7 @@ mod tests {
 
         #[test]
         fn channel_closed_is_read_as_it_was_written(output in ".*", session_id in ".*") {
-            let closed = ChannelClosed { output, session_id, ..ChannelClosed::default() };
+            let closed = ChannelClosed { session_id, output, ..ChannelClosed::default() };
             let json = serde_json::to_vec(&closed).expect("plain data");
             prop_assert_eq!(serde_json::from_slice::<ChannelClosed>(&json).ok(), Some(closed));
         }

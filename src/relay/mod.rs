@@ -17,6 +17,7 @@ mod splice;
 mod stream;
 mod tunnel;
 mod websocket;
+mod wish;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,7 +37,8 @@ pub use report::{
 
 use crate::broker::Broker;
 use ports::Ports;
-use serve::{Exit, Order, Server, Shared, Wish};
+use serve::{Exit, Server, Shared};
+use wish::{Order, Wish};
 
 /// The listeners of one process. Clones are the same relay.
 #[derive(Clone)]
@@ -67,8 +69,9 @@ impl Relay {
 
     /// Serves a listener as `spec` says, from now on; returns at once and may be said again and again.
     ///
-    /// `inherited` and `recorder` count when the listener is new to this relay, or was stopped before. New listeners
-    /// take their ports in the order of these calls.
+    /// `inherited` and `recorder` count when the listener is new to this relay, or was stopped before; one that is
+    /// still being stopped is served anew afterwards. New listeners take their ports in the order of these calls. After
+    /// [`Self::shutdown`] nothing is served any more.
     pub fn ensure(
         &self,
         id: &ListenerId,
@@ -83,7 +86,19 @@ impl Relay {
         };
         let mut wishes = self.wishes();
         if let Some(sender) = wishes.get(id) {
-            sender.send_replace(Wish::Serve(Box::new(order)));
+            sender.send_modify(|wish| {
+                *wish = match wish {
+                    Wish::Serve(_) => Wish::Serve(Box::new(order)),
+                    // Its server may not even have heard yet that it is to stop.
+                    Wish::Stop(reason) | Wish::Restart(reason, _) => {
+                        Wish::Restart(*reason, Box::new(order))
+                    }
+                    Wish::Shutdown => Wish::Shutdown,
+                };
+            });
+            return;
+        }
+        if self.servers.is_closed() {
             return;
         }
         let server = Server::new(id.clone(), self.shared.clone(), order.clone());
@@ -99,7 +114,7 @@ impl Relay {
     pub fn stop(&self, id: &ListenerId, reason: EndReason) {
         if let Some(sender) = self.wishes().get(id) {
             sender.send_if_modified(|wish| match wish {
-                Wish::Serve(_) => {
+                Wish::Serve(_) | Wish::Restart(..) => {
                     *wish = Wish::Stop(reason);
                     true
                 }
@@ -117,16 +132,20 @@ impl Relay {
     /// Stops everything because the process ends: sessions are terminated as [`EndReason::RelayLost`], since no other
     /// run can go on with them, and reports say not ready. Gives up after `deadline`.
     pub async fn shutdown(&self, deadline: Duration) {
+        self.servers.close();
         for sender in self.wishes().values() {
             sender.send_if_modified(|wish| match wish {
                 Wish::Serve(_) => {
                     *wish = Wish::Shutdown;
                     true
                 }
+                Wish::Restart(reason, _) => {
+                    *wish = Wish::Stop(*reason);
+                    true
+                }
                 Wish::Stop(_) | Wish::Shutdown => false,
             });
         }
-        self.servers.close();
         if timeout(deadline, self.servers.wait()).await.is_err() {
             let left = self.listeners().len();
             warn!(
@@ -147,10 +166,16 @@ impl Relay {
                 let void = exit == Exit::Disowned && !wish.has_changed().unwrap_or(false);
                 let current = wish.borrow_and_update().clone();
                 match current {
-                    Wish::Serve(order) if !void => {
+                    Wish::Serve(order) | Wish::Restart(_, order) if !void => {
+                        if let Some(sender) = wishes.get(&id) {
+                            sender.send_if_modified(|wish| {
+                                *wish = Wish::Serve(order.clone());
+                                false
+                            });
+                        }
                         Server::new(id.clone(), self.shared.clone(), *order)
                     }
-                    Wish::Serve(_) | Wish::Stop(_) | Wish::Shutdown => {
+                    Wish::Serve(_) | Wish::Restart(..) | Wish::Stop(_) | Wish::Shutdown => {
                         wishes.remove(&id);
                         break;
                     }

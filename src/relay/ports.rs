@@ -11,6 +11,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+use super::report::ListenerId;
+
 /// Connections that wait to be accepted on one socket; the kernel's own default for a busy server.
 const BACKLOG: i32 = 1024;
 
@@ -29,12 +31,20 @@ pub struct Ports {
 #[derive(Debug, Default)]
 struct Inner {
     taken: HashSet<u16>,
-    freed: HashMap<u16, Instant>,
+    freed: HashMap<u16, Freed>,
+}
+
+/// A port in quarantine.
+#[derive(Debug)]
+struct Freed {
+    owner: ListenerId,
+    at: Instant,
 }
 
 /// A port with its listening sockets, one for each address. Dropping it frees the port, into quarantine.
 #[derive(Debug)]
 pub struct Bound {
+    owner: ListenerId,
     port: u16,
     sockets: Vec<TcpListener>,
     ports: Arc<Ports>,
@@ -52,16 +62,16 @@ impl Ports {
         }
     }
 
-    /// Binds `preferred` if it can be had, else any free port.
+    /// Binds `preferred` for `owner` if it can be had, else any free port.
     ///
     /// # Errors
     /// The last port's error, when none of many could be bound.
-    pub fn bind(self: &Arc<Self>, preferred: Option<u16>) -> io::Result<Bound> {
+    pub fn bind(self: &Arc<Self>, owner: &ListenerId, preferred: Option<u16>) -> io::Result<Bound> {
         if let Some(port) = preferred.filter(|port| self.range.contains(port))
-            && self.take(port, true)
+            && self.take(port, owner)
         {
             match self.bind_all(port) {
-                Ok(sockets) => return Ok(self.bound(port, sockets)),
+                Ok(sockets) => return Ok(self.bound(owner, port, sockets)),
                 Err(_) => self.give_back(port),
             }
         }
@@ -72,11 +82,11 @@ impl Ports {
         for index in 0..count.min(TRIES_MAX) {
             let step = u16::try_from((offset + index) % count).unwrap_or_default();
             let port = first.saturating_add(step);
-            if !self.take(port, false) {
+            if !self.take(port, owner) {
                 continue;
             }
             match self.bind_all(port) {
-                Ok(sockets) => return Ok(self.bound(port, sockets)),
+                Ok(sockets) => return Ok(self.bound(owner, port, sockets)),
                 Err(error) => {
                     self.give_back(port);
                     last = error;
@@ -86,8 +96,9 @@ impl Ports {
         Err(last)
     }
 
-    fn bound(self: &Arc<Self>, port: u16, sockets: Vec<TcpListener>) -> Bound {
+    fn bound(self: &Arc<Self>, owner: &ListenerId, port: u16, sockets: Vec<TcpListener>) -> Bound {
         Bound {
+            owner: owner.clone(),
             port,
             sockets,
             ports: self.clone(),
@@ -95,13 +106,17 @@ impl Ports {
     }
 
     /// Marks a port as taken. Who had it before may have it back from quarantine.
-    fn take(&self, port: u16, had_it: bool) -> bool {
+    fn take(&self, port: u16, owner: &ListenerId) -> bool {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         inner
             .freed
-            .retain(|_, freed_at| now < *freed_at + self.quarantine);
-        (had_it || !inner.freed.contains_key(&port)) && inner.taken.insert(port)
+            .retain(|_, freed| now < freed.at + self.quarantine);
+        let anothers = inner
+            .freed
+            .get(&port)
+            .is_some_and(|freed| freed.owner != *owner);
+        !anothers && inner.taken.insert(port)
     }
 
     /// The port was never in use.
@@ -143,7 +158,11 @@ impl Drop for Bound {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         inner.taken.remove(&self.port);
-        inner.freed.insert(self.port, Instant::now());
+        let freed = Freed {
+            owner: self.owner.clone(),
+            at: Instant::now(),
+        };
+        inner.freed.insert(self.port, freed);
     }
 }
 
@@ -162,4 +181,132 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    const QUARANTINE: Duration = Duration::from_mins(5);
+
+    fn owner(name: &str) -> ListenerId {
+        ListenerId(name.to_owned())
+    }
+
+    /// A loopback address that no other test uses, so that all its ports are free.
+    fn own_address() -> IpAddr {
+        let [a, b] = fastrand::u16(..).to_be_bytes();
+        Ipv4Addr::new(127, fastrand::u8(1..), a, b.clamp(1, 254)).into()
+    }
+
+    fn ports(range: RangeInclusive<u16>) -> Arc<Ports> {
+        Arc::new(Ports::new(vec![own_address()], range, QUARANTINE))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_listener_has_a_port_of_its_own_until_there_is_none() {
+        let ports = ports(11_000..=11_004);
+        let mut bound: Vec<_> = (0..5)
+            .map(|n| ports.bind(&owner(&n.to_string()), None).expect("a port"))
+            .collect();
+        assert!(ports.bind(&owner("one too many"), None).is_err());
+        bound.sort_by_key(Bound::port);
+        let numbers: Vec<_> = bound.iter().map(Bound::port).collect();
+        assert_eq!(numbers, [11_000, 11_001, 11_002, 11_003, 11_004]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_freed_port_goes_to_nobody_else_while_it_is_in_quarantine() {
+        let ports = ports(11_000..=11_000);
+        drop(ports.bind(&owner("a"), None).expect("a port"));
+        assert!(ports.bind(&owner("b"), None).is_err());
+        assert!(
+            ports.bind(&owner("b"), Some(11_000)).is_err(),
+            "not by its number either"
+        );
+        let last = Duration::from_millis(1);
+        advance(QUARANTINE.saturating_sub(last)).await;
+        assert!(ports.bind(&owner("b"), None).is_err());
+        advance(last).await;
+        assert_eq!(
+            ports.bind(&owner("b"), None).expect("a port").port(),
+            11_000
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_had_a_port_has_it_back_from_quarantine() {
+        let ports = ports(11_000..=11_999);
+        let port = ports.bind(&owner("a"), None).expect("a port").port();
+        let again = ports.bind(&owner("a"), Some(port)).expect("a port");
+        assert_eq!(again.port(), port);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_preferred_port_is_given_if_it_is_free() {
+        let ports = ports(11_000..=11_999);
+        let first = ports.bind(&owner("a"), Some(11_500)).expect("a port");
+        assert_eq!(first.port(), 11_500);
+        let second = ports.bind(&owner("b"), Some(11_500)).expect("a port");
+        assert_ne!(second.port(), 11_500);
+        let third = ports.bind(&owner("c"), Some(9_000)).expect("a port");
+        assert!(
+            (11_000..=11_999).contains(&third.port()),
+            "outside of the range"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_port_that_another_process_has_is_passed_over() {
+        let address = own_address();
+        let others = std::net::TcpListener::bind((address, 11_000)).expect("a port");
+        let ports = Arc::new(Ports::new(vec![address], 11_000..=11_001, QUARANTINE));
+        let bound = ports.bind(&owner("a"), Some(11_000)).expect("a port");
+        assert_eq!(bound.port(), 11_001);
+        drop((bound, others));
+        assert_eq!(
+            ports.bind(&owner("b"), None).expect("a port").port(),
+            11_000
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn both_families_listen_on_the_same_port() {
+        let addresses = [
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ];
+        let ports = Arc::new(Ports::new(addresses.to_vec(), 10_240..=32_767, QUARANTINE));
+        let bound = ports.bind(&owner("a"), None).expect("a port");
+        for (socket, address) in bound.sockets().iter().zip(addresses) {
+            let expected = SocketAddr::new(address, bound.port());
+            assert_eq!(socket.local_addr().expect("an address"), expected);
+            TcpStream::connect(expected).expect("it listens");
+        }
+        assert_eq!(bound.sockets().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_port_that_only_one_family_has_is_passed_over() {
+        let addresses = [
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ];
+        let ports = Arc::new(Ports::new(addresses.to_vec(), 10_240..=32_767, QUARANTINE));
+        let others = std::net::TcpListener::bind("[::1]:0").expect("a port");
+        let taken = others.local_addr().expect("an address").port();
+        let range = taken..=taken;
+        let narrow = Arc::new(Ports::new(addresses.to_vec(), range, QUARANTINE));
+        assert!(narrow.bind(&owner("a"), None).is_err());
+        assert_ne!(
+            ports.bind(&owner("a"), Some(taken)).expect("a port").port(),
+            taken
+        );
+        let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, taken));
+        assert!(free.is_ok(), "the other family's socket was kept");
+    }
 }

@@ -152,7 +152,8 @@ pub enum Failure {
 
 /// Keeps reports where they outlive the relay. Implemented by the floor above.
 pub trait Recorder: Send + Sync + 'static {
-    /// Records `report`, and returns once it is durable. Recording the same report again is cheap.
+    /// Records `report`, and returns once it is durable. Recording the same report again is cheap. A call that takes
+    /// longer than [`super::RelayOptions::record_timeout`] is abandoned, and counts as failed.
     ///
     /// # Errors
     /// [`RecordError::NotOurs`] when the listener no longer belongs to this relay: nothing was written.

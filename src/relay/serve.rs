@@ -8,7 +8,7 @@ use futures::stream::FuturesUnordered;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::acceptor::accept;
@@ -18,10 +18,9 @@ use super::listener::{Action, Listener, Now};
 use super::metrics::{Metrics, OutcomeValue};
 use super::options::RelayOptions;
 use super::ports::{Bound, Ports};
-use super::report::{
-    EndReason, Failure, Inherited, ListenerId, ListenerSpec, RecordError, Recorder, Report,
-};
+use super::report::{EndReason, Failure, ListenerId, RecordError, Recorder, Report};
 use super::tunnel::{Tunnel, TunnelState};
+use super::wish::{Order, Wish};
 use crate::broker::{Broker, BrokerError, Next, SessionId, Ticket};
 use crate::protocol::End;
 
@@ -31,22 +30,6 @@ pub(super) struct Shared {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) ports: Arc<Ports>,
     pub(super) metrics: Metrics,
-}
-
-/// What it takes to serve a listener.
-#[derive(Clone)]
-pub(super) struct Order {
-    pub(super) spec: ListenerSpec,
-    pub(super) inherited: Inherited,
-    pub(super) recorder: Arc<dyn Recorder>,
-}
-
-/// What the owner wishes of a listener.
-#[derive(Clone)]
-pub(super) enum Wish {
-    Serve(Box<Order>),
-    Stop(EndReason),
-    Shutdown,
 }
 
 enum Outcome {
@@ -66,7 +49,7 @@ enum Outcome {
 pub(super) enum Exit {
     /// As wished.
     Stopped,
-    /// The record belongs to another relay.
+    /// The record belongs to another relay, and nobody has wished for the listener since that was found.
     Disowned,
 }
 
@@ -92,6 +75,8 @@ struct RecordKeeping {
     busy: bool,
     /// The listener belongs to another relay: nothing is written any more.
     disowned: bool,
+    /// Its owner wished for it again after that.
+    wished_again: bool,
     backoff: Backoff,
 }
 
@@ -121,6 +106,7 @@ impl Server {
                 recorded: None,
                 busy: false,
                 disowned: false,
+                wished_again: false,
                 backoff,
             },
         };
@@ -135,7 +121,7 @@ impl Server {
         loop {
             self.advance();
             if self.is_done() {
-                return if self.record.disowned {
+                return if self.record.disowned && !self.record.wished_again {
                     Exit::Disowned
                 } else {
                     Exit::Stopped
@@ -161,8 +147,11 @@ impl Server {
 
     fn handle_wish(&mut self, wish: Wish) {
         match wish {
-            Wish::Serve(order) => self.machine.handle_spec(order.spec, Now::read()),
-            Wish::Stop(reason) => self.stop(reason),
+            Wish::Serve(order) => {
+                self.record.wished_again |= self.record.disowned;
+                self.machine.handle_spec(order.spec, Now::read());
+            }
+            Wish::Stop(reason) | Wish::Restart(reason, _) => self.stop(reason),
             Wish::Shutdown => {
                 self.machine.handle_shutdown(Now::read());
                 self.cut_off();
@@ -182,7 +171,7 @@ impl Server {
     }
 
     fn bind(&mut self) {
-        match self.shared.ports.bind(self.preferred_port) {
+        match self.shared.ports.bind(&self.id, self.preferred_port) {
             Ok(bound) => {
                 self.preferred_port = Some(bound.port());
                 self.machine.handle_listening(bound.port());
@@ -219,8 +208,11 @@ impl Server {
     fn record(&mut self, claim: u64, report: Report) {
         self.record.busy = true;
         let recorder = self.recorder.clone();
+        let limit = self.shared.options.record_timeout;
         self.later(async move {
-            let result = recorder.record(&report).await;
+            let late = || RecordError::Unavailable(format!("no answer within {limit:?}"));
+            let result = timeout(limit, recorder.record(&report)).await;
+            let result = result.unwrap_or_else(|_| Err(late()));
             Outcome::Recorded {
                 claim,
                 report: Box::new(report),

@@ -40,16 +40,19 @@ pub enum Outcome {
     Reset(ResetCause),
 }
 
-/// When the destination was last heard.
-struct LastHeard(Mutex<Instant>);
+/// Since when nothing was heard of the destination; none while the client has not taken what it said.
+struct SilentSince(Mutex<Option<Instant>>);
 
-impl LastHeard {
-    fn touch(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+impl SilentSince {
+    fn set(&self, since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
-    fn get(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The rest of `limit`, if the silence has not lasted for so long.
+    fn left_of(&self, limit: Duration) -> Option<Duration> {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = since.map_or(limit, |since| limit.saturating_sub(since.elapsed()));
+        (!left.is_zero()).then_some(left)
     }
 }
 
@@ -69,11 +72,11 @@ pub async fn splice(
     half_close_hold: Duration,
     metrics: &Metrics,
 ) -> Outcome {
-    let heard_at = LastHeard(Mutex::new(Instant::now()));
+    let silent_since = SilentSince(Mutex::new(None));
     let (mut reader, mut writer) = client.split();
     let ended = {
         let mut upload = pin!(upload(&mut reader, &stream, metrics));
-        let mut download = pin!(download(&stream, &mut writer, &heard_at, metrics));
+        let mut download = pin!(download(&stream, &mut writer, &silent_since, metrics));
         let mut uploading = true;
         let mut hold_until = None;
         let mut finish_by = None;
@@ -90,16 +93,19 @@ pub async fn splice(
                     }
                 }
                 () = at(hold_until), if hold_until.is_some() => {
-                    let quiet_until = heard_at.get() + half_close_hold;
-                    if quiet_until > Instant::now() {
-                        hold_until = Some(quiet_until);
-                    } else {
-                        hold_until = None;
+                    hold_until = silent_since.left_of(half_close_hold).map(|left| Instant::now() + left);
+                    if hold_until.is_none() {
                         stream.finish();
                         finish_by = Some(Instant::now() + FINISH_TIMEOUT);
                     }
                 }
-                () = at(finish_by), if finish_by.is_some() => break Ok(()),
+                () = at(finish_by), if finish_by.is_some() => {
+                    finish_by = silent_since.left_of(FINISH_TIMEOUT).map(|left| Instant::now() + left);
+                    if finish_by.is_none() {
+                        // Whether the answer was whole is not known, so it does not end in order.
+                        break Err(Outcome::Reset(ResetCause::SessionEnded));
+                    }
+                }
             }
         }
     };
@@ -142,13 +148,15 @@ async fn upload(client: &mut ReadHalf<'_>, stream: &TunnelStream, metrics: &Metr
 async fn download(
     stream: &TunnelStream,
     client: &mut WriteHalf<'_>,
-    heard_at: &LastHeard,
+    silent_since: &SilentSince,
     metrics: &Metrics,
 ) -> Result<(), Outcome> {
     loop {
-        match stream.read(STREAM_READ_BYTES).await {
+        silent_since.set(Some(Instant::now()));
+        let read = stream.read(STREAM_READ_BYTES).await;
+        silent_since.set(None);
+        match read {
             Ok(Some(bytes)) => {
-                heard_at.touch();
                 if client.write_all(&bytes).await.is_err() {
                     return Err(Outcome::ClientGone);
                 }

@@ -35,6 +35,9 @@ const MESSAGES_PER_TURN: usize = 128;
 /// The first and the longest delay between tries to resume: the agent is patient, the clients are not.
 const RESUME_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
+/// A websocket that stayed up for so long was a success: the next try to resume comes with the shortest delay.
+const LASTED_WELL: Duration = Duration::from_secs(30);
+
 /// What a tunnel shows to its listener.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TunnelState {
@@ -42,6 +45,8 @@ pub struct TunnelState {
     pub established: Option<Established>,
     /// What the agent's last dial came to.
     pub destination: Option<Destination>,
+    /// Why the last websocket could not be opened, or was lost.
+    pub trouble: Option<String>,
     /// Why the tunnel is over, once it is.
     pub end: Option<End>,
 }
@@ -193,16 +198,28 @@ impl Driver {
         let end = loop {
             let why = match self.connect(&ticket, client_id).await {
                 Ok(websocket) => {
-                    backoff.reset();
-                    match self.pump(websocket).await {
+                    let opened_at = Instant::now();
+                    let pumped = self.pump(websocket).await;
+                    // One that the service closes at once must not be resumed as fast as it is closed.
+                    if opened_at.elapsed() >= LASTED_WELL {
+                        backoff.reset();
+                    }
+                    match pumped {
                         Pumped::Ended(end) => break end,
-                        Pumped::Lost(why) => why,
+                        Pumped::Lost(why) => {
+                            debug!(session = %session_id, why, "websocket lost, resuming the session");
+                            self.metrics.websocket_lost();
+                            why
+                        }
                     }
                 }
-                Err(why) => why,
+                Err(why) => {
+                    info!(session = %session_id, why, "no websocket, trying again");
+                    why
+                }
             };
-            debug!(session = %session_id, why, "websocket lost, resuming the session");
-            self.metrics.websocket_lost();
+            self.state
+                .send_modify(|state| state.trouble = Some(why.clone()));
             ticket = loop {
                 sleep(backoff.next_delay()).await;
                 match self.broker.resume(&self.identity, &ticket.session_id).await {
@@ -298,7 +315,12 @@ impl Driver {
                         .handle_message(&message, Instant::now().into_std());
                 }
                 Poll::Ready(Some(Err(error))) => return (received, Some(error.to_string())),
-                Poll::Ready(None) => return (received, Some("the service closed it".to_owned())),
+                Poll::Ready(None) => {
+                    return (
+                        received,
+                        Some("the service closed the websocket".to_owned()),
+                    );
+                }
             }
             received += 1;
         }

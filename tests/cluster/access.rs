@@ -63,14 +63,14 @@ impl World {
         }))
         .expect("a binding");
         let (client, namespace) = (&self.client, &self.operator_namespace);
-        let roles: Api<Role> = Api::namespaced(client.clone(), namespace);
-        let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), namespace);
+        let of_roles: Api<Role> = Api::namespaced(client.clone(), namespace);
+        let of_bindings: Api<RoleBinding> = Api::namespaced(client.clone(), namespace);
         let create = PostParams::default();
-        roles
+        of_roles
             .create(&create, &role)
             .await
             .expect("a role can be created");
-        bindings
+        of_bindings
             .create(&create, &binding)
             .await
             .expect("a binding can be created");

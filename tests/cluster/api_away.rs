@@ -3,7 +3,8 @@
 use ssm_session_operator::crd::listener::EndReason;
 use ssm_session_operator::simulator::{Fault, Operation};
 
-use crate::looks::{live_session, port, relay, serves};
+use crate::forwarder::Forwarder;
+use crate::listeners::{live_session, port, relay, serves};
 use crate::transfer;
 use crate::world::{WAIT_MAX, World, condition};
 
@@ -11,11 +12,23 @@ use crate::world::{WAIT_MAX, World, condition};
 const BYTES: u64 = 300_000;
 
 #[tokio::test]
-async fn without_the_api_server_streams_go_on_and_nothing_is_terminated() {
-    let mut world = World::new("away").await;
+async fn while_the_api_server_refuses_streams_go_on_and_nothing_is_terminated() {
+    let noticed = "relays' Leases can't be listed";
+    streams_go_on("refuses", Forwarder::cut, noticed).await;
+}
+
+#[tokio::test]
+async fn while_the_api_server_is_silent_streams_go_on_and_nothing_is_terminated() {
+    let noticed = "the API server does not answer; no relay is taken for dead";
+    streams_go_on("silent", Forwarder::silence, noticed).await;
+}
+
+/// Takes the API server away from the whole operator, until the controller says what it noticed and longer.
+async fn streams_go_on(name: &str, take_away: impl Fn(&Forwarder), noticed: &str) {
+    let mut world = World::new(name).await;
     let (forwarder, kubeconfig) = world.forwarder().await;
     world.kubeconfig = kubeconfig;
-    let mut controller = world.controller(&[]).await;
+    let mut controller = world.controller(&["--api-timeout=1s"]).await;
     let mut relay = world.relay("relay-a", &[]).await;
     world.create(&world.session("orders")).await;
     world.wait_available("orders").await;
@@ -28,15 +41,14 @@ async fn without_the_api_server_streams_go_on_and_nothing_is_terminated() {
     };
     carry().await;
 
-    forwarder.cut();
-    let noticed = "relays' Leases can't be listed";
+    take_away(&forwarder);
     let noticed = controller.wait_for_log(noticed, WAIT_MAX).await;
     noticed.expect("the controller notices");
     let noticed = relay.wait_for_log("Lease not renewed", WAIT_MAX).await;
     noticed.expect("the relay notices");
     // Longer than the Lease holds, and than the sweeper's grace: both are counted in polls here.
     for _ in 0..3 {
-        world.wait_polls().await;
+        world.wait_ten_polls().await;
         carry().await;
     }
     let kick = Fault::CloseWebsockets {
@@ -59,7 +71,7 @@ async fn without_the_api_server_streams_go_on_and_nothing_is_terminated() {
             Ok(world.lease("relay-a").await?.spec != renewed.spec)
         })
         .await;
-    world.wait_polls().await;
+    world.wait_ten_polls().await;
     carry().await;
     let after = world.wait_serving("orders").await;
     assert_eq!(
@@ -128,7 +140,7 @@ async fn a_relay_that_was_cut_off_while_its_listener_was_moved_overwrites_nothin
         .await;
     given_up.expect("the late relay learns of it");
     world.wait_ended("orders", &old, EndReason::RelayLost).await;
-    world.wait_polls().await;
+    world.wait_ten_polls().await;
     let carried = transfer::exchange(&mut connection, BYTES, BYTES).await;
     carried.expect("the late relay ended nothing");
     let after = world.wait_serving("orders").await;

@@ -4,7 +4,7 @@ use kube::api::ListParams;
 use ssm_session_operator::simulator::{Fault, Operation};
 use tokio::net::TcpStream;
 
-use crate::looks::live_session;
+use crate::listeners::live_session;
 use crate::transfer;
 use crate::world::{WAIT_MAX, World};
 
@@ -33,6 +33,7 @@ async fn without_aws_a_deletion_ends_the_traffic_at_once_and_the_sessions_when_i
     world.create(&world.session("orders")).await;
     world.wait_available("orders").await;
     let session = live_session(&world.wait_serving("orders").await);
+    let one = std::slice::from_ref(&session);
     let mut connection = world.dial("orders", "db").await;
     let endpoint = connection.peer_addr().expect("it is connected");
     transfer::exchange(&mut connection, 1000, 1000)
@@ -51,11 +52,7 @@ async fn without_aws_a_deletion_ends_the_traffic_at_once_and_the_sessions_when_i
         .expect("the client is told");
     let refused = TcpStream::connect(endpoint).await;
     refused.expect_err("nobody listens any more");
-    assert_eq!(
-        world.live_sessions(),
-        [session.clone()],
-        "nobody could end it"
-    );
+    assert_eq!(world.live_sessions(), one, "nobody could end it");
 
     // No user's namespace hangs on AWS.
     world.wait_gone("orders").await;
@@ -66,18 +63,14 @@ async fn without_aws_a_deletion_ends_the_traffic_at_once_and_the_sessions_when_i
             .any(|event| event.starts_with("TerminationPending: ")),
         "{events:?}"
     );
-    let listener = world.listener("orders").await.expect("the API answers");
+    let listener = world.listener_of("orders").await.expect("the API answers");
     let listener = listener.expect("the listener is the wish to terminate");
     assert!(listener.metadata.deletion_timestamp.is_some());
     let all = ListParams::default();
     let services = world.services().list(&all).await.expect("the API answers");
     let slices = world.slices().list(&all).await.expect("the API answers");
     assert!(services.items.is_empty() && slices.items.is_empty());
-    assert_eq!(
-        world.live_sessions(),
-        [session.clone()],
-        "nobody could end it"
-    );
+    assert_eq!(world.live_sessions(), one, "nobody could end it");
 
     world.simulator.inject(Fault::Clear).expect("a fault");
     world.wait_terminated(&session).await;

@@ -27,7 +27,7 @@ mod deletion_without_help;
 mod examples;
 mod ground;
 mod lifecycle;
-mod looks;
+mod listeners;
 mod ownership;
 mod probes;
 mod processes;

@@ -11,7 +11,7 @@ use kube_runtime::watcher::{self, Event, watcher};
 use serde_json::{Value, json};
 use ssm_session_operator::crd::{LISTENER_FINALIZER, SsmListener};
 
-use crate::looks::{live_session, port, relay, serves};
+use crate::listeners::{live_session, port, relay, serves};
 use crate::transfer;
 use crate::world::World;
 
@@ -144,8 +144,8 @@ async fn of_a_listener_the_controller_owns_metadata_and_spec_and_the_relay_its_s
 async fn only_its_lease_and_its_status(world: &World) {
     let mut by_relay = BTreeSet::new();
     for object in world.objects().await {
-        let entries = object["metadata"]["managedFields"].as_array().cloned();
-        for entry in entries.unwrap_or_default() {
+        let managed = object["metadata"]["managedFields"].as_array().cloned();
+        for entry in managed.unwrap_or_default() {
             if entry["manager"] == RELAY {
                 let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
                 by_relay.insert((word(&object["kind"]), word(&entry["subresource"])));

@@ -3,7 +3,7 @@
 use ssm_session_operator::crd::listener::EndReason;
 use ssm_session_operator::simulator::Operation;
 
-use crate::looks::{live_session, port, relay, serves};
+use crate::listeners::{live_session, port, relay, serves};
 use crate::transfer;
 use crate::world::{WAIT_MAX, World};
 
@@ -124,7 +124,7 @@ async fn a_controller_that_dies_disturbs_no_stream_and_its_successor_ends_what_w
     let second = world.controller(&[]).await;
     world.wait_gone("bills").await;
     world.wait_terminated(&bills).await;
-    world.wait_polls().await;
+    world.wait_ten_polls().await;
     carry().await;
     assert_eq!(world.live_sessions(), [orders]);
     assert_eq!(world.simulator.calls(Operation::StartSession), 2);

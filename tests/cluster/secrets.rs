@@ -1,12 +1,14 @@
 //! No secret leaves a relay's memory: not in an object, not in an Event, not in a metric, not in a log at any level.
 
+use serde_json::json;
+use ssm_session_operator::crd::listener::EndReason;
 use ssm_session_operator::simulator::{Fault, Operation};
 
 use crate::http;
-use crate::looks::live_session;
+use crate::listeners::live_session;
 use crate::process::Process;
 use crate::transfer;
-use crate::world::{SECRET_KEY, WAIT_MAX, World};
+use crate::world::{SECRET_KEY, WAIT_MAX, World, reason};
 
 /// Parts of what nobody may see, besides the tokens: the secret key, a signature, the query of a stream URL.
 const SECRETS: &[&str] = &[
@@ -23,7 +25,7 @@ struct Published(Vec<(String, String)>);
 
 impl Published {
     /// Every object and every metric as they are now.
-    async fn collect(&mut self, world: &World, processes: &mut [&mut Process]) {
+    async fn collect(&mut self, world: &World, processes: &mut [Process]) {
         for object in world.objects().await {
             let name = format!("{} {}", object["kind"], object["metadata"]["name"]);
             self.0.push((name, object.to_string()));
@@ -40,9 +42,9 @@ impl Published {
 #[tokio::test]
 async fn no_token_and_no_key_is_in_any_object_log_or_metric() {
     let world = World::new("secrets").await;
-    let everything = ["--log-filter=trace"];
-    let mut controller = world.controller(&everything).await;
-    let mut relay = world.relay("relay-a", &everything).await;
+    let everything = ["--log-filter=trace", "--handshake-timeout=1s"];
+    let controller = world.controller(&everything[..1]).await;
+    let mut processes = [controller, world.relay("relay-a", &everything).await];
     let mut published = Published::default();
     world.create(&world.session("orders")).await;
     world.wait_available("orders").await;
@@ -51,9 +53,7 @@ async fn no_token_and_no_key_is_in_any_object_log_or_metric() {
     transfer::exchange(&mut connection, 300_000, 300_000)
         .await
         .expect("all bytes arrive");
-    published
-        .collect(&world, &mut [&mut controller, &mut relay])
-        .await;
+    published.collect(&world, &mut processes).await;
 
     // A websocket is closed and the session resumed with a fresh token.
     let session = first.clone();
@@ -71,58 +71,14 @@ async fn no_token_and_no_key_is_in_any_object_log_or_metric() {
         .await
         .expect("the stream goes on");
 
-    // Starts that fail: without a handshake, without a token, with AWS's own words.
-    let fail = |code: &str| Fault::Fail {
-        operation: Operation::StartSession,
-        calls: 1,
-        code: code.to_owned(),
-    };
-    let empty = Fault::EmptyTokens {
-        operation: Operation::StartSession,
-        calls: 1,
-    };
-    for fault in [
-        fail("AccessDeniedException"),
-        fail("InternalServerError"),
-        empty,
-    ] {
-        world.simulator.inject(fault).expect("a fault");
-    }
-    let request = serde_json::json!({ "SessionId": first });
-    let ended = http::call_ssm(&world.simulator.endpoint(), "TerminateSession", &request).await;
-    ended.expect("AWS ends it");
-    world
-        .wait("orders", "a failed start", |session| {
-            let status = session.status.as_ref();
-            status.is_some_and(|status| status.next_retry_time.is_some())
-        })
-        .await;
-    published
-        .collect(&world, &mut [&mut controller, &mut relay])
-        .await;
-    world
-        .wait_listener("orders", "served again", |listener| {
-            let status = crate::looks::serves(listener);
-            status.is_some_and(|status| {
-                status
-                    .sessions
-                    .iter()
-                    .all(|s| s.session_id != first || s.ended_at.is_some())
-            })
-        })
-        .await;
-    world.wait_available("orders").await;
-    published
-        .collect(&world, &mut [&mut controller, &mut relay])
-        .await;
+    fail_some_starts(&world, &first, &mut published, &mut processes).await;
     world.delete("orders").await;
     world.wait_gone("orders").await;
     world.assert_nothing_is_left().await;
-    published
-        .collect(&world, &mut [&mut controller, &mut relay])
-        .await;
-    relay.stop().await.expect("it ends well");
-    controller.stop().await.expect("it ends well");
+    published.collect(&world, &mut processes).await;
+    for process in processes {
+        process.stop().await.expect("it ends well");
+    }
 
     let tokens = world.simulator.issued_tokens();
     assert!(
@@ -147,4 +103,45 @@ async fn no_token_and_no_key_is_in_any_object_log_or_metric() {
             assert_eq!(found, None, "{secret:?} is in {place}");
         }
     }
+}
+
+/// Ends the session that serves, and lets starts fail: with AWS's own words, without a token, without a handshake.
+async fn fail_some_starts(
+    world: &World,
+    serving: &str,
+    published: &mut Published,
+    processes: &mut [Process],
+) {
+    let inject = |fault| world.simulator.inject(fault).expect("a fault");
+    inject(Fault::Fail {
+        operation: Operation::StartSession,
+        calls: u32::MAX,
+        code: "AccessDeniedException".to_owned(),
+    });
+    let request = json!({ "SessionId": serving });
+    let ended = http::call_ssm(&world.simulator.endpoint(), "TerminateSession", &request).await;
+    ended.expect("AWS ends it");
+    world
+        .wait("orders", "a denied start", |session| {
+            reason(session, "AwsReachable") == "AccessDenied"
+        })
+        .await;
+    published.collect(world, processes).await;
+    inject(Fault::Clear);
+    inject(Fault::EmptyTokens {
+        operation: Operation::StartSession,
+        calls: 1,
+    });
+    inject(Fault::SilentStarts { calls: 2 });
+    world
+        .wait_listener("orders", "two starts failed", |listener| {
+            let sessions = listener.status.iter().flat_map(|status| &status.sessions);
+            let failed = sessions.filter(|s| s.end_reason == Some(EndReason::StartFailed));
+            failed.count() >= 2
+        })
+        .await;
+    published.collect(world, processes).await;
+    world.wait_serving("orders").await;
+    world.wait_available("orders").await;
+    published.collect(world, processes).await;
 }

@@ -2,7 +2,7 @@
 
 use ssm_session_operator::crd::listener::EndReason;
 
-use crate::looks::{live_session, port, relay, serves};
+use crate::listeners::{live_session, port, relay, serves};
 use crate::transfer;
 use crate::world::{WAIT_MAX, World};
 

@@ -8,7 +8,7 @@ use ssm_session_operator::broker::Marker;
 use ssm_session_operator::simulator::{Fault, Operation, Status};
 
 use crate::http::call_ssm;
-use crate::looks::live_session;
+use crate::listeners::live_session;
 use crate::transfer;
 use crate::world::{REMOTE_PORT, TARGET, World, condition};
 
@@ -105,7 +105,7 @@ async fn sessions_of_strangers_and_of_other_installations_are_never_touched() {
     // What is swept is the proof that the sweeper was there, after all of them.
     let orphan = start(&world, &ours).await;
     world.wait_terminated(&orphan).await;
-    world.wait_polls().await;
+    world.wait_ten_polls().await;
     let mut expected = untouched.to_vec();
     expected.insert(0, own);
     assert_eq!(world.live_sessions(), expected);
@@ -124,7 +124,7 @@ async fn sessions_of_strangers_and_of_other_installations_are_never_touched() {
 
     world.delete("orders").await;
     world.wait_gone("orders").await;
-    world.wait_polls().await;
+    world.wait_ten_polls().await;
     assert_eq!(world.live_sessions(), untouched);
     operator.stop().await.expect("it ends well");
 }
@@ -152,8 +152,8 @@ async fn a_session_that_aws_does_not_show_yet_lives() {
         milliseconds: 3_600_000,
     };
     world.simulator.inject(never).expect("a fault");
-    world.wait_polls().await;
-    world.wait_polls().await;
+    world.wait_ten_polls().await;
+    world.wait_ten_polls().await;
     transfer::exchange(&mut connection, 1000, 1000)
         .await
         .expect("the stream goes on");

@@ -2,7 +2,6 @@
 //!
 //! Worlds share the control plane and nothing else: each has a controllerName, and its operator watches one namespace.
 
-use std::cell::RefCell;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,7 +24,7 @@ use crate::dial;
 use crate::ground::{Ground, ground};
 use crate::process::Process;
 use crate::transfer::Server;
-use crate::wait;
+use crate::wait::ask_until;
 
 /// How long a condition may take: far above what anything here takes on a loaded machine.
 pub const WAIT_MAX: Duration = Duration::from_secs(90);
@@ -329,18 +328,14 @@ impl World {
 
     /// Asks until the answer is yes.
     pub async fn until(&self, what: &str, ask: impl AsyncFn() -> Result<bool>) {
-        let refusal = RefCell::new(None);
-        let answer = wait::answer(WAIT_MAX, async || match ask().await {
-            Ok(yes) => yes.then_some(()),
-            Err(error) => {
-                refusal.replace(Some(error));
-                None
-            }
-        });
-        if answer.await.is_none() {
+        let met = ask_until(WAIT_MAX, async || {
+            ask().await.is_ok_and(|yes| yes).then_some(())
+        })
+        .await;
+        if met.is_none() {
+            let answer = ask().await;
             panic!(
-                "{what} did not come about ({:?})\nlogs: {}",
-                refusal.take(),
+                "{what} did not come about ({answer:?})\nlogs: {}",
                 self.log_ends()
             );
         }
@@ -348,14 +343,16 @@ impl World {
 
     /// Dials a Service's port, as soon as it has an endpoint.
     pub async fn dial(&self, service: &str, port: &str) -> TcpStream {
-        let connection = wait::answer(WAIT_MAX, async || {
+        let connection = ask_until(WAIT_MAX, async || {
             let endpoints = dial::endpoints(&self.client, &self.namespace, service, port).await;
-            let endpoints = endpoints.expect("slices can be read");
-            TcpStream::connect(endpoints.first()?).await.ok()
+            TcpStream::connect(endpoints.ok()?.first()?).await.ok()
         });
         match connection.await {
             Some(connection) => connection,
-            None => panic!("{service} has no endpoint\nlogs: {}", self.log_ends()),
+            None => panic!(
+                "{service} has no endpoint that listens\n{}",
+                self.log_ends()
+            ),
         }
     }
 

@@ -79,7 +79,7 @@ fn a_fin_comes_behind_the_data() {
 fn an_agent_that_is_deaf_at_first_gets_the_head_again() {
     // It acknowledges all but the first data message, which is as good as lost.
     let mut world = World::new(PERFECT, 7, |agent| {
-        agent.deaf_for = Duration::from_millis(60)
+        agent.deaf_for = Duration::from_millis(60);
     });
     let upload = noise(200_000, 7);
     let id = world.connect(&upload);

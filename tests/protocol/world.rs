@@ -203,7 +203,7 @@ impl World {
                 quiet = false;
                 self.sent.push((self.now, message.clone()));
                 let (now, faults) = (self.now, self.faults);
-                self.up.send(message, now, faults, &mut self.rng);
+                self.up.send(&message, now, faults, &mut self.rng);
             }
             while let Some(event) = self.session.poll_event() {
                 quiet = false;
@@ -247,7 +247,7 @@ impl World {
     fn down(&mut self, message: Bytes) {
         if self.connected {
             let (now, faults) = (self.now, self.faults);
-            self.down.send(message, now, faults, &mut self.rng);
+            self.down.send(&message, now, faults, &mut self.rng);
         }
     }
 }
@@ -260,7 +260,7 @@ struct Link {
 }
 
 impl Link {
-    fn send(&mut self, message: Bytes, now: Instant, faults: Faults, rng: &mut Rng) {
+    fn send(&mut self, message: &Bytes, now: Instant, faults: Faults, rng: &mut Rng) {
         if rng.f64() < faults.loss {
             return;
         }

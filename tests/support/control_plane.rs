@@ -150,7 +150,7 @@ pub struct Binaries {
 pub fn prepare() -> Result<Binaries> {
     let supervisor = cached("supervisor", "the supervisor (seconds)", build_supervisor)?;
     let assets = match std::env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()) {
-        Some(folder) => release_assets(PathBuf::from(folder))?,
+        Some(folder) => release_assets(Path::new(&folder))?,
         None => cached(
             "assets",
             "the test control plane (about 6 minutes the first time)",
@@ -163,7 +163,7 @@ pub fn prepare() -> Result<Binaries> {
     })
 }
 
-fn release_assets(folder: PathBuf) -> Result<PathBuf> {
+fn release_assets(folder: &Path) -> Result<PathBuf> {
     let missing: Vec<_> = ASSETS
         .iter()
         .copied()

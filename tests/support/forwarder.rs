@@ -1,4 +1,4 @@
-//! A TCP forwarder that can be cut: the way from one process to a server that everybody else still reaches.
+//! A TCP forwarder that can be cut or stopped: the way from one process to a server that everybody else still reaches.
 
 #![allow(
     dead_code,
@@ -6,16 +6,29 @@
 )]
 
 use std::net::SocketAddr;
+use std::pin::pin;
 
 use anyhow::{Context as _, Result};
+use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+/// What becomes of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// They are forwarded.
+    Whole,
+    /// Connections are reset, new ones too.
+    Cut,
+    /// They wait, and nobody is told.
+    Silent,
+}
+
 /// A forwarder on loopback; dropping it ends it.
 pub struct Forwarder {
     address: SocketAddr,
-    whole: watch::Sender<bool>,
+    way: watch::Sender<Way>,
     task: JoinHandle<()>,
 }
 
@@ -24,19 +37,15 @@ impl Forwarder {
     pub async fn start(server: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("loopback")?;
         let address = listener.local_addr()?;
-        let (whole, is_whole) = watch::channel(true);
+        let (way, present) = watch::channel(Way::Whole);
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 while connections.try_join_next().is_some() {}
-                connections.spawn(forward(client, server, is_whole.clone()));
+                connections.spawn(forward(client, server, present.clone()));
             }
         });
-        Ok(Self {
-            address,
-            whole,
-            task,
-        })
+        Ok(Self { address, way, task })
     }
 
     /// Where it listens.
@@ -44,14 +53,19 @@ impl Forwarder {
         self.address
     }
 
-    /// Closes every connection, and every new one at once, until it is mended.
+    /// Resets every connection, and every new one at once, until it is mended.
     pub fn cut(&self) {
-        self.whole.send_replace(false);
+        self.way.send_replace(Way::Cut);
     }
 
-    /// Forwards new connections again.
+    /// Forwards nothing and says nothing, until it is cut or mended.
+    pub fn silence(&self) {
+        self.way.send_replace(Way::Silent);
+    }
+
+    /// Forwards again: new connections, and those that were silent.
     pub fn mend(&self) {
-        self.whole.send_replace(true);
+        self.way.send_replace(Way::Whole);
     }
 }
 
@@ -61,17 +75,25 @@ impl Drop for Forwarder {
     }
 }
 
-async fn forward(mut client: TcpStream, server: SocketAddr, mut whole: watch::Receiver<bool>) {
+async fn forward(mut client: TcpStream, server: SocketAddr, mut way: watch::Receiver<Way>) {
     // A linger time of zero: what is cut off hears so.
     let _ = client.set_zero_linger();
-    if !*whole.borrow_and_update() {
-        return;
-    }
     let Ok(mut server) = TcpStream::connect(server).await else {
         return;
     };
-    tokio::select! {
-        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-        _ = whole.wait_for(|whole| !*whole) => {}
+    let mut copied = pin!(copy_bidirectional(&mut client, &mut server));
+    loop {
+        let present = *way.borrow_and_update();
+        let changed = match present {
+            Way::Cut => return,
+            Way::Silent => way.changed().await,
+            Way::Whole => tokio::select! {
+                _ = &mut copied => return,
+                changed = way.changed() => changed,
+            },
+        };
+        if changed.is_err() {
+            return;
+        }
     }
 }

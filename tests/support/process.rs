@@ -10,7 +10,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
+
+use crate::wait::ask_until;
 
 /// Starts the process, says its id, and ends it when standard input closes: that happens however the parent ends.
 const GUARD: &str = r#"log=$1; shift; exec 3<&0
@@ -80,25 +82,27 @@ impl Process {
 
     /// Waits until a line of the log holds `needle`, and gives that line.
     pub async fn wait_for_log(&mut self, needle: &str, limit: Duration) -> Result<String> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let logged = self.logged();
-            if let Some(line) = logged.lines().find(|line| line.contains(needle)) {
-                return Ok(line.to_owned());
-            }
-            if let Some(status) = self.shell.try_wait()? {
+        let (shell, log) = (&mut self.shell, &self.log);
+        let heard = ask_until(limit, async || {
+            // The status comes first: what is logged before it is then read.
+            let ended = shell.try_wait().ok().flatten();
+            let logged = fs::read_to_string(log).unwrap_or_default();
+            let line = logged.lines().find(|line| line.contains(needle));
+            line.map(|line| Ok(line.to_owned()))
+                .or_else(|| ended.map(|status| Err((status, logged))))
+        });
+        match heard.await {
+            Some(Ok(line)) => Ok(line),
+            Some(Err((status, logged))) => {
                 bail!(
                     "process {} ended ({status}) before it logged {needle:?}:\n{logged}",
                     self.pid
-                );
+                )
             }
-            if Instant::now() > deadline {
-                bail!(
-                    "process {} has not logged {needle:?} in {limit:?}:\n{logged}",
-                    self.pid
-                );
+            None => {
+                let (pid, logged) = (self.pid, self.logged());
+                bail!("process {pid} has not logged {needle:?} in {limit:?}:\n{logged}")
             }
-            sleep(Duration::from_millis(20)).await;
         }
     }
 

@@ -1,27 +1,20 @@
-//! The one loop that polls: tests wait on conditions and never for a time.
-
-#![allow(
-    dead_code,
-    reason = "each test program that includes this file uses a part of it"
-)]
+//! The one loop that waits: it asks until there is an answer, and gives up at a deadline.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// Long against the cost of asking, short against what is waited for.
-const ASK_EVERY: Duration = Duration::from_millis(50);
+/// Between two questions.
+const PAUSE: Duration = Duration::from_millis(50);
 
-/// Asks until there is an answer; `None` when the time is up.
-pub async fn answer<T>(within: Duration, ask: impl AsyncFn() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + within;
+/// Asks until there is an answer; `None` once `limit` has passed without one.
+pub async fn ask_until<T>(limit: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
     loop {
-        if let Some(answer) = ask().await {
-            return Some(answer);
+        let answer = ask().await;
+        if answer.is_some() || Instant::now() >= deadline {
+            return answer;
         }
-        if Instant::now() > deadline {
-            return None;
-        }
-        sleep(ASK_EVERY).await;
+        sleep(PAUSE).await;
     }
 }

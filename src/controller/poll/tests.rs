@@ -118,6 +118,7 @@ fn identity() -> Identity {
     }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "it stands for an answer of AWS")]
 fn page(ids: &[&str], next_token: Option<&str>) -> Result<SessionPage, BrokerError> {
     let sessions = ids
         .iter()
@@ -173,8 +174,10 @@ async fn history_is_asked_only_for_what_is_wanted_and_not_plainly_active() {
 
 #[tokio::test]
 async fn an_end_that_is_known_is_not_asked_for_again_and_not_kept_for_ever() {
-    let mut aws = Aws::default();
-    aws.history = vec![described("gone", "Terminated").ended_at(at(9)).build()];
+    let aws = Aws {
+        history: vec![described("gone", "Terminated").ended_at(at(9)).build()],
+        ..Aws::default()
+    };
     let wanted = [id("gone")];
     let first = take(&aws, &identity(), &Snapshot::default(), &wanted)
         .await

@@ -10,7 +10,10 @@
 //! It holds three promises of the operator. AWS is not called before the claim is on record. A session serves nobody
 //! before it is on record. A session that was started is terminated until AWS has said that it is over.
 
+mod output;
 mod phase;
+#[cfg(test)]
+mod tests;
 mod transition;
 
 pub use phase::{Action, Now};
@@ -54,6 +57,8 @@ pub struct Listener {
     unready_at: Option<Instant>,
     port: Option<u16>,
     destination: Option<Destination>,
+    /// What the present session's websocket last failed with.
+    trouble: Option<String>,
     actions: std::collections::VecDeque<Action>,
 }
 
@@ -82,6 +87,7 @@ impl Listener {
             unready_at: None,
             port: None,
             destination: None,
+            trouble: None,
             actions: std::collections::VecDeque::new(),
         };
         listener.unready_at = Some(now.monotonic + listener.options.hold);
@@ -110,7 +116,10 @@ impl Listener {
         self.spec = spec;
         if replaced && self.stopping.is_none() {
             self.backoff.reset();
-            self.failure = None;
+            // Without a port it is a port that is waited for, whatever the wish.
+            if self.port.is_some() {
+                self.failure = None;
+            }
             self.destination = None;
             match &mut self.phase {
                 Phase::Starting { wanted, .. } => *wanted = false,
@@ -194,6 +203,7 @@ impl Listener {
         };
         let usable = ticket.has_token();
         let stopped_for = self.stopping.map(|(_, reason)| reason);
+        self.trouble = None;
         self.phase = Phase::Opening {
             session,
             recorded: false,
@@ -214,11 +224,16 @@ impl Listener {
 
     /// The tunnel shows something new.
     pub fn handle_tunnel(&mut self, tunnel: &TunnelState, now: Now) {
+        if !matches!(self.phase, Phase::Opening { .. } | Phase::Serving { .. }) {
+            return;
+        }
         let TunnelState {
             established,
             destination,
+            trouble,
             end,
         } = tunnel;
+        self.trouble.clone_from(trouble);
         self.destination = destination.or(self.destination);
         if established.is_some()
             && let Phase::Opening { established, .. } = &mut self.phase
@@ -279,7 +294,11 @@ impl Listener {
             } => {
                 if !established && now.monotonic >= deadlines.established {
                     let limit = self.options.handshake_timeout;
-                    let why = format!("no handshake within {limit:?}");
+                    let trouble = self.trouble.iter().map(|why| format!(": {why}"));
+                    let why = format!(
+                        "no handshake within {limit:?}{}",
+                        trouble.collect::<String>()
+                    );
                     self.end_current(EndReason::StartFailed, &why, now);
                     self.fail(Failure::DataChannel(why), now);
                 } else if !recorded && now.monotonic >= deadlines.recorded {
@@ -294,95 +313,6 @@ impl Listener {
             | Phase::Starting { .. }
             | Phase::Serving { .. }
             | Phase::Stopped => {}
-        }
-    }
-
-    /// What is to be done next.
-    pub fn poll_action(&mut self, now: Now) -> Option<Action> {
-        if let Some(action) = self.actions.pop_front() {
-            return Some(action);
-        }
-        let (id, identity) = self.sessions.poll_terminate(now.monotonic)?;
-        Some(Action::Terminate(id, identity))
-    }
-
-    /// When [`Self::handle_timeout`], and then [`Self::poll_action`] and [`Self::report`], are due.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let phase = match &self.phase {
-            Phase::Waiting { until } => Some(*until),
-            Phase::Opening {
-                recorded,
-                established,
-                deadlines,
-                ..
-            } => {
-                let recorded = (!recorded).then_some(deadlines.recorded);
-                let established = (!established).then_some(deadlines.established);
-                recorded.into_iter().chain(established).min()
-            }
-            Phase::Claiming | Phase::Starting { .. } | Phase::Serving { .. } | Phase::Stopped => {
-                None
-            }
-        };
-        let sessions = self.sessions.poll_timeout();
-        phase
-            .into_iter()
-            .chain(sessions)
-            .chain(self.unready_at)
-            .min()
-    }
-
-    /// The number of the present claim, if one awaits its record.
-    #[must_use]
-    pub fn awaited_claim(&self) -> Option<u64> {
-        let ready = self.stopping.is_none() && self.port.is_some();
-        let claiming = matches!(self.phase, Phase::Claiming);
-        let room = self.sessions.live_count() < TERMINATING_MAX;
-        (claiming && ready && room).then_some(self.claim)
-    }
-
-    /// The number of the present claim.
-    #[must_use]
-    pub fn claim(&self) -> u64 {
-        self.claim
-    }
-
-    /// Whether it was stopped, and is being or has been taken down.
-    #[must_use]
-    pub fn is_stopping(&self) -> bool {
-        self.stopping.is_some()
-    }
-
-    /// Whether nothing is left to do, but to record that.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::Stopped) && self.sessions.live_count() == 0
-    }
-
-    /// The whole truth. The same state gives an equal report.
-    #[must_use]
-    pub fn report(&self) -> Report {
-        Report {
-            generation: self.spec.generation,
-            port: self.port,
-            state: self.state(),
-            ready: self.port.is_some() && !self.unready && self.stopping.is_none(),
-            sessions: self.sessions.records(),
-            failure: self.failure.clone(),
-            retry_at: self.retry_at,
-            destination: self.destination,
-        }
-    }
-
-    fn state(&self) -> State {
-        match (&self.phase, self.stopping) {
-            (Phase::Stopped, Some((Stop::Final, _))) if self.is_over() => State::Ended,
-            (_, Some(_)) | (Phase::Stopped | Phase::Waiting { .. }, None) => State::Waiting,
-            (Phase::Serving { .. }, None) => State::Serving,
-            (Phase::Claiming | Phase::Starting { .. } | Phase::Opening { .. }, None) => {
-                State::Starting
-            }
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{Action, Backoff, EndReason, Failure, Listener, Next, Now, Phase, Ses
 const SERVED_WELL: Duration = Duration::from_mins(1);
 
 /// The shortest delay before what will fail again until somebody changes something.
-const AWAIT_CHANGE_MIN: Duration = Duration::from_secs(30);
+pub(super) const AWAIT_CHANGE_MIN: Duration = Duration::from_secs(30);
 
 impl Listener {
     pub(super) fn stop(&mut self, stop: Stop, reason: EndReason, now: Now) {

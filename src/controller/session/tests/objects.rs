@@ -12,7 +12,11 @@ use crate::crd::listener::ListenerState;
 fn a_new_session_gets_finalizer_service_and_one_listener_for_each_port() {
     let plan = World::new(&["sql", "web"]).decide();
     assert!(plan.add_finalizer && plan.create_service.is_some());
-    let names: Vec<String> = plan.create_listeners.iter().map(|l| l.name_any()).collect();
+    let names: Vec<String> = plan
+        .create_listeners
+        .iter()
+        .map(kube::ResourceExt::name_any)
+        .collect();
     let expected = ["sql", "web"].map(|port| listener_name(fixtures::SESSION_UID, port, 0));
     assert_eq!(names, expected);
     assert!(plan.create_listeners.iter().all(|l| l.spec.relay.is_none()));
@@ -137,7 +141,7 @@ fn a_deleted_slice_comes_back_and_a_stray_one_goes() {
     assert_eq!(
         plan.apply_slices
             .iter()
-            .map(|s| s.name_any())
+            .map(kube::ResourceExt::name_any)
             .collect::<Vec<_>>(),
         [lost]
     );

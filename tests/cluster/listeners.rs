@@ -16,7 +16,7 @@ use crate::world::World;
 
 impl World {
     /// The listener of a session that has one port; none before it is made and after it is gone.
-    pub async fn listener(&self, session: &str) -> Result<Option<SsmListener>> {
+    pub async fn listener_of(&self, session: &str) -> Result<Option<SsmListener>> {
         let mut listeners = self.listeners().list(&ListParams::default()).await?.items;
         listeners.retain(|listener| listener.spec.session_ref.name == session);
         assert!(listeners.len() <= 1, "{session} has several listeners");
@@ -32,7 +32,7 @@ impl World {
     ) -> SsmListener {
         let found = RefCell::new(None);
         self.until(&format!("{session}'s listener: {what}"), async || {
-            let listener = self.listener(session).await?;
+            let listener = self.listener_of(session).await?;
             found.replace(listener.filter(&condition));
             Ok(found.borrow().is_some())
         })
@@ -74,7 +74,7 @@ impl World {
     }
 
     /// Waits until the controller has asked AWS for its sessions ten times more.
-    pub async fn wait_polls(&self) {
+    pub async fn wait_ten_polls(&self) {
         let before = self.simulator.calls(Operation::DescribeSessions);
         self.wait_aws("ten more polls", |aws| {
             let calls = aws.calls.get(&Operation::DescribeSessions);

@@ -1,0 +1,96 @@
+//! What a listener's machine gives: what is to be done, when it wants to be asked again, and what it says of itself.
+
+use tokio::time::Instant;
+
+use super::{Action, Listener, Now, Phase, Report, State, Stop, TERMINATING_MAX};
+
+impl Listener {
+    /// What is to be done next.
+    pub fn poll_action(&mut self, now: Now) -> Option<Action> {
+        if let Some(action) = self.actions.pop_front() {
+            return Some(action);
+        }
+        let (id, identity) = self.sessions.poll_terminate(now.monotonic)?;
+        Some(Action::Terminate(id, identity))
+    }
+
+    /// When [`Self::handle_timeout`], and then [`Self::poll_action`] and [`Self::report`], are due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let phase = match &self.phase {
+            Phase::Waiting { until } => Some(*until),
+            Phase::Opening {
+                recorded,
+                established,
+                deadlines,
+                ..
+            } => {
+                let recorded = (!recorded).then_some(deadlines.recorded);
+                let established = (!established).then_some(deadlines.established);
+                recorded.into_iter().chain(established).min()
+            }
+            Phase::Claiming | Phase::Starting { .. } | Phase::Serving { .. } | Phase::Stopped => {
+                None
+            }
+        };
+        let sessions = self.sessions.poll_timeout();
+        phase
+            .into_iter()
+            .chain(sessions)
+            .chain(self.unready_at)
+            .min()
+    }
+
+    /// The number of the present claim, if one awaits its record.
+    #[must_use]
+    pub fn awaited_claim(&self) -> Option<u64> {
+        let ready = self.stopping.is_none() && self.port.is_some();
+        let claiming = matches!(self.phase, Phase::Claiming);
+        let room = self.sessions.live_count() < TERMINATING_MAX;
+        (claiming && ready && room).then_some(self.claim)
+    }
+
+    /// The number of the present claim.
+    #[must_use]
+    pub fn claim(&self) -> u64 {
+        self.claim
+    }
+
+    /// Whether it was stopped, and is being or has been taken down.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
+    /// Whether nothing is left to do, but to record that.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Stopped) && self.sessions.live_count() == 0
+    }
+
+    /// The whole truth. The same state gives an equal report.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        Report {
+            generation: self.spec.generation,
+            port: self.port,
+            state: self.state(),
+            ready: self.port.is_some() && !self.unready && self.stopping.is_none(),
+            sessions: self.sessions.records(),
+            failure: self.failure.clone(),
+            retry_at: self.retry_at,
+            destination: self.destination,
+        }
+    }
+
+    fn state(&self) -> State {
+        match (&self.phase, self.stopping) {
+            (Phase::Stopped, Some((Stop::Final, _))) if self.is_over() => State::Ended,
+            (_, Some(_)) | (Phase::Stopped | Phase::Waiting { .. }, None) => State::Waiting,
+            (Phase::Serving { .. }, None) => State::Serving,
+            (Phase::Claiming | Phase::Starting { .. } | Phase::Opening { .. }, None) => {
+                State::Starting
+            }
+        }
+    }
+}

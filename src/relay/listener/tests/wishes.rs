@@ -1,0 +1,182 @@
+//! A wish that changes, and sessions that AWS says are over.
+
+use super::*;
+use crate::relay::report::Failure;
+
+#[test]
+fn a_wish_that_changes_while_it_claims_is_what_is_started() {
+    let mut world = World::listening();
+    world.spec(spec(2, "i-2"));
+    world.record();
+    assert_eq!(world.expect_start().target, "i-2");
+}
+
+#[test]
+fn a_wish_that_changes_while_it_starts_terminates_what_was_started() {
+    let mut world = World::starting();
+    world.spec(spec(2, "i-2"));
+    world.started("s-1");
+    assert_eq!(terminations(&world.actions()), ["s-1"]);
+    assert_eq!(world.state(), State::Starting);
+    world.record();
+    assert_eq!(world.expect_start().target, "i-2");
+    world.terminated("s-1");
+    assert_eq!(
+        world.end_of("s-1").map(|end| end.0),
+        Some(EndReason::Replaced)
+    );
+}
+
+#[test]
+fn a_wish_that_changes_while_its_start_fails_is_started_at_once() {
+    let mut world = World::starting();
+    world.spec(spec(2, "i-2"));
+    world.start_failed(failure(ErrorKind::TargetNotConnected));
+    assert_eq!(
+        (world.state(), world.report().failure),
+        (State::Starting, None)
+    );
+    world.record();
+    assert_eq!(world.expect_start().target, "i-2");
+}
+
+#[test]
+fn a_wish_that_changes_replaces_the_session_on_the_same_port() {
+    for mut world in [World::opening(), World::serving()] {
+        world.spec(spec(2, "i-2"));
+        let actions = world.actions();
+        assert!(matches!(actions.first(), Some(Action::Close)));
+        assert_eq!(terminations(&actions), ["s-1"]);
+        let report = world.report();
+        assert_eq!((report.state, report.port), (State::Starting, Some(PORT)));
+        assert_eq!(report.generation, 2);
+        world.record();
+        assert_eq!(world.expect_start().target, "i-2");
+        world.terminated("s-1");
+        assert_eq!(
+            world.end_of("s-1").map(|end| end.0),
+            Some(EndReason::Replaced)
+        );
+    }
+}
+
+#[test]
+fn another_identity_is_another_session() {
+    let mut world = World::serving();
+    let mut other = spec(2, "i-1");
+    other.identity = identity("us-east-1");
+    world.spec(other);
+    match world.actions().as_slice() {
+        [Action::Close, Action::Terminate(_, old)] => assert_eq!(old.region, "eu-central-1"),
+        other => panic!("{other:?}"),
+    }
+    world.record();
+    match world.actions().as_slice() {
+        [Action::Start(new, _)] => assert_eq!(new.region, "us-east-1"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_wish_that_changes_ends_the_wait() {
+    let mut world = World::starting();
+    world.start_failed(failure(ErrorKind::AccessDenied));
+    world.spec(spec(2, "i-2"));
+    let report = world.report();
+    assert_eq!((report.state, report.failure), (State::Starting, None));
+    assert_eq!(report.retry_at, None);
+    world.record();
+    assert_eq!(world.expect_start().target, "i-2");
+}
+
+#[test]
+fn the_same_wish_again_changes_nothing() {
+    let mut world = World::serving();
+    world.spec(spec(7, "i-1"));
+    assert!(world.actions().is_empty());
+    assert_eq!(
+        (world.state(), world.report().generation),
+        (State::Serving, 7)
+    );
+    let mut waiting = World::starting();
+    waiting.start_failed(failure(ErrorKind::AccessDenied));
+    let before = waiting.report();
+    waiting.spec(spec(1, "i-1"));
+    assert_eq!(waiting.report(), before);
+}
+
+#[test]
+fn a_session_that_somebody_terminated_is_not_started_again_at_once() {
+    for mut world in [World::opening(), World::serving()] {
+        world.lost("s-1", EndReason::TerminatedExternally);
+        let actions = world.actions();
+        assert!(matches!(
+            actions.as_slice(),
+            [Action::Close, Action::Ended { own: true, .. }]
+        ));
+        assert_eq!(
+            world.end_of("s-1").map(|end| end.0),
+            Some(EndReason::TerminatedExternally)
+        );
+        assert!(matches!(
+            world.report().failure,
+            Some(Failure::SessionClosed(_))
+        ));
+        world.advance(options().external_end_delay - SECOND);
+        assert_eq!(world.state(), State::Waiting);
+        world.advance(SECOND);
+        assert_eq!(world.state(), State::Starting);
+    }
+}
+
+#[test]
+fn a_session_that_aws_lost_is_started_again_after_a_back_off() {
+    let mut world = World::serving();
+    world.lost("s-1", EndReason::ClosedByService);
+    assert_eq!(world.state(), State::Waiting);
+    world.advance(options().backoff_min);
+    assert_eq!(world.state(), State::Starting);
+    world.lost("s-1", EndReason::ClosedByService);
+    assert_eq!(
+        world.state(),
+        State::Starting,
+        "what is lost already is lost once"
+    );
+}
+
+#[test]
+fn an_old_session_that_aws_says_is_over_is_no_longer_terminated() {
+    let mut world = World::serving();
+    world.spec(spec(2, "i-2"));
+    assert_eq!(terminations(&world.actions()), ["s-1"]);
+    world
+        .listener
+        .handle_terminated(&id("s-1"), false, world.now);
+    let mut spec = spec(3, "i-2");
+    spec.lost.push((id("s-1"), EndReason::ClosedByService));
+    world.spec(spec);
+    world.advance(60 * SECOND);
+    assert_eq!(terminations(&world.actions()), Vec::<&str>::new());
+    assert_eq!(world.state(), State::Starting, "the present wish goes on");
+    assert_eq!(
+        world.end_of("s-1").map(|end| end.0),
+        Some(EndReason::Replaced)
+    );
+}
+
+#[test]
+fn an_inherited_session_that_is_lost_is_not_terminated() {
+    let inherited = Inherited {
+        port: None,
+        sessions: vec![earlier("old")],
+    };
+    let mut spec = spec(1, "i-1");
+    spec.lost.push((id("old"), EndReason::ClosedByService));
+    let now = World::listening().now;
+    let mut listener = Listener::new(Arc::new(options()), spec, inherited, now);
+    assert!(matches!(
+        listener.poll_action(now),
+        Some(Action::Ended { own: false, .. })
+    ));
+    assert!(listener.poll_action(now).is_none());
+}

@@ -1,0 +1,117 @@
+//! Bytes arrive, all of them and no others.
+
+use ssm_session_operator::relay::{Destination, Report};
+use ssm_session_operator::simulator::{Fault, Operation, Overview, Pace};
+use tokio::net::TcpStream;
+
+use crate::ground::{Ground, Setting, within};
+use crate::transfer::{Server, exchange};
+
+async fn exchange_over(ground: &Ground, up_bytes: u64, down_bytes: u64) {
+    let mut client = ground.dial().await;
+    let exchange = exchange(&mut client, up_bytes, down_bytes);
+    within("the exchange", exchange).await.expect("all bytes");
+}
+
+#[tokio::test]
+async fn a_faithful_agent_gets_and_gives_every_byte() {
+    let server = Server::start().await.expect("a server");
+    let setting = Setting {
+        pace: Pace::Faithful,
+        ..Setting::default()
+    };
+    let ground = Ground::new(server.address(), setting).await;
+    ground.ensure();
+    exchange_over(&ground, 256 << 10, 256 << 10).await;
+    let dialled = |report: &Report| report.destination == Some(Destination::Dialled);
+    ground.shelf.wait_last("the dial's outcome", dialled).await;
+}
+
+#[tokio::test]
+async fn sixteen_mebibytes_pass_each_way() {
+    let server = Server::start().await.expect("a server");
+    let ground = Ground::serving(server.address()).await;
+    exchange_over(&ground, 16 << 20, 16 << 20).await;
+}
+
+#[tokio::test]
+async fn many_clients_share_one_session() {
+    let server = Server::start().await.expect("a server");
+    let ground = Ground::serving(server.address()).await;
+    let address = ground.address().await;
+    let clients: Vec<_> = (0..32_u64)
+        .map(|n| {
+            tokio::spawn(async move {
+                let mut client = TcpStream::connect(address).await.expect("it listens");
+                exchange(&mut client, n * 4096, (32 - n) * 4096).await
+            })
+        })
+        .collect();
+    for client in clients {
+        let exchanged = within("an exchange", client).await.expect("a client");
+        exchanged.expect("all bytes");
+    }
+    assert_eq!(ground.simulator.calls(Operation::StartSession), 1);
+    // The claim, the session, that it serves, and the first dial: traffic is not recorded.
+    assert!(ground.shelf.reports().len() <= 4);
+    let session = ground.simulator.sessions().remove(0);
+    assert_eq!(
+        (session.client_websockets, session.client_websockets_signed),
+        (1, 1)
+    );
+}
+
+#[tokio::test]
+async fn a_websocket_that_the_service_closes_costs_no_byte_and_no_session() {
+    let server = Server::start().await.expect("a server");
+    let ground = Ground::serving(server.address()).await;
+    let serving = ground.wait_serving().await;
+    let session = serving.sessions[0].session_id.to_string();
+    let mut client = ground.dial().await;
+    let transfer = tokio::spawn(async move {
+        // Several exchanges on one connection, so that closes hit both directions.
+        for _ in 0..4 {
+            exchange(&mut client, 2 << 20, 2 << 20).await?;
+        }
+        anyhow::Ok(())
+    });
+    for closed in 1..=3 {
+        let attached = |overview: &Overview| {
+            let session = overview.session(&session).expect("the session");
+            session.client_attached && session.agent_attached && session.resumed == closed - 1
+        };
+        ground.wait_aws("both websockets", attached).await;
+        ground.inject(Fault::CloseWebsockets {
+            session: session.clone(),
+        });
+        let resumed = |overview: &Overview| {
+            overview.session(&session).expect("the session").resumed == closed
+        };
+        ground.wait_aws("a resumed session", resumed).await;
+    }
+    let transferred = within("the transfer", transfer).await.expect("a client");
+    transferred.expect("all bytes");
+    assert_eq!(ground.simulator.calls(Operation::StartSession), 1);
+    assert_eq!(
+        ground.shelf.last().expect("a report").sessions,
+        serving.sessions
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_dials_before_the_session_is_up_is_held_and_served() {
+    let server = Server::start().await.expect("a server");
+    let ground = Ground::new(server.address(), Setting::default()).await;
+    ground.inject(Fault::Fail {
+        operation: Operation::StartSession,
+        calls: u32::MAX,
+        code: "TargetNotConnected".to_owned(),
+    });
+    ground.ensure();
+    let mut client = ground.dial().await;
+    let failed = |report: &ssm_session_operator::relay::Report| report.failure.is_some();
+    ground.shelf.wait_for("a failed start", failed).await;
+    ground.inject(Fault::Clear);
+    let exchange = exchange(&mut client, 4096, 4096);
+    within("the exchange", exchange).await.expect("all bytes");
+}

@@ -1,0 +1,16 @@
+//! The relay against the simulated AWS: real sockets, real websockets, an agent that really dials, no Kubernetes.
+#![allow(clippy::expect_used, clippy::panic, reason = "so does a test fail")]
+
+mod brokers;
+mod bytes;
+mod failures;
+mod ground;
+mod lives;
+mod owner;
+mod recorder;
+mod secrets;
+mod streams;
+mod tls;
+#[path = "../support/transfer.rs"]
+mod transfer;
+mod websockets;

@@ -1,0 +1,238 @@
+//! How connections begin and end: what went wrong is a reset, what ended in order is an end in order.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use ssm_session_operator::relay::{Destination, Inherited, RelayOptions, Report};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+
+use crate::ground::{
+    Ground, Setting, destination, echo, listener, nobody, options, wait_reset, within,
+};
+
+/// Answers one byte with so many.
+async fn answer(mut connection: TcpStream, bytes: usize) -> io::Result<()> {
+    connection.read_u8().await?;
+    say(connection, bytes).await
+}
+
+async fn say(mut connection: TcpStream, bytes: usize) -> io::Result<()> {
+    let chunk = vec![7; 64 << 10];
+    for _ in 0..bytes / chunk.len() {
+        connection.write_all(&chunk).await?;
+    }
+    Ok(())
+}
+
+async fn ground(destination: SocketAddr, adjust: impl FnOnce(&mut RelayOptions)) -> Ground {
+    let mut options = options("run-1");
+    adjust(&mut options);
+    let setting = Setting {
+        options,
+        ..Setting::default()
+    };
+    let ground = Ground::new(destination, setting).await;
+    ground.ensure();
+    ground
+}
+
+#[tokio::test]
+async fn a_destination_that_refuses_resets_the_client_and_is_reported() {
+    let ground = Ground::serving(nobody().await).await;
+    wait_reset(&mut ground.dial().await).await;
+    let refused = |report: &Report| report.destination == Some(Destination::Refused);
+    let report = ground.shelf.wait_last("the refusal", refused).await;
+    assert!(report.ready, "a refusal changes nothing for others");
+    assert!(
+        ground
+            .metrics()
+            .contains("relay_destinations_refused_total 1")
+    );
+}
+
+#[tokio::test]
+async fn a_destination_that_says_nothing_and_closes_ends_the_connection_in_order() {
+    let silent = destination(|mut connection| async move { connection.shutdown().await }).await;
+    let ground = Ground::serving(silent).await;
+    let mut client = ground.dial().await;
+    let mut rest = Vec::new();
+    let read = within("the end", client.read_to_end(&mut rest)).await;
+    assert_eq!(read.expect("an orderly end"), 0);
+    let dialled = |report: &Report| report.destination == Some(Destination::Dialled);
+    ground.shelf.wait_last("the dial's outcome", dialled).await;
+}
+
+#[tokio::test]
+async fn a_half_closed_client_still_gets_the_whole_answer() {
+    const BYTES: usize = 1 << 20;
+    let ground = Ground::serving(destination(|connection| answer(connection, BYTES)).await).await;
+    let mut client = ground.dial().await;
+    client.write_u8(1).await.expect("a request");
+    client.shutdown().await.expect("half closed");
+    let mut answer = Vec::new();
+    let read = within("the answer", client.read_to_end(&mut answer)).await;
+    assert_eq!(read.expect("an orderly end"), BYTES);
+}
+
+#[tokio::test]
+async fn a_half_closed_client_that_reads_slowly_loses_nothing_to_its_silence() {
+    const BYTES: usize = 32 << 20;
+    let destination = destination(|mut connection| async move {
+        match connection.read_u8().await? {
+            1 => say(connection, BYTES).await,
+            // Silence until the other end closes.
+            _ => connection.read_u8().await.map(drop),
+        }
+    })
+    .await;
+    let hold = Duration::from_millis(100);
+    let ground = ground(destination, |options| options.half_close_hold = hold).await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    let mut slow = socket
+        .connect(ground.address().await)
+        .await
+        .expect("it listens");
+    slow.write_u8(1).await.expect("a request");
+    slow.shutdown().await.expect("half closed");
+    // What these clients wait for takes longer than the hold, each time, over a session of their own.
+    ground.relay.ensure(
+        &listener("b"),
+        ground.spec(1, crate::ground::REMOTE),
+        Inherited::default(),
+        ground.shelf.clone(),
+    );
+    let first = ground.address().await.port();
+    let another = |report: &Report| report.port.is_some_and(|port| port != first);
+    let port = ground.shelf.wait_for("a port of b", another).await.port;
+    for _ in 0..4 {
+        let address = (Ipv4Addr::LOCALHOST, port.expect("a port"));
+        let mut silent = TcpStream::connect(address).await.expect("it listens");
+        silent.write_u8(2).await.expect("a request");
+        silent.shutdown().await.expect("half closed");
+        let mut rest = Vec::new();
+        let read = within("the end of silence", silent.read_to_end(&mut rest)).await;
+        assert_eq!(read.expect("an orderly end"), 0);
+    }
+    let mut answer = Vec::new();
+    let read = within("the answer", slow.read_to_end(&mut answer)).await;
+    assert_eq!(read.expect("an orderly end"), BYTES);
+}
+
+#[tokio::test]
+async fn a_half_closed_client_that_hears_nothing_is_told_to_the_destination() {
+    let (ended, mut end) = mpsc::unbounded_channel();
+    let destination = destination(move |mut connection| {
+        let ended = ended.clone();
+        async move {
+            let mut said = Vec::new();
+            connection.read_to_end(&mut said).await?;
+            ended.send(said).map_err(io::Error::other)
+        }
+    })
+    .await;
+    let hold = Duration::from_millis(50);
+    let ground = ground(destination, |options| options.half_close_hold = hold).await;
+    let mut client = ground.dial().await;
+    client
+        .write_all(b"all that I have to say")
+        .await
+        .expect("sent");
+    client.shutdown().await.expect("half closed");
+    let said = within("the client's end", end.recv()).await;
+    assert_eq!(said.as_deref(), Some(&b"all that I have to say"[..]));
+    let read = within("the destination's end", client.read(&mut [0; 1])).await;
+    assert_eq!(read.expect("an orderly end"), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_is_told_to_the_destination() {
+    let (ended, mut end) = mpsc::unbounded_channel();
+    let destination = destination(move |mut connection| {
+        let ended = ended.clone();
+        async move {
+            connection.write_u8(1).await?;
+            let end = connection.read_u8().await.map_err(|error| error.kind());
+            assert_eq!(end, Err(io::ErrorKind::UnexpectedEof));
+            ended.send(()).map_err(io::Error::other)
+        }
+    })
+    .await;
+    let ground = Ground::serving(destination).await;
+    let mut client = ground.dial().await;
+    within("a greeting", client.read_u8())
+        .await
+        .expect("a byte");
+    client.set_zero_linger().expect("a reset");
+    drop(client);
+    within("the destination's end", end.recv()).await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_reset_when_it_keeps_others_waiting() {
+    let destination = destination(|mut connection| async move {
+        if connection.read_u8().await? == 1 {
+            say(connection, usize::MAX).await
+        } else {
+            connection.write_u8(8).await?;
+            connection.read_u8().await.map(drop)
+        }
+    })
+    .await;
+    let limit = Duration::from_millis(500);
+    let ground = ground(destination, |options| options.stall_limit = limit).await;
+    let mut stuck = ground.dial().await;
+    stuck.write_u8(1).await.expect("a request");
+    // Bytes flow until every buffer on the way is full; only then does another client come.
+    within("the first bytes", stuck.read_u8())
+        .await
+        .expect("a byte");
+    let mut answered = 0;
+    while !ground.metrics().contains("relay_streams_stalled_total 1") {
+        let mut other = ground.dial().await;
+        other.write_u8(2).await.expect("a request");
+        let answer = within("an answer", other.read_u8()).await;
+        assert_eq!(answer.expect("an answer"), 8);
+        other.set_zero_linger().expect("a reset");
+        answered += 1;
+    }
+    wait_reset(&mut stuck).await;
+    assert!(answered > 0);
+}
+
+#[tokio::test]
+async fn both_families_lead_to_the_same_session() {
+    let addresses = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let ground = ground(echo().await, |options| options.listen_addresses = addresses).await;
+    let port = ground.address().await.port();
+    for address in [
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+    ] {
+        let mut client = TcpStream::connect(address).await.expect("it listens");
+        client.write_u64(42).await.expect("sent");
+        let echoed = within("the echo", client.read_u64()).await;
+        assert_eq!(echoed.expect("an echo"), 42);
+    }
+    assert_eq!(ground.simulator.sessions().len(), 1);
+}
+
+#[tokio::test]
+async fn clients_beyond_the_limit_are_reset() {
+    let ground = ground(echo().await, |options| options.connections_max = 1).await;
+    let mut first = ground.dial().await;
+    first.write_u8(1).await.expect("sent");
+    assert_eq!(
+        within("the echo", first.read_u8()).await.expect("an echo"),
+        1
+    );
+    wait_reset(&mut ground.dial().await).await;
+    first.write_u8(2).await.expect("sent");
+    assert_eq!(
+        within("the echo", first.read_u8()).await.expect("an echo"),
+        2
+    );
+}
