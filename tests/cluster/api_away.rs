@@ -1,10 +1,12 @@
 //! The API server is out of reach: for the whole operator, or for one relay alone.
 
+use serde_json::json;
 use ssm_session_operator::crd::listener::EndReason;
 use ssm_session_operator::simulator::{Fault, Operation};
 
 use crate::forwarder::Forwarder;
-use crate::listeners::{live_session, port, relay, serves};
+use crate::http::call_ssm;
+use crate::listeners::{Versions, live_session, port, relay, serves};
 use crate::transfer;
 use crate::world::{WAIT_MAX, World, condition};
 
@@ -98,6 +100,7 @@ async fn streams_go_on(name: &str, take_away: impl Fn(&Forwarder), noticed: &str
 #[tokio::test]
 async fn a_relay_that_was_cut_off_while_its_listener_was_moved_overwrites_nothing() {
     let mut world = World::new("cut-off").await;
+    let versions = world.record_listeners().await;
     let controller = world.controller(&[]).await;
     let direct = world.kubeconfig.clone();
     let (forwarder, kubeconfig) = world.forwarder().await;
@@ -156,4 +159,60 @@ async fn a_relay_that_was_cut_off_while_its_listener_was_moved_overwrites_nothin
     for process in [late, other, controller] {
         process.stop().await.expect("it ends well");
     }
+    assert_relay_b_wrote_last(&versions);
+}
+
+#[tokio::test]
+async fn a_status_that_arrives_after_the_listener_was_moved_is_refused() {
+    let mut world = World::new("too-late").await;
+    let versions = world.record_listeners().await;
+    let controller = world.controller(&[]).await;
+    let direct = world.kubeconfig.clone();
+    let (forwarder, kubeconfig) = world.forwarder().await;
+    world.kubeconfig = kubeconfig;
+    let mut late = world.relay("relay-a", &[]).await;
+    world.create(&world.session("orders")).await;
+    world.wait_available("orders").await;
+    let old = live_session(&world.wait_serving("orders").await);
+    world.kubeconfig = direct;
+
+    // The relay has something to say, and says it into a connection that is stuck.
+    forwarder.silence();
+    let request = json!({ "SessionId": old });
+    let ended = call_ssm(&world.simulator.endpoint(), "TerminateSession", &request).await;
+    ended.expect("AWS ends it");
+    let stuck = late.wait_for_log("state not recorded", WAIT_MAX).await;
+    stuck.expect("the relay tries to write");
+    let other = world.relay("relay-b", &[]).await;
+    let moved = world
+        .wait_listener("orders", "served by the other relay", |listener| {
+            serves(listener).is_some_and(|status| status.relay == "relay-b")
+        })
+        .await;
+    forwarder.mend();
+    let given_up = late.wait_for_log("the listener left this relay", WAIT_MAX);
+    given_up.await.expect("the late relay learns of it");
+    world.wait_ten_polls().await;
+    let after = world.wait_serving("orders").await;
+    assert_eq!(live_session(&after), live_session(&moved));
+
+    world.delete("orders").await;
+    world.wait_gone("orders").await;
+    world.assert_nothing_is_left().await;
+    for process in [late, other, controller] {
+        process.stop().await.expect("it ends well");
+    }
+    assert_relay_b_wrote_last(&versions);
+}
+
+/// Fails if relay-a wrote a status after relay-b had.
+fn assert_relay_b_wrote_last(versions: &Versions) {
+    let versions = versions.so_far().into_iter();
+    let writers: Vec<_> = versions
+        .filter_map(|version| Some(version.status?.relay))
+        .collect();
+    assert!(
+        writers.is_sorted() && writers.ends_with(&["relay-b".to_owned()]),
+        "statuses were overwritten: {writers:?}"
+    );
 }

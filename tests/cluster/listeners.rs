@@ -1,11 +1,14 @@
 //! What tests look at besides the session: its listener, its endpoints, relays' Leases, AWS's polls.
 
 use std::cell::RefCell;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
+use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::ListParams;
+use kube_runtime::watcher::{self, Event, watcher};
 use serde_json::Value;
 use ssm_session_operator::crd::SsmListener;
 use ssm_session_operator::crd::listener::{EndReason, ListenerState, SsmListenerStatus};
@@ -44,6 +47,28 @@ impl World {
     pub async fn wait_serving(&self, session: &str) -> SsmListener {
         self.wait_listener(session, "serving", |listener| serves(listener).is_some())
             .await
+    }
+
+    /// Records all versions of all listeners that a watch shows, from now on.
+    pub async fn record_listeners(&self) -> Versions {
+        let versions = Versions::default();
+        let seen = versions.clone();
+        let mut events = Box::pin(watcher(self.listeners(), watcher::Config::default()));
+        let first = events.next().await.expect("a watch has no end");
+        assert!(matches!(first, Ok(Event::Init)), "{first:?}");
+        tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                match event.expect("the watch holds") {
+                    Event::Init | Event::InitDone => {}
+                    Event::InitApply(listener)
+                    | Event::Apply(listener)
+                    | Event::Delete(listener) => {
+                        seen.0.lock().expect("nobody panics here").push(listener);
+                    }
+                }
+            }
+        });
+        versions
     }
 
     /// Waits until the slices of both families lead to this port of a relay, and to no other.
@@ -117,6 +142,17 @@ impl World {
     pub async fn lease(&self, relay: &str) -> Result<Lease> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.operator_namespace);
         Ok(leases.get(relay).await?)
+    }
+}
+
+/// Versions of listeners, oldest first.
+#[derive(Clone, Default)]
+pub struct Versions(Arc<Mutex<Vec<SsmListener>>>);
+
+impl Versions {
+    /// Those that were seen so far.
+    pub fn so_far(&self) -> Vec<SsmListener> {
+        self.0.lock().expect("nobody panics here").clone()
     }
 }
 

@@ -2,12 +2,9 @@
 //! but its Lease.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
 
-use futures::StreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::ResourceExt;
-use kube_runtime::watcher::{self, Event, watcher};
 use serde_json::{Value, json};
 use ssm_session_operator::crd::{LISTENER_FINALIZER, SsmListener};
 
@@ -34,26 +31,6 @@ pub const RELAY_RIGHTS: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
-/// All versions of all listeners that the watch shows, from the moment of this call.
-async fn record(world: &World) -> Arc<Mutex<Vec<SsmListener>>> {
-    let versions = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&versions);
-    let mut events = Box::pin(watcher(world.listeners(), watcher::Config::default()));
-    let first = events.next().await.expect("a watch has no end");
-    assert!(matches!(first, Ok(Event::Init)), "{first:?}");
-    tokio::spawn(async move {
-        while let Some(event) = events.next().await {
-            match event.expect("the watch holds") {
-                Event::Init | Event::InitDone => {}
-                Event::InitApply(listener) | Event::Apply(listener) | Event::Delete(listener) => {
-                    seen.lock().expect("nobody panics here").push(listener);
-                }
-            }
-        }
-    });
-    versions
-}
-
 /// The fields at the top that an entry owns.
 fn owned(entry: &ManagedFieldsEntry) -> BTreeSet<String> {
     let fields = entry
@@ -73,7 +50,7 @@ fn set(fields: &[&str]) -> BTreeSet<String> {
 #[tokio::test]
 async fn of_a_listener_the_controller_owns_metadata_and_spec_and_the_relay_its_status() {
     let mut world = World::new("ownership").await;
-    let versions = record(&world).await;
+    let versions = world.record_listeners().await;
     let controller = world.controller(&[]).await;
     // Relays may do what a relay needs, and what they did beyond it would be refused.
     world.grant("a-relay", RELAY_RIGHTS).await;
@@ -108,7 +85,7 @@ async fn of_a_listener_the_controller_owns_metadata_and_spec_and_the_relay_its_s
     second.stop().await.expect("it ends well");
     controller.stop().await.expect("it ends well");
 
-    let versions = versions.lock().expect("nobody panics here").clone();
+    let versions = versions.so_far();
     let last = versions.last().expect("the watch has shown something");
     assert!(
         last.metadata.deletion_timestamp.is_some(),

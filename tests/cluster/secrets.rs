@@ -19,6 +19,11 @@ const SECRETS: &[&str] = &[
     "cell-number",
 ];
 
+/// All levels of all crates, also of those that see secrets and are quiet unless they are named.
+const EVERYTHING: &str = "--log-filter=trace,aws_config=trace,aws_runtime=trace,aws_sdk_ssm=trace,aws_sigv4=trace,\
+                          aws_smithy_runtime=trace,aws_smithy_http_client=trace,hyper=trace,hyper_util=trace,\
+                          tungstenite=trace,tokio_tungstenite=trace,rustls=trace,kube_client=trace,tower=trace";
+
 /// What was published so far, with a name for each.
 #[derive(Default)]
 struct Published(Vec<(String, String)>);
@@ -42,7 +47,7 @@ impl Published {
 #[tokio::test]
 async fn no_token_and_no_key_is_in_any_object_log_or_metric() {
     let world = World::new("secrets").await;
-    let everything = ["--log-filter=trace", "--handshake-timeout=1s"];
+    let everything = [EVERYTHING, "--handshake-timeout=1s"];
     let controller = world.controller(&everything[..1]).await;
     let mut processes = [controller, world.relay("relay-a", &everything).await];
     let mut published = Published::default();
