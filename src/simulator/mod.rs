@@ -181,6 +181,12 @@ impl Simulator {
         self.overview().sessions
     }
 
+    /// Every token that was ever given out, to clients and to agents: a test that looks for secrets looks for these.
+    #[must_use]
+    pub fn issued_tokens(&self) -> Vec<String> {
+        self.shared.read(|store| store.issued().to_vec())
+    }
+
     /// How often an operation was called so far, failed calls included.
     #[must_use]
     pub fn calls(&self, operation: Operation) -> u64 {

@@ -57,6 +57,7 @@ pub(super) struct Store {
     sessions: Vec<Session>,
     index: HashMap<String, usize>,
     tokens: HashMap<String, Token>,
+    issued: Vec<String>,
     controls: BTreeMap<String, Control>,
     calls: BTreeMap<Operation, Calls>,
     pub(super) faults: Faults,
@@ -71,6 +72,7 @@ impl Store {
             sessions: Vec::new(),
             index: HashMap::new(),
             tokens: HashMap::new(),
+            issued: Vec::new(),
             controls: BTreeMap::new(),
             calls: BTreeMap::new(),
             faults: Faults::new(options),
@@ -137,11 +139,17 @@ impl Store {
         Ok(())
     }
 
+    /// Every token so far, oldest first: some hundred bytes for each websocket of a test's whole life.
+    pub(super) fn issued(&self) -> &[String] {
+        &self.issued
+    }
+
     /// A fresh token.
     pub(super) fn issue(&mut self, purpose: Purpose) -> String {
         let now = Instant::now();
         self.tokens.retain(|_, token| token.expires > now);
         let value = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+        self.issued.push(value.clone());
         let expires = now + self.token_lifetime;
         self.tokens
             .insert(value.clone(), Token { purpose, expires });

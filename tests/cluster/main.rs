@@ -9,6 +9,10 @@
 mod control_plane;
 #[path = "../support/dial.rs"]
 mod dial;
+#[path = "../support/forwarder.rs"]
+mod forwarder;
+#[path = "../support/http.rs"]
+mod http;
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../support/transfer.rs"]
@@ -16,8 +20,18 @@ mod transfer;
 #[path = "../support/wait.rs"]
 mod wait;
 
+mod access;
 mod admission;
+mod api_away;
+mod deletion_without_help;
 mod examples;
 mod ground;
 mod lifecycle;
+mod listeners;
+mod ownership;
+mod probes;
+mod processes;
+mod secrets;
+mod shutdown;
+mod sweeper;
 mod world;

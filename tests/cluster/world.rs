@@ -2,14 +2,15 @@
 //!
 //! Worlds share the control plane and nothing else: each has a controllerName, and its operator watches one namespace.
 
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::{Event, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client};
 use kube_runtime::wait::await_condition;
 use serde_json::{Value, json};
 use ssm_session_operator::crd::{SsmListener, SsmSession, SsmSessionClass};
@@ -55,7 +56,9 @@ pub struct World {
     pub agent: Agent,
     /// The destination that only the agent reaches.
     pub server: Server,
-    logs: PathBuf,
+    /// Where processes that are started from now on find the API server, and who they are there.
+    pub kubeconfig: PathBuf,
+    folder: PathBuf,
 }
 
 impl World {
@@ -80,8 +83,10 @@ impl World {
             .wait_for_target(TARGET)
             .await
             .expect("the agent connects");
-        let logs = std::env::temp_dir().join(format!("{namespace}-{}", std::process::id()));
-        std::fs::create_dir_all(&logs).expect("the temporary folder takes a folder");
+        let folder = std::env::temp_dir().join(format!("{namespace}-{}", std::process::id()));
+        let mut private = std::fs::DirBuilder::new();
+        let made = private.recursive(true).mode(0o700).create(&folder);
+        made.expect("the temporary folder takes a folder");
         let class = namespace.clone();
         let world = Self {
             ground,
@@ -92,7 +97,8 @@ impl World {
             simulator,
             agent,
             server,
-            logs,
+            kubeconfig: ground.kubeconfig().to_owned(),
+            folder,
         };
         world.create_class(&world.class, &json!({})).await;
         world
@@ -172,8 +178,8 @@ impl World {
         arguments: Vec<String>,
         more: &[&str],
     ) -> Process {
-        let number = std::fs::read_dir(&self.logs).map_or(0, Iterator::count);
-        let log = self.logs.join(format!("{number}-{name}.log"));
+        let number = std::fs::read_dir(&self.folder).map_or(0, Iterator::count);
+        let log = self.folder.join(format!("{number}-{name}.log"));
         let mut all = vec![
             command.to_owned(),
             format!("--namespace={}", self.operator_namespace),
@@ -185,9 +191,12 @@ impl World {
             "--log-filter=info,ssm_session_operator=trace".to_owned(),
         ];
         all.extend(arguments);
+        // What a test says itself takes the place of what every test says.
+        let name = |argument: &str| argument.split('=').next().unwrap_or_default().to_owned();
+        all.retain(|argument| !more.iter().any(|own| name(own) == name(argument)));
         all.extend(more.iter().map(|argument| (*argument).to_owned()));
         let environment = [
-            ("KUBECONFIG", self.ground.kubeconfig().display().to_string()),
+            ("KUBECONFIG", self.kubeconfig.display().to_string()),
             ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
@@ -376,10 +385,16 @@ impl World {
             .collect()
     }
 
+    /// A folder of this world's own, for logs and kubeconfigs; it goes with the world.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Everything that this world's processes have logged.
     pub fn logs(&self) -> String {
-        let files = std::fs::read_dir(&self.logs).expect("the folder is there");
+        let files = std::fs::read_dir(&self.folder).expect("the folder is there");
         let mut paths: Vec<_> = files.flatten().map(|file| file.path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
         paths.sort();
         let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
         paths.iter().map(read).collect()
@@ -395,11 +410,11 @@ impl World {
             Ok(listeners.is_empty() && services.is_empty() && slices.is_empty())
         })
         .await;
-        assert_eq!(
-            self.live_sessions(),
-            Vec::<String>::new(),
-            "sessions are live in AWS"
-        );
+        // AWS calls a session Terminating for a moment after it has answered.
+        self.wait_aws("no session is live in AWS", |_| {
+            self.live_sessions().is_empty()
+        })
+        .await;
     }
 
     fn log_ends(&self) -> String {
@@ -411,7 +426,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.logs);
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -450,9 +465,4 @@ fn find<'a>(
         .conditions
         .iter()
         .find(|condition| condition.type_ == kind)
-}
-
-/// Name of an object, for messages.
-pub fn named(session: &SsmSession) -> String {
-    session.name_any()
 }

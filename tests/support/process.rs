@@ -106,6 +106,16 @@ impl Process {
         }
     }
 
+    /// Where its probes and metrics are, once it has said so.
+    pub async fn admin_address(&mut self, limit: Duration) -> Result<String> {
+        let line = self
+            .wait_for_log("serving probes and metrics", limit)
+            .await?;
+        let line: serde_json::Value = serde_json::from_str(&line).context("a log line of JSON")?;
+        let address = line["address"].as_str();
+        Ok(address.context("the log line has no address")?.to_owned())
+    }
+
     /// Ends it as a power cut would, without a chance to clean up.
     pub async fn kill(mut self) -> Result<()> {
         let pid = self.pid.to_string();

@@ -3,13 +3,17 @@
 //! The client says how many bytes it will send and how many it wants; the server answers with the digest of what it
 //! got and with that many bytes of its own.
 
+#![allow(dead_code, reason = "the tests and the demo each use a part of it")]
+
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// Bytes made and hashed at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -82,6 +86,16 @@ pub async fn exchange(connection: &mut TcpStream, up_bytes: u64, down_bytes: u64
         "other bytes were received than the destination sent"
     );
     Ok(())
+}
+
+/// Waits until a connection is dead: reset, or closed by the other side.
+pub async fn dead(connection: &mut TcpStream, limit: Duration) -> Result<()> {
+    let mut rest = Vec::new();
+    // An error of the read is the reset that is waited for.
+    let ended = timeout(limit, connection.read_to_end(&mut rest)).await;
+    ended
+        .map(drop)
+        .with_context(|| format!("the connection was silent for {limit:?}"))
 }
 
 async fn send(connection: &mut TcpStream, bytes: u64, seed: u64) -> Result<[u8; 32]> {

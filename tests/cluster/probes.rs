@@ -1,0 +1,173 @@
+//! What a process says of itself: whether it lives, whether it is ready, what it has counted.
+
+use std::collections::BTreeSet;
+
+use crate::http::{self, Answer};
+use crate::ownership::RELAY_RIGHTS;
+use crate::process::Process;
+use crate::transfer;
+use crate::world::{WAIT_MAX, World};
+
+async fn get(process: &mut Process, path: &str) -> Answer {
+    let address = process
+        .admin_address(WAIT_MAX)
+        .await
+        .expect("it says where");
+    http::get(&address, path).await.expect("it answers")
+}
+
+#[tokio::test]
+async fn without_an_api_server_a_process_lives_and_is_not_ready_until_it_is_back() {
+    let mut world = World::new("not-ready").await;
+    let (forwarder, kubeconfig) = world.forwarder().await;
+    forwarder.cut();
+    world.kubeconfig = kubeconfig;
+    let mut operator = world.all_in_one(&[]).await;
+    operator
+        .wait_for_log("the operator's namespace can't be read", WAIT_MAX)
+        .await
+        .expect("it says what it waits for");
+    assert_eq!(get(&mut operator, "/livez").await.status, 200);
+    let unready = get(&mut operator, "/readyz").await;
+    assert_eq!(unready.status, 503);
+    let lines =
+        "[-] relay lease: not yet\n[-] listeners listed: not yet\n[-] controller caches: not yet\n";
+    assert_eq!(unready.body, lines);
+
+    forwarder.mend();
+    let address = operator
+        .admin_address(WAIT_MAX)
+        .await
+        .expect("it says where");
+    world
+        .until("ready", async || {
+            Ok(http::get(&address, "/readyz").await?.status == 200)
+        })
+        .await;
+    let ready = get(&mut operator, "/readyz").await;
+    assert_eq!(ready.body.matches("[+]").count(), 3, "{}", ready.body);
+    operator.stop().await.expect("it ends well");
+}
+
+#[tokio::test]
+async fn a_relay_is_not_ready_before_it_holds_its_lease() {
+    let mut world = World::new("no-lease").await;
+    world.grant("a-relay", &RELAY_RIGHTS[..3]).await;
+    world.kubeconfig = world.kubeconfig_of("a-relay");
+    let mut relay = world.relay("relay-a", &[]).await;
+    relay
+        .wait_for_log("no Lease yet", WAIT_MAX)
+        .await
+        .expect("it says what it waits for");
+    let unready = get(&mut relay, "/readyz").await;
+    assert_eq!(unready.status, 503);
+    assert!(
+        unready.body.starts_with("[-] relay lease: not yet\n"),
+        "{}",
+        unready.body
+    );
+
+    world.grant("a-relay", &RELAY_RIGHTS[3..]).await;
+    let address = relay.admin_address(WAIT_MAX).await.expect("it says where");
+    world
+        .until("ready", async || {
+            Ok(http::get(&address, "/readyz").await?.status == 200)
+        })
+        .await;
+    relay.stop().await.expect("it ends well");
+}
+
+#[tokio::test]
+async fn metrics_are_openmetrics_and_move_with_a_transfer() {
+    let world = World::new("metrics").await;
+    let mut operator = world.all_in_one(&[]).await;
+    world.create(&world.session("orders")).await;
+    world.wait_available("orders").await;
+    let before = get(&mut operator, "/metrics").await;
+    assert!(
+        before
+            .head
+            .contains("content-type: application/openmetrics-text"),
+        "{}",
+        before.head
+    );
+    check(&before.body);
+
+    let mut connection = world.dial("orders", "db").await;
+    transfer::exchange(&mut connection, 300_000, 200_000)
+        .await
+        .expect("all bytes arrive");
+    let during = get(&mut operator, "/metrics").await.body;
+    check(&during);
+    let moved = |name: &str| value(&during, name) - value(&before.body, name);
+    assert!(moved("relay_bytes_total{direction=\"Up\"}") >= 300_000);
+    assert!(moved("relay_bytes_total{direction=\"Down\"}") >= 200_000);
+    assert_eq!(value(&during, "relay_connections"), 1);
+    assert_eq!(value(&during, "relay_sessions"), 1);
+    assert_eq!(value(&during, "relay_sessions_started_total"), 1);
+    assert_eq!(value(&during, "relay_listeners"), 1);
+    assert!(value(&during, "ssm_binding_status_writes_total") >= 1);
+    assert!(value(&during, "ssm_binding_lease_renewals_total") >= 1);
+    assert_eq!(value(&during, "ssm_controller_relays_alive"), 1);
+    assert_eq!(value(&during, "ssm_controller_listeners_unbound"), 0);
+    let reconciles = "ssm_controller_reconciles_total{kind=\"SsmSession\",outcome=\"Success\"}";
+    assert!(value(&during, reconciles) >= 1);
+    drop(connection);
+
+    world.delete("orders").await;
+    world.wait_gone("orders").await;
+    world.assert_nothing_is_left().await;
+    let after = get(&mut operator, "/metrics").await.body;
+    check(&after);
+    assert_eq!(
+        value(&after, "relay_sessions_ended_total{reason=\"Deleted\"}"),
+        1
+    );
+    assert_eq!(value(&after, "relay_sessions"), 0);
+    operator.stop().await.expect("it ends well");
+}
+
+/// The value of a sample; one that is not there has counted nothing.
+fn value(metrics: &str, sample: &str) -> u64 {
+    let samples = metrics.lines().filter_map(|line| line.rsplit_once(' '));
+    let mut found = samples.filter(|(name, _)| *name == sample);
+    found
+        .next()
+        .map_or(0, |(_, value)| value.parse().expect("a whole number"))
+}
+
+/// Fails unless this is OpenMetrics: every sample belongs to a family that was announced before, and the end is said.
+fn check(metrics: &str) {
+    let lines = metrics
+        .strip_suffix("# EOF\n")
+        .expect("OpenMetrics ends with `# EOF`");
+    let mut families = BTreeSet::new();
+    for line in lines.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let mut words = comment.splitn(3, ' ');
+            let (what, name, text) = (words.next(), words.next(), words.next());
+            match (what, name, text) {
+                (Some("TYPE"), Some(name), Some("counter" | "gauge" | "histogram" | "info")) => {
+                    assert!(
+                        families.insert(name.to_owned()),
+                        "{name} is announced twice"
+                    );
+                }
+                (Some("HELP" | "UNIT"), Some(_), Some(_)) => {}
+                _ => panic!("not a comment of OpenMetrics: {line}"),
+            }
+            continue;
+        }
+        let (sample, value) = line.rsplit_once(' ').expect("a sample has a value");
+        value.parse::<f64>().expect("the value is a number");
+        let name = sample.split('{').next().unwrap_or_default();
+        let of = |suffix: &str| families.contains(name.trim_end_matches(suffix));
+        assert!(
+            ["_total", "_bucket", "_sum", "_count"]
+                .iter()
+                .any(|suffix| of(suffix)),
+            "{line}"
+        );
+    }
+    assert!(families.len() > 10, "{families:?}");
+}
