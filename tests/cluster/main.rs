@@ -15,7 +15,15 @@ mod process;
 mod transfer;
 
 mod admission;
+mod aws_errors;
+mod classes;
+mod edits;
 mod examples;
 mod ground;
+mod history;
+mod kubectl;
 mod lifecycle;
+mod looks;
+mod replaced;
+mod services;
 mod world;
