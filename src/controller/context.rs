@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Resource, ResourceExt as _};
-use kube_runtime::events::Recorder;
+use kube_runtime::events::Reporter;
 use kube_runtime::reflector::{ObjectRef, Store};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -64,8 +64,8 @@ pub struct Context {
     pub options: ControllerOptions,
     /// What is counted.
     pub metrics: Metrics,
-    /// Publishes Events.
-    pub recorder: Recorder,
+    /// Who publishes Events.
+    pub reporter: Reporter,
     /// UID of the operator's namespace: what the marker's installation is made of.
     pub namespace_uid: String,
     /// Cached sessions of the watched namespaces.

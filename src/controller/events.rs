@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
 use kube::{Resource as _, ResourceExt as _};
-use kube_runtime::events::{Event, EventType};
+use kube_runtime::events::{Event, EventType, Recorder};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -197,10 +197,13 @@ pub async fn publish_orphan(
 }
 
 async fn publish_on(context: &Context, object: ObjectReference, event: SessionEvent) {
+    // One recorder would count Events of the same reason as one and keep the words of the first, but each of ours
+    // speaks of another AWS session.
+    let recorder = Recorder::new(context.client.clone(), context.reporter.clone());
     let publish = event.to_event();
     match timeout(
         context.options.api_timeout,
-        context.recorder.publish(&publish, &object),
+        recorder.publish(&publish, &object),
     )
     .await
     {

@@ -15,7 +15,7 @@ use super::mirror::{Mirror, Sources, mirror};
 use super::observe::{ClassFound, Observed, ServiceFound};
 use crate::controller::names::listener_name;
 use crate::crd::class::Aws;
-use crate::crd::listener::{EndReason, ListenerState};
+use crate::crd::listener::ListenerState;
 use crate::crd::session::{Endpoint, EndpointPort, Port, ResolvedTarget};
 use crate::crd::{SESSION_FINALIZER, SsmListener, SsmSessionStatus};
 
@@ -300,7 +300,6 @@ fn decide_slices(plan: &mut Plan, observed: &Observed) {
 }
 
 fn decide_mirror(observed: &Observed, settings: &Settings, now: Now) -> Mirror {
-    let deleting = observed.session.metadata.deletion_timestamp.is_some();
     mirror(&Sources {
         previous: observed.previous(),
         listeners: &observed.listeners,
@@ -308,11 +307,6 @@ fn decide_mirror(observed: &Observed, settings: &Settings, now: Now) -> Mirror {
         ending: &observed.memory.ending,
         finished: &observed.memory.finished,
         history_timeout: settings.history_timeout,
-        reason_without_record: if deleting {
-            EndReason::Deleted
-        } else {
-            EndReason::Replaced
-        },
         now: now.instant,
     })
 }

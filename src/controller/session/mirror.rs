@@ -38,8 +38,6 @@ pub struct Sources<'a> {
     pub finished: &'a HashSet<String>,
     /// How long an end is looked for.
     pub history_timeout: Duration,
-    /// Why a session ended whose listener is gone without having said it.
-    pub reason_without_record: EndReason,
     /// Now.
     pub now: Instant,
 }
@@ -166,10 +164,9 @@ fn add(
                 .as_deref()
                 .map(|m| cut(m).into_owned());
         }
+        // A listener goes only when it is deleted, maybe before its last words were read.
         None => {
-            session
-                .end_reason
-                .get_or_insert(sources.reason_without_record);
+            session.end_reason.get_or_insert(EndReason::Deleted);
         }
     }
     let since = sources.ending.get(id).copied().unwrap_or(sources.now);

@@ -123,7 +123,10 @@ pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Obs
             find_service(session, &name, context).await?
         }
     };
-    let snapshots = identities(&class, &listeners).into_iter().map(|identity| {
+    let mut identities = identities(&class, &listeners);
+    // Ends are looked for also when neither class nor listener is left to say with which identity.
+    identities.extend(context.polls.wanted_by(&uid));
+    let snapshots = identities.into_iter().map(|identity| {
         let snapshot = context.polls.snapshot(&identity);
         (identity, snapshot)
     });

@@ -242,32 +242,10 @@ impl Listener {
             *established = true;
             self.serve_if_ready(now);
         }
-        let serving = matches!(self.phase, Phase::Serving { .. });
         match end {
             None => {}
-            Some(End::Closed(why)) => {
-                self.end_current(EndReason::ClosedByService, why, now);
-                let failure = if serving {
-                    Failure::SessionClosed
-                } else {
-                    Failure::DataChannel
-                };
-                let why = if why.is_empty() {
-                    "the service closed it"
-                } else {
-                    why
-                };
-                self.fail(failure(why.to_owned()), now);
-            }
-            Some(End::Unanswered(why)) => {
-                self.end_current(EndReason::ClosedByService, why, now);
-                let failure = if serving {
-                    Failure::SessionClosed
-                } else {
-                    Failure::DataChannel
-                };
-                self.fail(failure(why.clone()), now);
-            }
+            // What AWS has of such a session is live, and is terminated; for clients both are the same.
+            Some(End::Closed(why) | End::Unanswered(why)) => self.closed(why, now),
             Some(End::Unsupported(why)) => {
                 self.end_current(EndReason::StartFailed, why, now);
                 self.fail(Failure::Unsupported(why.clone()), now);

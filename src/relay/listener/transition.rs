@@ -110,6 +110,30 @@ impl Listener {
         self.phase = Phase::Waiting { until };
     }
 
+    /// The service has closed the session for good. The agent's errors and AWS's time-outs say why; TerminateSession
+    /// alone says nothing, and it was not we who called it: whoever did meant it, so no other is started at once.
+    pub(super) fn closed(&mut self, why: &str, now: Now) {
+        let serving = matches!(self.phase, Phase::Serving { .. });
+        if serving && why.is_empty() {
+            self.end_current(EndReason::TerminatedExternally, why, now);
+            let why = "it was terminated in AWS, and not by this operator".to_owned();
+            self.failure = Some(Failure::SessionClosed(why));
+            return self.wait(self.options.external_end_delay, now);
+        }
+        self.end_current(EndReason::ClosedByService, why, now);
+        let failure = if serving {
+            Failure::SessionClosed
+        } else {
+            Failure::DataChannel
+        };
+        let why = if why.is_empty() {
+            "the service closed it"
+        } else {
+            why
+        };
+        self.fail(failure(why.to_owned()), now);
+    }
+
     /// AWS says of sessions on record as live that they are over.
     pub(super) fn drop_lost(&mut self, now: Now) {
         for (id, reason) in self.spec.lost.clone() {

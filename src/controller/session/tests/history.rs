@@ -181,7 +181,7 @@ fn a_session_whose_listener_is_gone_is_not_lost() {
     });
     let status = world.after(1);
     assert_eq!(ids(&status.history), ["s-1"]);
-    assert_eq!(status.history[0].end_reason, Some(EndReason::Replaced));
+    assert_eq!(status.history[0].end_reason, Some(EndReason::Deleted));
     assert_eq!(status.history[0].duration.as_deref(), Some("59s"));
 }
 
