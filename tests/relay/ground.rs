@@ -1,6 +1,5 @@
 //! The ground of a test: a simulated AWS with one agent, a relay, and clients that dial it.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -105,7 +104,7 @@ pub fn request(document: &str) -> StartRequest {
     StartRequest {
         target: "mi-1".to_owned(),
         document: document.to_owned(),
-        parameters: BTreeMap::from_iter(parameters),
+        parameters: parameters.collect(),
         reason: "a test".to_owned(),
     }
 }
