@@ -7,9 +7,10 @@
 //!   sockets. Clients, gateway, agent and destination are not in these processes, and not counted.
 //! - Idling: what sessions cost while nobody uses them, in CPU and in calls of AWS, which throttles whole accounts.
 //!
-//! How to read it: RSS and CPU time hardly depend on what else runs. Ratios are to the process without a session, or
-//! to the plain copy, in the same run. CPU time is counted in ticks of 10 ms, so a figure of a few ticks is a rough
-//! one. It takes about two minutes, most of them waiting.
+//! How to read it: RSS hardly depends on what else runs, but CPU time does, since busy neighbours make each byte dearer.
+//! So compare ratios between runs: to the process without a session, or to the plain copy, with which the relay takes
+//! turns. CPU time is counted in ticks of 10 ms, so a figure of a few ticks is a rough one. It takes about two minutes,
+//! most of them waiting.
 #![allow(
     clippy::cast_precision_loss,
     clippy::print_stdout,
@@ -44,11 +45,14 @@ use usage::Usage;
 /// Sessions at the end, of one port each.
 const SESSIONS: usize = 40;
 
-/// Bytes each way through the relay: some tens of ticks.
-const RELAYED_BYTES: u64 = 64 << 20;
+/// How often relay and plain copy take turns; what they used is added up.
+const TURNS: u32 = 3;
 
-/// Bytes each way through the plain copy, which needs more of them for as many ticks.
-const COPIED_BYTES: u64 = 512 << 20;
+/// Bytes each way through the relay in one turn: some tens of ticks.
+const RELAYED_BYTES: u64 = 32 << 20;
+
+/// Bytes each way through the plain copy in one turn: it needs more of them for as many ticks.
+const COPIED_BYTES: u64 = 256 << 20;
 
 /// Until what a change has set off is over: watches, conditions, events.
 const SETTLING: Duration = Duration::from_secs(3);
@@ -95,9 +99,15 @@ async fn measure(stage: &Stage) -> Result<()> {
     }
     let idle_with_all = Idle::measure(stage, IDLE_WITH_ALL).await?;
 
-    let relayed = Carried::measure(stage.relay_address().await?, pid, RELAYED_BYTES).await?;
-    let (forwarder, address) = stage.start_forwarder().await?;
-    let copied = Carried::measure(address, forwarder.pid(), COPIED_BYTES).await?;
+    let relay_address = stage.relay_address().await?;
+    let (forwarder, forwarder_address) = stage.start_forwarder().await?;
+    let (mut relayed, mut copied) = (Carried::default(), Carried::default());
+    for _ in 0..TURNS {
+        relayed.add(relay_address, pid, RELAYED_BYTES).await?;
+        copied
+            .add(forwarder_address, forwarder.pid(), COPIED_BYTES)
+            .await?;
+    }
     forwarder.stop().await?;
     let peak_bytes = Usage::of(pid)?.resident_peak_bytes;
 
@@ -108,27 +118,34 @@ async fn measure(stage: &Stage) -> Result<()> {
 }
 
 /// What carrying bytes took of a process.
+#[derive(Default)]
 struct Carried {
-    /// CPU seconds for a GB that the client sent.
-    up: f64,
-    /// CPU seconds for a GB that the client received.
-    down: f64,
+    /// Bytes each way.
+    bytes: u64,
+    up: Duration,
+    down: Duration,
 }
 
 impl Carried {
-    async fn measure(address: SocketAddr, pid: u32, bytes: u64) -> Result<Self> {
+    /// Carries so many bytes more each way.
+    async fn add(&mut self, address: SocketAddr, pid: u32, bytes: u64) -> Result<()> {
         let mut connection = TcpStream::connect(address).await.context("dialling")?;
         // The first bytes of a connection set up what the others find.
         transfer::exchange(&mut connection, 1, 1).await?;
-        let mut seconds = [0.0; 2];
-        for (seconds, (up_bytes, down_bytes)) in seconds.iter_mut().zip([(bytes, 0), (0, bytes)]) {
-            let before = Usage::of(pid)?.cpu;
-            transfer::exchange(&mut connection, up_bytes, down_bytes).await?;
-            *seconds =
-                Usage::of(pid)?.cpu.saturating_sub(before).as_secs_f64() / (bytes as f64 / 1e9);
-        }
-        let [up, down] = seconds;
-        Ok(Self { up, down })
+        let before = Usage::of(pid)?.cpu;
+        transfer::exchange(&mut connection, bytes, 0).await?;
+        let between = Usage::of(pid)?.cpu;
+        transfer::exchange(&mut connection, 0, bytes).await?;
+        let after = Usage::of(pid)?.cpu;
+        self.bytes += bytes;
+        self.up += between.saturating_sub(before);
+        self.down += after.saturating_sub(between);
+        Ok(())
+    }
+
+    /// CPU seconds for a GB that the client sent, and for one that it received.
+    fn seconds_per_gigabyte(&self) -> [f64; 2] {
+        [self.up, self.down].map(|cpu| cpu.as_secs_f64() / (self.bytes as f64 / 1e9))
     }
 }
 
@@ -197,11 +214,14 @@ fn print_carried(relayed: &Carried, copied: &Carried) {
         "\n{:<28}{:>16}{:>16}{:>10}",
         "CPU for a GB", "plain copy", "operator", "ratio"
     );
-    let rows = [
-        ("up", copied.up, relayed.up),
-        ("down", copied.down, relayed.down),
-    ];
-    for (name, copied, relayed) in rows {
+    let ([copied_up, copied_down], [relayed_up, relayed_down]) = (
+        copied.seconds_per_gigabyte(),
+        relayed.seconds_per_gigabyte(),
+    );
+    for (name, copied, relayed) in [
+        ("up", copied_up, relayed_up),
+        ("down", copied_down, relayed_down),
+    ] {
         let ratio = relayed / copied;
         println!("{name:<28}{copied:>14.2} s{relayed:>14.2} s{ratio:>10.1}");
     }
