@@ -28,7 +28,7 @@ pub const SECRET_KEY: &str = "the-secret-access-key";
 pub const SESSION_TOKEN: &str = "the-session-token-of-the-credentials";
 
 /// Far above what anything here takes on a busy machine.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_mins(1);
 
 pub struct Ground {
     pub simulator: Simulator,

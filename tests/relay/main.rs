@@ -1,4 +1,5 @@
 //! The relay against the simulated AWS: real sockets, real websockets, an agent that really dials, no Kubernetes.
+#![allow(clippy::expect_used, clippy::panic, reason = "so does a test fail")]
 
 mod brokers;
 mod bytes;

@@ -174,14 +174,11 @@ async fn a_client_that_goes_away_is_told_to_the_destination() {
 #[tokio::test]
 async fn a_client_that_does_not_read_is_reset_when_it_keeps_others_waiting() {
     let destination = destination(|mut connection| async move {
-        match connection.read_u8().await? {
-            1 => loop {
-                connection.write_all(&[7; 64 << 10]).await?;
-            },
-            _ => {
-                connection.write_u8(8).await?;
-                connection.read_u8().await.map(drop)
-            }
+        if connection.read_u8().await? == 1 {
+            say(connection, usize::MAX).await
+        } else {
+            connection.write_u8(8).await?;
+            connection.read_u8().await.map(drop)
         }
     })
     .await;

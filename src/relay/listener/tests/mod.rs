@@ -1,4 +1,8 @@
 //! The listener's machine as claims, on virtual time: the tests are its driver and its clock.
+#![allow(
+    clippy::unchecked_time_subtraction,
+    reason = "an underflow is a failed test"
+)]
 
 mod ending;
 mod property;
@@ -240,11 +244,11 @@ fn established() -> TunnelState {
 
 /// The sessions for which TerminateSession is to be called.
 fn terminations(actions: &[Action]) -> Vec<&str> {
-    let id = |action| match action {
-        &Action::Terminate(ref id, _) => Some(id.as_str()),
+    let ids = actions.iter().filter_map(|action| match action {
+        Action::Terminate(id, _) => Some(id.as_str()),
         _ => None,
-    };
-    actions.iter().filter_map(id).collect()
+    });
+    ids.collect()
 }
 
 fn destination(destination: Destination) -> TunnelState {
