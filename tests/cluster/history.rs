@@ -68,10 +68,10 @@ async fn a_session_that_somebody_terminates_in_aws_is_recorded_once_and_followed
         waited.expect("it is not started again at once"),
         "Reconciling",
     );
-    assert!(words.contains("terminated"), "{words}");
+    assert!(words.contains("closed"), "{words}");
     assert_eq!(world.simulator.sessions().len(), 2, "one follows");
     let end = ended(&session, &old).expect("an end");
-    assert_eq!(end.end_reason, Some(EndReason::TerminatedExternally));
+    assert_eq!(end.end_reason, Some(EndReason::ClosedByService));
     assert_eq!(end.status.as_deref(), Some("Terminated"));
     assert!(
         end.duration
@@ -84,7 +84,7 @@ async fn a_session_that_somebody_terminates_in_aws_is_recorded_once_and_followed
 
     let new = live(&session, "db").expect("a session").session_id;
     let told = [
-        format!("SessionEnded: {old} ended: TerminatedExternally"),
+        format!("SessionEnded: {old} ended: ClosedByService"),
         format!("SessionStarted: {old} serves port db"),
         format!("SessionStarted: {new} serves port db"),
     ];

@@ -110,16 +110,10 @@ impl Listener {
         self.phase = Phase::Waiting { until };
     }
 
-    /// The service has closed the session for good. The agent's errors and AWS's time-outs say why; TerminateSession
-    /// alone says nothing, and it was not we who called it: whoever did meant it, so no other is started at once.
+    /// The session is over for good, or its agent is. Whether somebody terminated it in AWS or a time-out of AWS's
+    /// did can't be told from the service's words, so that nothing of the kind is claimed.
     pub(super) fn closed(&mut self, why: &str, now: Now) {
         let serving = matches!(self.phase, Phase::Serving { .. });
-        if serving && why.is_empty() {
-            self.end_current(EndReason::TerminatedExternally, why, now);
-            let why = "it was terminated in AWS, and not by this operator".to_owned();
-            self.failure = Some(Failure::SessionClosed(why));
-            return self.wait(self.options.external_end_delay, now);
-        }
         self.end_current(EndReason::ClosedByService, why, now);
         let failure = if serving {
             Failure::SessionClosed
