@@ -17,7 +17,7 @@ use super::options::ControllerOptions;
 use super::poll::Polls;
 use super::relays::RelaysView;
 use super::triggers::Trigger;
-use crate::broker::{Broker, SessionId};
+use crate::broker::{Broker, Identity, SessionId};
 use crate::crd::condition::StalledReason;
 use crate::crd::{SsmListener, SsmSession, SsmSessionClass};
 
@@ -48,6 +48,8 @@ pub struct Memory {
     pub trouble: Option<(StalledReason, Instant)>,
     /// Since when the end of each AWS session is looked for.
     pub ending: HashMap<String, Instant>,
+    /// With what each AWS session of the status was started: its listener may be gone before its end is found.
+    pub started_with: HashMap<String, Identity>,
     /// AWS sessions whose end was reported, so that none is reported twice.
     pub finished: HashSet<String>,
     /// The API server's words when it refused what this generation asks for.

@@ -100,15 +100,6 @@ impl Polls {
         };
     }
 
-    /// The identities with which the session with this UID looks for ends.
-    #[must_use]
-    pub fn wanted_by(&self, session_uid: &str) -> HashSet<Identity> {
-        let wants = self.wants.lock().unwrap_or_else(PoisonError::into_inner);
-        let mine = wants.get(session_uid).into_iter();
-        let all = mine.flat_map(|want| &want.sessions);
-        all.map(|(identity, _)| identity.clone()).collect()
-    }
-
     /// The sessions of `identity` whose ends somebody looks for, in order.
     fn wanted(&self, identity: &Identity) -> Vec<SessionId> {
         let wants = self.wants.lock().unwrap_or_else(PoisonError::into_inner);

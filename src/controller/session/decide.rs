@@ -305,6 +305,7 @@ fn decide_mirror(observed: &Observed, settings: &Settings, now: Now) -> Mirror {
         listeners: &observed.listeners,
         snapshots: &observed.snapshots,
         ending: &observed.memory.ending,
+        started_with: &observed.memory.started_with,
         finished: &observed.memory.finished,
         history_timeout: settings.history_timeout,
         now: now.instant,

@@ -34,6 +34,8 @@ pub struct Sources<'a> {
     pub snapshots: &'a BTreeMap<Identity, Arc<Snapshot>>,
     /// Since when each end is looked for.
     pub ending: &'a HashMap<String, Instant>,
+    /// With what the sessions that were shown were started.
+    pub started_with: &'a HashMap<String, Identity>,
     /// Sessions whose end was reported already.
     pub finished: &'a HashSet<String>,
     /// How long an end is looked for.
@@ -51,10 +53,21 @@ pub struct Mirror {
     pub history: Vec<AwsSession>,
     /// Sessions whose ends are looked for, and since when.
     pub ending: HashMap<String, Instant>,
+    /// With what the sessions that are shown were started, as far as that is known.
+    pub started_with: HashMap<String, Identity>,
     /// Sessions whose end was reported, as far as a listener still records them.
     pub finished: HashSet<String>,
     /// What the next poll shall look up in History.
     pub wanted: HashSet<(Identity, SessionId)>,
+}
+
+impl Mirror {
+    fn show(&mut self, session: AwsSession, started_with: Option<Identity>) {
+        let id = session.session_id.clone();
+        self.started_with
+            .extend(started_with.map(|identity| (id, identity)));
+        self.sessions.push(session);
+    }
 }
 
 struct Record<'a> {
@@ -138,10 +151,13 @@ fn add(
     if let Some((_, described)) = &found {
         overlay(&mut session, described);
     }
+    let started_with = match record {
+        Some(record) => Some(identity_of(&record.session.identity)),
+        None => sources.started_with.get(id).cloned(),
+    };
     let live = record.is_some_and(|record| record.session.ended_at.is_none());
     if live {
-        let snapshot = record.map(|r| identity_of(&r.session.identity));
-        let snapshot = snapshot.and_then(|identity| {
+        let snapshot = started_with.clone().and_then(|identity| {
             sources
                 .snapshots
                 .get(&identity)
@@ -152,7 +168,7 @@ fn add(
         {
             mirror.wanted.insert((identity, id));
         }
-        mirror.sessions.push(session);
+        mirror.show(session, started_with);
         return;
     }
     match record {
@@ -171,9 +187,9 @@ fn add(
     }
     let since = sources.ending.get(id).copied().unwrap_or(sources.now);
     let given_up = sources.now.duration_since(since) >= sources.history_timeout;
-    // Without a record nobody knows for sure with which identity it was started: all that are known are asked.
-    let identities: Vec<Identity> = match record {
-        Some(record) => vec![identity_of(&record.session.identity)],
+    // When nobody knows for sure with which identity it was started, all that are known are asked.
+    let identities: Vec<Identity> = match &started_with {
+        Some(identity) => vec![identity.clone()],
         None => sources.snapshots.keys().cloned().collect(),
     };
     let searchable = parsed.is_some() && !identities.is_empty();
@@ -192,7 +208,7 @@ fn add(
                 .map(|identity| (identity, id.clone())),
         );
     }
-    mirror.sessions.push(session);
+    mirror.show(session, started_with);
 }
 
 fn find<'a>(

@@ -106,6 +106,7 @@ fn remember(observed: &Observed, plan: &Plan, now: Now, context: &Context) {
         before.unwrap_or((trouble.reason, now.instant))
     });
     memory.ending.clone_from(&plan.mirror.ending);
+    memory.started_with.clone_from(&plan.mirror.started_with);
     context.remember(&uid, memory);
     let want = Want {
         namespace: session.namespace().unwrap_or_default(),

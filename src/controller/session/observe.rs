@@ -124,8 +124,9 @@ pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Obs
         }
     };
     let mut identities = identities(&class, &listeners);
+    let memory = context.memory(&uid);
     // Ends are looked for also when neither class nor listener is left to say with which identity.
-    identities.extend(context.polls.wanted_by(&uid));
+    identities.extend(memory.started_with.values().cloned());
     let snapshots = identities.into_iter().map(|identity| {
         let snapshot = context.polls.snapshot(&identity);
         (identity, snapshot)
@@ -134,7 +135,7 @@ pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Obs
         previous: session.status.clone().unwrap_or_default(),
         snapshots: snapshots.collect(),
         relays: context.relays.borrow().clone(),
-        memory: context.memory(&uid),
+        memory,
         session: Arc::clone(session),
         class,
         listeners,

@@ -186,6 +186,30 @@ fn a_session_whose_listener_is_gone_is_not_lost() {
 }
 
 #[test]
+fn an_end_is_looked_for_with_the_identity_that_class_and_listener_had() {
+    let mut world = serving();
+    world.report();
+    world.listeners(vec![]);
+    world.observed.snapshots.clear();
+    world.observed.class = ClassFound::Missing {
+        message: "deleted".into(),
+    };
+    world.report();
+    let plan = world.decide();
+    assert_eq!(ids(&plan.mirror.sessions), ["s-1"]);
+    let identity = identity_of(&fixtures::aws());
+    assert_eq!(plan.mirror.wanted, HashSet::from([(identity, id("s-1"))]));
+    world.poll(|snapshot| {
+        let over = described("s-1", "Terminated").ended_at(at(59)).build();
+        snapshot.ended.insert(id("s-1"), over);
+    });
+    let status = world.report();
+    assert_eq!(ids(&status.history), ["s-1"]);
+    assert!(status.history[0].end_date.is_some());
+    assert!(world.decide().mirror.started_with.is_empty());
+}
+
+#[test]
 fn history_keeps_the_last_five_newest_first_and_what_fell_off_does_not_come_back() {
     let mut world = serving();
     let mut builder = listener("sql");

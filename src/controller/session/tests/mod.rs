@@ -115,6 +115,7 @@ impl World {
                 .unwrap_or((trouble.reason, now))
         });
         memory.ending = plan.mirror.ending;
+        memory.started_with = plan.mirror.started_with;
         memory.finished = plan.mirror.finished;
         self.observed.previous = plan.status.expect("a status for our own session");
         self.observed.previous.clone()
