@@ -11,6 +11,8 @@ mod context;
 mod error;
 mod events;
 #[cfg(test)]
+mod fake_aws;
+#[cfg(test)]
 mod fixtures;
 mod listener;
 pub mod metrics;
@@ -20,6 +22,8 @@ mod poll;
 mod relays;
 mod session;
 mod sweeper;
+#[cfg(test)]
+mod tests;
 mod triggers;
 mod watches;
 mod wiring;

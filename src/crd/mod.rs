@@ -43,6 +43,9 @@ pub const SESSION_UID_LABEL: &str = "ssm-operator.dev/session-uid";
 /// Label on the Leases of relays: the `controllerName`'s installation finds its relays by it.
 pub const RELAY_LEASE_LABEL: &str = "ssm-operator.dev/relay";
 
+/// Annotation on the Lease of a relay: how many listeners it takes, as a decimal number.
+pub const RELAY_CAPACITY_ANNOTATION: &str = "ssm-operator.dev/capacity";
+
 /// Value of [`RELAY_LEASE_LABEL`] for an installation: the first 16 hexadecimal digits of SHA-256 of its
 /// `controllerName`, which itself may hold characters that a label may not.
 #[must_use]

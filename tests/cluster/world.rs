@@ -186,6 +186,9 @@ impl World {
             format!("--controller-name={}", self.controller_name()),
             "--admin-address=127.0.0.1:0".to_owned(),
             "--lease-duration=3s".to_owned(),
+            // Long enough for a loaded machine; the grace below must be longer than both together.
+            "--aws-call-timeout=5s".to_owned(),
+            "--record-timeout=4s".to_owned(),
             "--backoff-min=200ms".to_owned(),
             "--backoff-max=2s".to_owned(),
             "--log-filter=info,ssm_session_operator=trace".to_owned(),
@@ -434,7 +437,7 @@ fn controller_arguments(namespace: &str) -> Vec<String> {
     [
         format!("--watch-namespace={namespace}"),
         "--poll-interval=300ms".to_owned(),
-        "--grace=2s".to_owned(),
+        "--grace=10s".to_owned(),
         "--stalled-after=2s".to_owned(),
         "--terminate-after=3s".to_owned(),
         "--relay-interval=200ms".to_owned(),
