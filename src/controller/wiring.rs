@@ -306,7 +306,7 @@ async fn until_ended(
     let unsynced = async {
         shutdown.cancelled().await;
         if *synced.borrow() {
-            pending().await
+            pending::<()>().await;
         }
     };
     tokio::select! {
