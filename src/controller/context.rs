@@ -50,6 +50,8 @@ pub struct Memory {
     pub ending: HashMap<String, Instant>,
     /// AWS sessions whose end was reported, so that none is reported twice.
     pub finished: HashSet<String>,
+    /// Since when it is being deleted, or handed over to another installation.
+    pub leaving: Option<Instant>,
     /// The API server's words when it refused what this generation asks for.
     pub refusal: Option<(i64, String)>,
 }

@@ -80,6 +80,12 @@ pub(super) const CONTROLLER_NAME: Rule = (
     "use a domain and a path, such as 'ssm-operator.dev/controller'",
 );
 
+/// A class that changes hands would end all of its sessions at once; as in IngressClass, it does not.
+pub(super) const CONTROLLER_NAME_STAYS: Rule = (
+    "self == oldSelf",
+    "make another class for another installation: the sessions of this one would all be ended at once",
+);
+
 /// Keys of labels and annotations.
 pub(super) const METADATA_KEYS: Rule = (
     "self.all(key, !format.qualifiedName().validate(key).hasValue())",

@@ -19,7 +19,8 @@ use crate::crd::class::Aws;
 use crate::crd::listener::{Document, SessionReference};
 use crate::crd::session::Port;
 use crate::crd::{
-    LISTENER_FINALIZER, MANAGED_BY, SESSION_UID_LABEL, SsmListener, SsmListenerSpec, SsmSession,
+    INSTALLATION_LABEL, LISTENER_FINALIZER, MANAGED_BY, SESSION_UID_LABEL, SsmListener,
+    SsmListenerSpec, SsmSession,
 };
 
 /// The only replica, until replicas come.
@@ -222,6 +223,7 @@ pub fn is_fresh(listener: &SsmListener, relays: &RelaysView) -> bool {
 /// The slices of one listener: one for each family that both the Service and the relay have, once the port is known.
 #[must_use]
 pub fn slices(
+    installation: &str,
     session: &SsmSession,
     service: &Service,
     port: &Port,
@@ -253,10 +255,12 @@ pub fn slices(
         let mut all_labels = labels(&session.uid().unwrap_or_default());
         all_labels.insert(SERVICE_NAME_LABEL.to_owned(), service.name_any());
         all_labels.insert(SLICE_MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned());
+        all_labels.insert(INSTALLATION_LABEL.to_owned(), installation.to_owned());
         slices.push(EndpointSlice {
             metadata: ObjectMeta {
                 name: Some(slice_name(
                     &session.name_any(),
+                    installation,
                     &listener.name_any(),
                     family,
                 )),

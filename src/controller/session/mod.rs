@@ -4,6 +4,7 @@ mod act;
 mod conditions;
 mod decide;
 mod desired;
+mod leave;
 mod mirror;
 mod observe;
 mod report;
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube_runtime::controller::Action;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::backoff::jittered;
 use super::context::Context;
@@ -61,6 +63,8 @@ async fn steps(session: &Arc<SsmSession>, context: &Context) -> Result<Option<Du
     };
     let mut observed = observe::observe(session, context).await?;
     let mut plan = decide(&observed, &settings, now);
+    // Before anything that may take too long: since when something lasts is what the next attempt needs.
+    remember(&observed, &plan, now, context);
     let acted = act::act(&observed, &plan, context).await;
 
     // A refusal is the user's to mend, so it is said in the status; anything else heals or is tried again.
@@ -73,23 +77,32 @@ async fn steps(session: &Arc<SsmSession>, context: &Context) -> Result<Option<Du
     if observed.memory.refusal != refusal {
         observed.memory.refusal = refusal;
         plan = decide(&observed, &settings, now);
+        remember(&observed, &plan, now, context);
     }
-    remember(&observed, &plan, now, context);
 
-    let (session, failure) = match acted {
+    let (mut session, mut failure) = match acted {
         Ok(session) => (session, None),
         Err(error) => (session.as_ref().clone(), Some(error)),
     };
-    let session = match &plan.status {
-        Some(status) => report::report(session, status, context).await?,
-        None => session,
-    };
-    finished(&observed, &plan, context);
-    if let Some(failure) = failure {
-        return Err(failure);
+    if let Some(status) = &plan.status {
+        match report::report(session.clone(), status, context).await {
+            Ok(written) => {
+                session = written;
+                finished(&observed, &plan, context);
+            }
+            Err(error) if plan.overdue => failure = Some(error),
+            Err(error) => return Err(error),
+        }
     }
-    if let Some(release) = plan.release {
-        act::release(&session, release, context).await?;
+    match (plan.release, failure) {
+        (Some(release), Some(failure)) if plan.overdue => {
+            let name = session.name_any();
+            warn!(session = %name, error = %failure, "let go though its namespace refused something");
+            act::release(&session, release, context).await?;
+        }
+        (_, Some(failure)) => return Err(failure),
+        (Some(release), None) => act::release(&session, release, context).await?,
+        (None, None) => {}
     }
     Ok(plan.requeue_after)
 }
@@ -106,6 +119,7 @@ fn remember(observed: &Observed, plan: &Plan, now: Now, context: &Context) {
         before.unwrap_or((trouble.reason, now.instant))
     });
     memory.ending.clone_from(&plan.mirror.ending);
+    memory.leaving = plan.leaving;
     context.remember(&uid, memory);
     let want = Want {
         namespace: session.namespace().unwrap_or_default(),

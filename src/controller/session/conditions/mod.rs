@@ -267,8 +267,15 @@ fn reconciling(
     trouble: Option<&Trouble>,
     ports: &BTreeMap<&str, Port>,
 ) -> (ReconcilingReason, String) {
-    if let ClassFound::Missing { message } = &observed.class {
-        return (ReconcilingReason::Resolving, message.clone());
+    match &observed.class {
+        ClassFound::Ours { .. } => {}
+        ClassFound::Missing { message } => return (ReconcilingReason::Resolving, message.clone()),
+        ClassFound::Foreign { name } => {
+            let message = format!(
+                "SsmSessionClass {name} is another installation's: what was made here ends, and that one takes over"
+            );
+            return (ReconcilingReason::Resolving, message);
+        }
     }
     if let ServiceFound::Leaving { message } = &observed.service {
         return (ReconcilingReason::Resolving, message.clone());
