@@ -98,6 +98,14 @@ pub(super) const METADATA_KEYS_NOT_OURS: Rule = (
     "remove 'app.kubernetes.io/managed-by' and what begins with 'ssm-operator.dev/': the operator sets them",
 );
 
+/// Keys by which Kubernetes itself reads a Service: some make kube-proxy and the endpoint controllers ignore it.
+pub(super) const METADATA_KEYS_NOT_RESERVED: Rule = (
+    "self.all(key, !(key.startsWith('kubernetes.io/') || key.contains('.kubernetes.io/')) \
+     || key.startsWith('app.kubernetes.io/') || key == 'service.kubernetes.io/topology-mode')",
+    "remove the keys of kubernetes.io: of those only 'app.kubernetes.io/...' and \
+     'service.kubernetes.io/topology-mode' may be set",
+);
+
 /// Values of labels.
 pub(super) const LABEL_VALUES: Rule = (
     "self.all(key, !format.labelValue().validate(self[key]).hasValue())",

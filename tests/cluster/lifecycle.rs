@@ -1,6 +1,7 @@
 //! The main job: from `kubectl apply` to bytes, and from `kubectl delete` to nothing.
 
 use kube::ResourceExt as _;
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use ssm_session_operator::crd::session_finalizer;
 use ssm_session_operator::simulator::Status;
@@ -129,5 +130,40 @@ async fn a_session_that_goes_to_another_installation_leaves_nothing_of_ours() {
     assert_eq!(world.live_sessions(), Vec::<String>::new());
     world.delete("orders").await;
     world.wait_gone("orders").await;
+    operator.stop().await.expect("it ends well");
+}
+
+#[tokio::test]
+async fn a_service_that_somebody_bent_leads_to_the_relay_again() {
+    let world = World::new("bent").await;
+    let operator = world.all_in_one(&[]).await;
+    world.create(&world.session("orders")).await;
+    world.wait_available("orders").await;
+    let bent = Patch::Merge(json!({ "spec": {
+        "selector": { "app": "somebody-else" },
+        "externalIPs": ["192.0.2.9"],
+        "type": "NodePort",
+    }}));
+    world
+        .services()
+        .patch("orders", &PatchParams::default(), &bent)
+        .await
+        .expect("the API server takes it");
+    world
+        .until("the Service is straight again", async || {
+            let spec = world
+                .services()
+                .get("orders")
+                .await?
+                .spec
+                .unwrap_or_default();
+            Ok(spec.selector.is_none()
+                && spec.external_ips.is_none()
+                && spec.type_.as_deref() == Some("ClusterIP"))
+        })
+        .await;
+    world.delete("orders").await;
+    world.wait_gone("orders").await;
+    world.assert_nothing_is_left().await;
     operator.stop().await.expect("it ends well");
 }

@@ -9,9 +9,10 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::timeout;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::decide::{Doomed, Plan, Release};
+use super::desired;
 use super::observe::{Observed, ServiceFound};
 use crate::controller::context::Context;
 use crate::controller::error::Error;
@@ -174,6 +175,23 @@ async fn update_service(
     };
     let name = existing.name_any();
     let action = format!("update Service {name}");
+    let mut existing = existing.as_ref().clone();
+    if desired::service_is_bent(&existing) {
+        // Apply leaves what another manager wrote. The Service is the session's own, so it is taken back.
+        let straight = json!({
+            "metadata": { "uid": existing.uid(), "resourceVersion": existing.resource_version() },
+            "spec": {
+                "type": "ClusterIP",
+                "selector": null,
+                "externalIPs": null,
+                "externalName": null,
+                "publishNotReadyAddresses": null,
+            },
+        });
+        let straight = api.patch(&name, &patch(), &Patch::Merge(&straight)).await;
+        existing = straight.map_err(Error::api(action.clone()))?;
+        warn!(service = %name, "Service led elsewhere than to our slices alone; taken back");
+    }
     let mine = |operation: &str| {
         existing.managed_fields().iter().position(|entry| {
             entry.manager.as_deref() == Some(FIELD_MANAGER)

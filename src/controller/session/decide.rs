@@ -124,7 +124,7 @@ pub fn decide(observed: &Observed, settings: &Settings, now: Now) -> Plan {
         match &observed.class {
             ClassFound::Ours { identity, .. } => decide_objects(&mut plan, observed, identity),
             // A class that is gone permits nothing; its sessions end once that is sure, with the snapshot's identity.
-            ClassFound::Missing { .. } if stalled => {
+            ClassFound::Missing { gone: true, .. } if stalled => {
                 plan.delete_slices = observed.slices.iter().map(|s| s.name_any()).collect();
                 plan.delete_listeners = doomed(observed, |_| true);
             }

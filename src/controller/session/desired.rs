@@ -151,6 +151,21 @@ pub fn service(session: &SsmSession) -> Service {
     }
 }
 
+/// Whether somebody made our Service lead elsewhere than to our slices alone: by a selector, to which the endpoints
+/// controller adds slices of its own, by addresses or a name, or to relays that are not ready.
+#[must_use]
+pub fn service_is_bent(existing: &Service) -> bool {
+    existing.spec.as_ref().is_some_and(|spec| {
+        spec.selector.as_ref().is_some_and(|all| !all.is_empty())
+            || spec
+                .external_ips
+                .as_ref()
+                .is_some_and(|all| !all.is_empty())
+            || spec.external_name.is_some()
+            || spec.publish_not_ready_addresses == Some(true)
+    })
+}
+
 /// Whether our Service lacks what is asked for, or still carries what no longer is.
 #[must_use]
 pub fn service_differs(existing: &Service, desired: &Service) -> bool {
@@ -179,7 +194,10 @@ pub fn service_differs(existing: &Service, desired: &Service) -> bool {
             .into_iter()
             .any(|key| !desired.contains_key(&key))
     };
-    ports(existing) != ports(desired)
+    let type_ = |service: &Service| service.spec.as_ref().and_then(|spec| spec.type_.clone());
+    service_is_bent(existing)
+        || type_(existing) != type_(desired)
+        || ports(existing) != ports(desired)
         || lacks(existing.labels(), desired.labels())
         || lacks(existing.annotations(), desired.annotations())
         || stale("f:labels", desired.labels())

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::backoff::jittered;
-use super::context::Context;
+use super::context::{Context, Refusal};
 use super::error::Error;
 use super::metrics::{Kind, Outcome};
 use super::names::key;
@@ -67,13 +67,11 @@ async fn steps(session: &Arc<SsmSession>, context: &Context) -> Result<Option<Du
     remember(&observed, &plan, now, context);
     let acted = act::act(&observed, &plan, context).await;
 
-    // A refusal is the user's to mend, so it is said in the status; anything else heals or is tried again.
-    let generation = session.metadata.generation.unwrap_or_default();
-    let refusal = acted
-        .as_ref()
-        .err()
-        .and_then(Error::refusal)
-        .map(|why| (generation, why.to_owned()));
+    // A refusal is for people to mend, so it is said in the status. What fails otherwise neither adds one nor mends it.
+    let refusal = match &acted {
+        Ok(_) => None,
+        Err(error) => refusal(&session, error).or_else(|| observed.memory.refusal.clone()),
+    };
     if observed.memory.refusal != refusal {
         observed.memory.refusal = refusal;
         plan = decide(&observed, &settings, now);
@@ -105,6 +103,14 @@ async fn steps(session: &Arc<SsmSession>, context: &Context) -> Result<Option<Du
         (None, None) => {}
     }
     Ok(plan.requeue_after)
+}
+
+fn refusal(session: &SsmSession, error: &Error) -> Option<Refusal> {
+    Some(Refusal {
+        generation: session.metadata.generation.unwrap_or_default(),
+        message: error.refusal()?.to_owned(),
+        forbidden: error.is_forbidden(),
+    })
 }
 
 /// Keeps what the next reconcile needs, and tells the poller whose ends are looked for.

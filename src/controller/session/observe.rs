@@ -41,6 +41,8 @@ pub enum ClassFound {
     Missing {
         /// What is missing, and what to do.
         message: String,
+        /// The class that the session names, or had, does not exist: it permits nothing any more.
+        gone: bool,
     },
 }
 
@@ -180,7 +182,8 @@ pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Obs
     })
 }
 
-/// The class that a session names, or the installation's default.
+/// The class that a session names, or the installation's default. While there is no single default, a session stays
+/// with the class that it had: a default is moved in two edits, and no session ends between them.
 #[must_use]
 pub fn find_class(
     session: &SsmSession,
@@ -203,6 +206,7 @@ pub fn find_class(
         return match classes.iter().find(|class| class.name_any() == *name) {
             Some(class) => found(class),
             None => ClassFound::Missing {
+                gone: true,
                 message: format!(
                     "SsmSessionClass {name} does not exist: create it, or name another in spec.className"
                 ),
@@ -219,18 +223,26 @@ pub fn find_class(
         .iter()
         .filter(is_default)
         .partition(|class| class.spec.controller_name == controller_name);
-    match (ours.as_slice(), theirs.as_slice()) {
-        ([class], _) => found(class),
-        ([], [class, ..]) => found(class),
-        ([], []) => ClassFound::Missing {
+    let before = session
+        .status
+        .as_ref()
+        .and_then(|status| status.class.as_ref());
+    let resolved = before.and_then(|name| classes.iter().find(|class| class.name_any() == *name));
+    let gone = before.is_some() && resolved.is_none();
+    let kept = resolved.filter(|class| class.spec.controller_name == controller_name);
+    match (ours.as_slice(), kept.as_ref(), theirs.as_slice()) {
+        ([class], _, _) | (_, Some(class), _) | ([], None, [class, ..]) => found(class),
+        ([], None, []) => ClassFound::Missing {
+            gone,
             message: format!(
                 "spec.className is not set and no SsmSessionClass is annotated {DEFAULT_CLASS_ANNOTATION}: \"true\""
             ),
         },
-        ([_, _, ..], _) => {
+        ([_, _, ..], None, _) => {
             let names: BTreeSet<String> = ours.iter().map(|class| class.name_any()).collect();
             let names = names.into_iter().collect::<Vec<_>>().join(", ");
             ClassFound::Missing {
+                gone,
                 message: format!(
                     "several SsmSessionClasses are the default: {names}; leave the annotation on one, or set spec.className"
                 ),
