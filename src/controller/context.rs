@@ -41,6 +41,17 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Stores<K> {
     }
 }
 
+/// What the API server refused of what a session asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The generation of the session that asked for it.
+    pub generation: i64,
+    /// The API server's words.
+    pub message: String,
+    /// A right, a quota or a policy forbids it, which may be mended without a new generation.
+    pub forbidden: bool,
+}
+
 /// What one process remembers of a session between two reconciles; all of it may be lost with the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
@@ -52,8 +63,10 @@ pub struct Memory {
     pub started_with: HashMap<String, Identity>,
     /// AWS sessions whose end was reported, so that none is reported twice.
     pub finished: HashSet<String>,
-    /// The API server's words when it refused what this generation asks for.
-    pub refusal: Option<(i64, String)>,
+    /// Since when it is being deleted, or handed over to another installation.
+    pub leaving: Option<Instant>,
+    /// The last refusal, until the same writes succeed.
+    pub refusal: Option<Refusal>,
 }
 
 /// Shared by all reconcilers and tasks.
@@ -124,14 +137,10 @@ impl Context {
         memories.get(uid).cloned().unwrap_or_default()
     }
 
-    /// Remembers this of a session; what is as good as nothing is not kept.
+    /// Remembers this of a session.
     pub fn remember(&self, uid: &str, memory: Memory) {
         let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
-        if memory == Memory::default() {
-            memories.remove(uid);
-        } else {
-            memories.insert(uid.to_owned(), memory);
-        }
+        memories.insert(uid.to_owned(), memory);
     }
 
     /// Forgets a session that is gone.
@@ -142,6 +151,21 @@ impl Context {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&uid);
         self.polls.want(&uid, None);
+    }
+
+    /// Forgets sessions that no cache has: one whose finalizer somebody took away is never let go by a reconcile, and
+    /// AWS would be asked for ever for what was looked for on its behalf.
+    pub fn forget_strangers(&self) {
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.sessions.filter(|_| true);
+        let known: HashSet<String> = known.iter().filter_map(|session| session.uid()).collect();
+        memories.retain(|uid, _| {
+            let kept = known.contains(uid);
+            if !kept {
+                self.polls.want(uid, None);
+            }
+            kept
+        });
     }
 
     /// The AWS sessions of a listener that this controller terminated.

@@ -23,7 +23,7 @@ pub enum SessionEvent {
     SessionStarted {
         /// Its id.
         session: String,
-        /// The port that it serves.
+        /// The port that it is for.
         port: String,
     },
     /// An AWS session ended.
@@ -62,7 +62,7 @@ impl SessionEvent {
                 EventType::Normal,
                 "SessionStarted",
                 "Start",
-                format!("{session} serves port {port}"),
+                format!("{session} was started for port {port}"),
             ),
             Self::SessionEnded { session, why } => (
                 EventType::Normal,
@@ -122,7 +122,7 @@ pub fn between(old: &SsmSessionStatus, new: &SsmSessionStatus) -> Vec<SessionEve
     for session in new
         .sessions
         .iter()
-        .filter(|session| !known.contains(&session.session_id))
+        .filter(|session| !known.contains(&session.session_id) && session.end_reason.is_none())
     {
         events.push(SessionEvent::SessionStarted {
             session: session.session_id.clone(),
@@ -268,6 +268,16 @@ mod tests {
         assert_eq!(between(&none, &up), [started]);
         assert_eq!(between(&up, &over), [ended]);
         assert_eq!(between(&over, &over), []);
+    }
+
+    #[test]
+    fn a_session_that_is_seen_only_after_its_end_was_not_started_now() {
+        let none = SsmSessionStatus::default();
+        let ending = SsmSessionStatus {
+            sessions: vec![session("a", Some(EndReason::RelayLost))],
+            ..none.clone()
+        };
+        assert_eq!(between(&none, &ending), []);
     }
 
     #[test]

@@ -111,13 +111,23 @@ impl World {
 
     /// Creates a class that this world's installation serves.
     pub async fn create_class(&self, name: &str, annotations: &Value) {
+        self.post_class(name, annotations, &self.controller_name())
+            .await;
+    }
+
+    /// Creates a class that another installation serves.
+    pub async fn create_class_of(&self, name: &str, controller_name: &str) {
+        self.post_class(name, &json!({}), controller_name).await;
+    }
+
+    async fn post_class(&self, name: &str, annotations: &Value, controller_name: &str) {
         let endpoint = self.simulator.endpoint();
         let class = json!({
             "apiVersion": "ssm-operator.dev/v1alpha1",
             "kind": "SsmSessionClass",
             "metadata": { "name": name, "annotations": annotations },
             "spec": {
-                "controllerName": self.controller_name(),
+                "controllerName": controller_name,
                 "aws": {
                     "region": "eu-central-1",
                     "endpoints": { "ssm": endpoint, "ssmmessages": endpoint },

@@ -101,6 +101,7 @@ pub fn mirror(sources: &Sources<'_>) -> Mirror {
         history: sources.previous.history.clone(),
         ..Mirror::default()
     };
+    let floor = floor(&sources.previous.history, &records);
     let mut done: HashSet<&str> = HashSet::new();
     for id in ids {
         if !done.insert(id) {
@@ -110,6 +111,14 @@ pub fn mirror(sources: &Sources<'_>) -> Mirror {
             if records.contains_key(id) {
                 mirror.finished.insert(id.to_owned());
             }
+            continue;
+        }
+        let ended_at = records
+            .get(id)
+            .and_then(|record| time(record.session.ended_at.as_deref()));
+        let below = ended_at.zip(floor).is_some_and(|(at, floor)| at <= floor);
+        if below && !shown.contains_key(id) {
+            mirror.finished.insert(id.to_owned());
             continue;
         }
         add(
@@ -130,6 +139,21 @@ pub fn mirror(sources: &Sources<'_>) -> Mirror {
         .sort_by_key(|session| std::cmp::Reverse(time(session.end_date.as_deref())));
     mirror.history.truncate(HISTORY_MAX);
     mirror
+}
+
+/// When the oldest session of a full history ended: what is not shown and ended before has fallen off, and listeners
+/// record more ends than a history keeps. Without it each new process would report them again.
+fn floor(history: &[AwsSession], records: &BTreeMap<&str, Record<'_>>) -> Option<Timestamp> {
+    if history.len() < HISTORY_MAX {
+        return None;
+    }
+    let ends = history.iter().map(|session| {
+        // By the relay's clock where it can be had: that is what the others are compared by.
+        let record = records.get(session.session_id.as_str());
+        let recorded = record.and_then(|record| time(record.session.ended_at.as_deref()));
+        recorded.or_else(|| time(session.end_date.as_deref()))
+    });
+    ends.collect::<Option<Vec<Timestamp>>>()?.into_iter().min()
 }
 
 fn add(

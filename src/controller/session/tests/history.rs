@@ -237,6 +237,9 @@ fn history_keeps_the_last_five_newest_first_and_what_fell_off_does_not_come_back
     world.poll(|snapshot| snapshot.ended.clear());
     assert_eq!(world.report(), status);
     assert_eq!(world.decide().mirror.wanted, HashSet::new());
+    world.observed.memory = Memory::default();
+    assert_eq!(world.report(), status, "nor for a new controller");
+    assert_eq!(world.decide().mirror.wanted, HashSet::new());
 }
 
 #[test]
