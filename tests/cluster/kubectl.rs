@@ -49,7 +49,7 @@ async fn kubectl_waits_for_a_session_and_shows_its_columns_and_events() {
     );
 
     let described = ["describe", "ssms", "orders", &namespace];
-    let events = format!("{id} serves port db");
+    let events = format!("{id} was started for port db");
     world
         .until("kubectl describes the Event", async || {
             let text = world.ground.kubectl(&described).await?;
