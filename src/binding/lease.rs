@@ -233,10 +233,10 @@ impl RelayLease {
         }
     }
 
-    /// Gives the Lease back, so that the relay counts as gone at once. Tried once: unreleased, it runs out by itself.
+    /// Gives the Lease back, so that the relay counts as gone at once. Unreleased, it runs out by itself.
     pub async fn release(mut self) {
         let relay = self.claim.relay.clone();
-        match timeout(self.renew_every, self.release_once()).await {
+        match timeout(self.renew_every, self.release_stored()).await {
             Ok(Ok(true)) => info!(relay, "released the relay's Lease"),
             Ok(Ok(false)) => info!(relay, "the relay's Lease is not held: nothing to release"),
             Ok(Err(error)) => warn!(
@@ -248,18 +248,26 @@ impl RelayLease {
         }
     }
 
-    async fn release_once(&mut self) -> Result<bool, kube::Error> {
-        let stored = match self.stored.take() {
-            Some(stored) => Some(stored),
-            None => self.api.get_opt(&self.claim.relay).await?,
-        };
-        let ours = stored.filter(|lease| holder(lease) == Some(self.claim.incarnation.as_str()));
-        let Some(lease) = ours else { return Ok(false) };
-        let body = released(lease, Timestamp::now());
-        self.api
-            .replace(&self.claim.relay, &params(), &body)
-            .await?;
-        Ok(true)
+    /// Whether there was a Lease of ours to release.
+    ///
+    /// A renewal that was broken off may get through at any time, and then what is known of the Lease is old: it is
+    /// read again. That happens once or twice, and the deadline of the whole bounds it in any case.
+    async fn release_stored(&mut self) -> Result<bool, kube::Error> {
+        loop {
+            let stored = match self.stored.take() {
+                Some(stored) => Some(stored),
+                None => self.api.get_opt(&self.claim.relay).await?,
+            };
+            let ours =
+                stored.filter(|lease| holder(lease) == Some(self.claim.incarnation.as_str()));
+            let Some(lease) = ours else { return Ok(false) };
+            let body = released(lease, Timestamp::now());
+            match self.api.replace(&self.claim.relay, &params(), &body).await {
+                Ok(_) => return Ok(true),
+                Err(kube::Error::Api(status)) if status.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// One renewal; reads the Lease when it is not known or has changed.

@@ -8,7 +8,7 @@ use crate::forwarder::Forwarder;
 use crate::http::call_ssm;
 use crate::listeners::{Versions, live_session, port, relay, serves};
 use crate::transfer;
-use crate::world::{WAIT_MAX, World, condition};
+use crate::world::{MORTAL, WAIT_MAX, World, condition};
 
 /// Bytes each way of one exchange: some hundred messages.
 const BYTES: u64 = 300_000;
@@ -16,22 +16,27 @@ const BYTES: u64 = 300_000;
 #[tokio::test]
 async fn while_the_api_server_refuses_streams_go_on_and_nothing_is_terminated() {
     let noticed = "relays' Leases can't be listed";
-    streams_go_on("refuses", Forwarder::cut, noticed).await;
+    streams_go_on("refuses", Forwarder::cut, noticed, &[]).await;
 }
 
 #[tokio::test]
 async fn while_the_api_server_is_silent_streams_go_on_and_nothing_is_terminated() {
     let noticed = "the API server does not answer; no relay is taken for dead";
-    streams_go_on("silent", Forwarder::silence, noticed).await;
+    streams_go_on("silent", Forwarder::silence, noticed, &["--api-timeout=1s"]).await;
 }
 
 /// Takes the API server away from the whole operator, until the controller says what it noticed and longer.
-async fn streams_go_on(name: &str, take_away: impl Fn(&Forwarder), noticed: &str) {
+async fn streams_go_on(
+    name: &str,
+    take_away: impl Fn(&Forwarder),
+    noticed: &str,
+    options: &[&str],
+) {
     let mut world = World::new(name).await;
     let (forwarder, kubeconfig) = world.forwarder().await;
     world.kubeconfig = kubeconfig;
-    let mut controller = world.controller(&["--api-timeout=1s"]).await;
-    let mut relay = world.relay("relay-a", &[]).await;
+    let mut controller = world.controller(options).await;
+    let mut relay = world.relay("relay-a", MORTAL).await;
     world.create(&world.session("orders")).await;
     world.wait_available("orders").await;
     let before = world.wait_serving("orders").await;
@@ -105,7 +110,7 @@ async fn a_relay_that_was_cut_off_while_its_listener_was_moved_overwrites_nothin
     let direct = world.kubeconfig.clone();
     let (forwarder, kubeconfig) = world.forwarder().await;
     world.kubeconfig = kubeconfig;
-    let mut late = world.relay("relay-a", &[]).await;
+    let mut late = world.relay("relay-a", MORTAL).await;
     world.create(&world.session("orders")).await;
     world.wait_available("orders").await;
     let before = world.wait_serving("orders").await;
@@ -115,11 +120,7 @@ async fn a_relay_that_was_cut_off_while_its_listener_was_moved_overwrites_nothin
     carried.expect("all bytes arrive");
     world.kubeconfig = direct;
     let other = world.relay("relay-b", &[]).await;
-    world
-        .until("both relays hold a Lease", async || {
-            Ok(world.lease("relay-b").await.is_ok())
-        })
-        .await;
+    world.wait_lease("relay-b").await;
 
     forwarder.cut();
     let moved = world
@@ -170,7 +171,7 @@ async fn a_status_that_arrives_after_the_listener_was_moved_is_refused() {
     let direct = world.kubeconfig.clone();
     let (forwarder, kubeconfig) = world.forwarder().await;
     world.kubeconfig = kubeconfig;
-    let mut late = world.relay("relay-a", &[]).await;
+    let mut late = world.relay("relay-a", MORTAL).await;
     world.create(&world.session("orders")).await;
     world.wait_available("orders").await;
     let old = live_session(&world.wait_serving("orders").await);

@@ -3,7 +3,7 @@
 use kube::ResourceExt as _;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use ssm_session_operator::crd::session_finalizer;
+use ssm_session_operator::crd::{SsmSession, session_finalizer};
 use ssm_session_operator::simulator::Status;
 
 use crate::transfer;
@@ -15,8 +15,10 @@ async fn a_session_carries_bytes_both_ways_and_leaves_nothing() {
     let operator = world.all_in_one(&[]).await;
     world.create(&world.session("orders")).await;
 
-    let session = world.wait_available("orders").await;
-    assert_eq!(condition(&session, "Ready"), "True");
+    // Available says that a client can dial; Ready waits for the slice of the other family too.
+    let ready = |session: &SsmSession| condition(session, "Ready") == "True";
+    let session = world.wait("orders", "Ready", ready).await;
+    assert_eq!(condition(&session, "Available"), "True");
     assert_eq!(reason(&session, "Ready"), "Available");
     assert_eq!(condition(&session, "Reconciling"), "");
     assert_eq!(condition(&session, "Stalled"), "");

@@ -138,6 +138,14 @@ impl World {
         objects
     }
 
+    /// Waits until a relay holds its Lease.
+    pub async fn wait_lease(&self, relay: &str) {
+        self.until(&format!("{relay} holds its Lease"), async || {
+            Ok(self.lease(relay).await.is_ok())
+        })
+        .await;
+    }
+
     /// The Lease of a relay.
     pub async fn lease(&self, relay: &str) -> Result<Lease> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.operator_namespace);

@@ -3,9 +3,9 @@
 use ssm_session_operator::crd::listener::EndReason;
 use ssm_session_operator::simulator::Operation;
 
-use crate::listeners::{live_session, port, relay, serves};
+use crate::listeners::{live_session, port, serves};
 use crate::transfer;
-use crate::world::{WAIT_MAX, World};
+use crate::world::{MORTAL, WAIT_MAX, World};
 
 /// Bytes each way of one exchange: some hundred messages.
 const BYTES: u64 = 300_000;
@@ -14,23 +14,16 @@ const BYTES: u64 = 300_000;
 async fn when_a_relay_is_killed_its_clients_notice_and_the_other_takes_over() {
     let world = World::new("killed").await;
     let controller = world.controller(&[]).await;
-    let (first, second) = (
-        world.relay("relay-a", &[]).await,
-        world.relay("relay-b", &[]).await,
-    );
+    let victim = world.relay("relay-a", MORTAL).await;
     world.create(&world.session("orders")).await;
     world.wait_available("orders").await;
-    let before = world.wait_serving("orders").await;
-    let (lost, old) = (relay(&before), live_session(&before));
-    let (victim, survivor) = if lost == "relay-a" {
-        (first, second)
-    } else {
-        (second, first)
-    };
+    let old = live_session(&world.wait_serving("orders").await);
     let mut connection = world.dial("orders", "db").await;
     transfer::exchange(&mut connection, BYTES, BYTES)
         .await
         .expect("all bytes arrive");
+    let survivor = world.relay("relay-b", &[]).await;
+    world.wait_lease("relay-b").await;
 
     victim.kill().await.expect("it can be killed");
     transfer::dead(&mut connection, WAIT_MAX)
@@ -39,7 +32,7 @@ async fn when_a_relay_is_killed_its_clients_notice_and_the_other_takes_over() {
 
     let after = world
         .wait_listener("orders", "served by the other relay", |listener| {
-            serves(listener).is_some_and(|status| status.relay != lost)
+            serves(listener).is_some_and(|status| status.relay == "relay-b")
         })
         .await;
     assert_ne!(live_session(&after), old);

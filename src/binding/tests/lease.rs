@@ -150,6 +150,19 @@ async fn a_lease_is_created_kept_and_given_back() {
 }
 
 #[tokio::test]
+async fn a_lease_is_given_back_though_a_renewal_that_was_broken_off_got_through() {
+    let api = FakeApi::start().await;
+    let mut lease = lease_of(&api, Duration::from_secs(20));
+    lease.acquire(&CancellationToken::new()).await.unwrap();
+    let mut renewed = api.object(&lease_path(RELAY)).unwrap();
+    renewed["spec"]["renewTime"] = json!("2027-01-15T08:00:00.000000Z");
+    api.put(&lease_path(RELAY), renewed);
+
+    lease.release().await;
+    assert_eq!(stored(&api).spec.unwrap().holder_identity, None);
+}
+
+#[tokio::test]
 async fn a_lease_outlives_an_api_server_that_is_away() {
     let api = FakeApi::start().await;
     let mut lease = lease_of(&api, Duration::from_millis(20));
