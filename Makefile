@@ -32,8 +32,8 @@ crds: ## write the CustomResourceDefinitions to crds/
 	@.ci/need cargo cc
 	cargo run $(LOCKED) --quiet -- crds --dir crds
 
-bench: ## the benchmarks
-	@.ci/need cargo cc
+bench: ## speed and memory: protocol, relay, and the whole process (2 minutes; the first build takes longer)
+	@.ci/need cargo go cc
 	cargo bench $(LOCKED) --features simulator
 
 image: ## the container image, as ssm-session-operator:dev

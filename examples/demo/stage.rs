@@ -227,7 +227,9 @@ fn operator_arguments() -> Vec<String> {
         "--insecure-stream-urls",
         // A demonstration is not to wait for AWS's pace.
         "--poll-interval=1s",
-        "--grace=5s",
+        "--aws-call-timeout=5s",
+        "--record-timeout=4s",
+        "--grace=10s",
     ]
     .map(str::to_owned)
     .to_vec()

@@ -86,10 +86,12 @@ fn described(session: types::Session) -> Option<DescribedSession> {
     })
 }
 
-/// None for a time that no calendar has.
+/// AWS gives milliseconds, as a fraction of seconds: what is beyond them is noise of the floating point. None for a time
+/// that no calendar has.
 fn timestamp(date: DateTime) -> Option<Timestamp> {
-    let nanos = i32::try_from(date.subsec_nanos()).ok()?;
-    Timestamp::new(date.secs(), nanos).ok()
+    let milliseconds = (i64::from(date.subsec_nanos()) + 500_000) / 1_000_000;
+    let milliseconds = date.secs().checked_mul(1000)?.checked_add(milliseconds)?;
+    Timestamp::from_millisecond(milliseconds).ok()
 }
 
 pub(super) fn state(state: SessionState) -> types::SessionState {
@@ -125,5 +127,24 @@ fn filter_key(key: FilterKey) -> types::SessionFilterKey {
         FilterKey::Owner => types::SessionFilterKey::Owner,
         FilterKey::Status => types::SessionFilterKey::Status,
         FilterKey::SessionId => types::SessionFilterKey::SessionId,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_has_the_milliseconds_that_aws_gave_and_no_more() {
+        for (seconds, text) in [
+            (1_795_331_797.782, "2026-11-22T07:16:37.782Z"),
+            (1_795_331_797.0, "2026-11-22T07:16:37Z"),
+            (1_795_331_797.999_6, "2026-11-22T07:16:38Z"),
+            (-0.25, "1969-12-31T23:59:59.75Z"),
+        ] {
+            let date = timestamp(DateTime::from_secs_f64(seconds));
+            assert_eq!(date.map(|date| date.to_string()).as_deref(), Some(text));
+        }
+        assert_eq!(timestamp(DateTime::from_secs(i64::MAX)), None);
     }
 }

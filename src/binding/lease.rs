@@ -18,10 +18,7 @@ use super::metrics::BindingMetrics;
 use super::pauses::Pauses;
 use super::record::FIELD_MANAGER;
 use super::words;
-use crate::crd::RELAY_LEASE_LABEL;
-
-/// Annotation of a relay's Lease: how many listeners it takes.
-pub const CAPACITY_ANNOTATION: &str = "ssm-operator.dev/capacity";
+use crate::crd::{RELAY_CAPACITY_ANNOTATION, RELAY_LEASE_LABEL};
 
 /// The first pause after a failed renewal; they grow up to the renewal interval.
 const RETRY_MIN: Duration = Duration::from_millis(200);
@@ -96,7 +93,7 @@ fn renewed(mut lease: Lease, claim: &Claim, now: Timestamp) -> Lease {
     let labels = lease.metadata.labels.get_or_insert_default();
     labels.insert(RELAY_LEASE_LABEL.to_owned(), label.clone());
     let annotations = lease.metadata.annotations.get_or_insert_default();
-    annotations.insert(CAPACITY_ANNOTATION.to_owned(), capacity.to_string());
+    annotations.insert(RELAY_CAPACITY_ANNOTATION.to_owned(), capacity.to_string());
     let spec = lease.spec.get_or_insert_default();
     if !holds_already {
         spec.acquire_time = Some(MicroTime(now));

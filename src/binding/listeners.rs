@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::DataPlane;
 use super::convert::{id_of, inherited_of, recorded_port, spec_of};
 use super::record::{Desk, KubeRecorder};
+use super::status::Writer;
 use crate::crd::SsmListener;
 use crate::crd::listener::ListenerState;
 use crate::relay::{EndReason, ListenerId, ListenerSpec};
@@ -185,7 +186,7 @@ impl<D: DataPlane> Listeners<D> {
         new.sort_by_key(|id| recorded_port(&self.bound[*id], &relay).is_none());
         for id in new.into_iter().cloned().collect::<Vec<_>>() {
             let object = &self.bound[&id];
-            if is_deleted(object) && !has_live_sessions(object) {
+            if is_deleted(object) && !waits_for_our_word(object, &self.desk.writer) {
                 continue;
             }
             let Some(recorder) =
@@ -202,7 +203,7 @@ impl<D: DataPlane> Listeners<D> {
                 .ensure(&id, spec.clone(), inherited, recorder.clone());
             let mut phase = Phase::Serving;
             if is_deleted(object) {
-                // Taken over only so that the sessions of an earlier run are ended.
+                // Taken over only so that what an earlier run left is ended, and its end is on record.
                 self.relay.stop(&id, EndReason::Deleted);
                 phase = Phase::Deleting;
             }
@@ -228,16 +229,14 @@ fn is_deleted(object: &SsmListener) -> bool {
     object.metadata.deletion_timestamp.is_some()
 }
 
-/// Whether a session is on record that nobody has ended.
-fn has_live_sessions(object: &SsmListener) -> bool {
-    object
-        .status
-        .as_ref()
-        .is_some_and(|status| match status.state {
-            ListenerState::Ended => false,
-            ListenerState::Starting | ListenerState::Serving | ListenerState::Waiting => status
-                .sessions
-                .iter()
-                .any(|session| session.ended_at.is_none()),
-        })
+/// Whether the controller waits for this run's word that all of a deleted listener has ended. Without a status nobody
+/// ever served it.
+fn waits_for_our_word(object: &SsmListener, writer: &Writer) -> bool {
+    object.status.as_ref().is_some_and(|status| {
+        let ours = status.relay == writer.relay && status.incarnation == writer.incarnation;
+        match status.state {
+            ListenerState::Ended => !ours,
+            ListenerState::Starting | ListenerState::Serving | ListenerState::Waiting => true,
+        }
+    })
 }

@@ -2,8 +2,10 @@
 //!
 //! Every write carries the UID and the resourceVersion of an object in which `spec.relay` names this relay, so a write
 //! that succeeds proves that the listener was still ours. On a conflict the object is read again, and nothing is
-//! written once it belongs to another relay or another run of this one.
+//! written once it belongs to another relay or another run of this one, or once its record is not the one that was
+//! taken over. A listener that is being deleted is never claimed: its grant was withdrawn.
 
+use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,6 +70,8 @@ struct Known {
 pub enum Step {
     /// The listener is another relay's, or another object: write nothing.
     NotOurs,
+    /// The listener is being deleted: nothing may be started for it any more.
+    Refused,
     /// It is recorded already.
     Done,
     /// Write this status over the object that was looked at.
@@ -77,7 +81,8 @@ pub enum Step {
 /// Decides what to do with `report`, given the newest object that is known.
 ///
 /// A claim (a report in [`State::Starting`]) is written even if nothing in it is new: only a write that succeeds proves
-/// that the listener is still ours, and AWS is called after it.
+/// that the listener is still ours, and AWS is called after it. Once the listener is being deleted it is refused, unless
+/// it records a session: that must be on record before it is ended.
 #[must_use]
 pub fn decide(
     object: &SsmListener,
@@ -92,10 +97,28 @@ pub fn decide(
         return Step::NotOurs;
     }
     let status = status_of(report, writer);
+    if is_refused(object, report) && !records_more(&status, object) {
+        return Step::Refused;
+    }
     if report.state != State::Starting && object.status.as_ref() == Some(&status) {
         return Step::Done;
     }
     Step::Write(Box::new(status))
+}
+
+/// Whether `report` would be a claim on a listener that is being deleted.
+fn is_refused(object: &SsmListener, report: &Report) -> bool {
+    report.state == State::Starting && object.metadata.deletion_timestamp.is_some()
+}
+
+/// Whether `status` has a session that is not on record yet.
+fn records_more(status: &SsmListenerStatus, object: &SsmListener) -> bool {
+    let recorded = object.status.iter().flat_map(|status| &status.sessions);
+    let recorded: HashSet<&str> = recorded
+        .map(|session| session.session_id.as_str())
+        .collect();
+    let mut sessions = status.sessions.iter();
+    sessions.any(|session| !recorded.contains(session.session_id.as_str()))
 }
 
 /// Whether the last status is of another relay, or of another run of this one.
@@ -121,6 +144,15 @@ fn is_newer(other: &SsmListener, known: &SsmListener) -> bool {
     }
 }
 
+impl Known {
+    /// Whether somebody else wrote the status since this object was read. Before the claim that is the last word of
+    /// the run before, which may name sessions that were not taken over: a claim would strike them off the record.
+    fn is_overtaken_by(&self, newer: &SsmListener, writer: &Writer) -> bool {
+        let is_news = self.claimed || newer.status != self.object.status;
+        is_news && written_by_another(newer, writer)
+    }
+}
+
 impl KubeRecorder {
     /// A recorder of `object`, as it was read with this relay in `spec.relay`. `None` for an object without name or
     /// UID, which no API server serves.
@@ -140,14 +172,14 @@ impl KubeRecorder {
         })
     }
 
-    /// Takes note of what the watch shows. An object in which somebody else wrote the status after we did was moved
-    /// away and back: this recorder gives it up.
+    /// Takes note of what the watch shows. An object in which somebody else wrote the status after we read it was moved
+    /// away and back, or belonged to a run that had not ended: this recorder gives it up, and it is begun anew.
     pub fn observe(&self, object: &SsmListener) {
         let mut known = self.known();
         if !is_newer(object, &known.object) {
             return;
         }
-        if known.claimed && written_by_another(object, &self.desk.writer) {
+        if known.is_overtaken_by(object, &self.desk.writer) {
             self.give_up();
         }
         known.object = object.clone();
@@ -178,6 +210,7 @@ impl KubeRecorder {
             let Known { object, claimed } = self.known().clone();
             let status = match decide(&object, &self.uid, claimed, report, &self.desk.writer) {
                 Step::NotOurs => return Err(self.not_ours("it belongs to another")),
+                Step::Refused => return Err(being_deleted()),
                 Step::Done => return Ok(()),
                 Step::Write(status) => status,
             };
@@ -189,11 +222,16 @@ impl KubeRecorder {
             match self.api.replace_status(&self.name, &params, &body).await {
                 Ok(stored) => {
                     self.desk.metrics.status_writes.inc();
+                    let refused = is_refused(&stored, report);
                     *self.known() = Known {
                         object: stored,
                         claimed: true,
                     };
-                    return Ok(());
+                    return if refused {
+                        Err(being_deleted())
+                    } else {
+                        Ok(())
+                    };
                 }
                 Err(kube::Error::Api(status)) if status.is_not_found() => {
                     return Err(self.not_ours("it is gone"));
@@ -216,7 +254,12 @@ impl KubeRecorder {
     async fn read_again(&self) -> Result<(), RecordError> {
         match self.api.get(&self.name).await {
             Ok(object) => {
-                self.known().object = object;
+                let mut known = self.known();
+                if known.is_overtaken_by(&object, &self.desk.writer) {
+                    drop(known);
+                    return Err(self.not_ours("another has written its status meanwhile"));
+                }
+                known.object = object;
                 Ok(())
             }
             Err(kube::Error::Api(status)) if status.is_not_found() => {
@@ -242,6 +285,11 @@ impl KubeRecorder {
             words(error)
         ))
     }
+}
+
+/// No sign that the listener is another's: its end must still be recorded, once the watch has shown the deletion.
+fn being_deleted() -> RecordError {
+    RecordError::Unavailable("the listener is being deleted: nothing is started for it".to_owned())
 }
 
 impl Recorder for KubeRecorder {

@@ -22,14 +22,21 @@ pub struct CommonArgs {
     /// For how long a relay's Lease holds: three renewals, so that two may fail before listeners are moved
     #[arg(long, default_value = "12s", value_parser = duration)]
     pub lease_duration: Duration,
+    /// How long a call to AWS may take, all its tries together; StartSession is tried once
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub aws_call_timeout: Duration,
+    /// How long a started session may stay unrecorded before the relay terminates it again
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub record_timeout: Duration,
     /// The first delay after a failure: long enough not to hammer, short enough not to be noticed
     #[arg(long, default_value = "1s", value_parser = duration)]
     pub backoff_min: Duration,
     /// The longest delay after failures: what is mended is tried again within five minutes
     #[arg(long, default_value = "5m", value_parser = duration)]
     pub backoff_max: Duration,
-    /// Where probes and metrics are served: /livez, /readyz, /metrics. Port 0 takes a free one and logs it
-    #[arg(long, default_value = "0.0.0.0:8080", value_name = "ADDRESS:PORT")]
+    /// Where probes and metrics are served: /livez, /readyz, /metrics. `[::]` is both families; port 0 takes
+    /// a free one and logs it
+    #[arg(long, default_value = "[::]:8080", value_name = "ADDRESS:PORT")]
     pub admin_address: SocketAddr,
     /// How long a shutdown may take before sessions are left to the next run: within a pod's 45 s of grace
     #[arg(long, default_value = "30s", value_parser = duration)]
@@ -51,8 +58,9 @@ pub struct ControllerArgs {
     /// How often DescribeSessions is asked, once for all sessions of an identity: AWS throttles at a few calls a second
     #[arg(long, default_value = "20s", value_parser = duration)]
     pub poll_interval: Duration,
-    /// For how long an unrecorded session must be seen before it is swept, and how long AWS may take to show an
-    /// end: DescribeSessions lags behind by seconds
+    /// For how long an unrecorded session must be seen before it is swept, and how long AWS may take to show an end:
+    /// longer than --aws-call-timeout and --record-timeout together, so that none is swept while it is being recorded.
+    /// Where controller and relays are processes of their own, give both the same two options
     #[arg(long, default_value = "60s", value_parser = duration)]
     pub grace: Duration,
     /// For how long a class must be missing or access denied before a session is Stalled: a class or a role applied in
@@ -78,6 +86,9 @@ pub struct ControllerArgs {
     /// How often a Service that is not ours is looked at: it is not watched
     #[arg(long, default_value = "15s", value_parser = duration)]
     pub conflict_interval: Duration,
+    /// How often a relay is looked for for a listener that has none: nobody is told when another listener leaves room
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub unbound_interval: Duration,
     /// How often an object to which nothing happens is looked at: a net for what a watch may have missed
     #[arg(long, default_value = "5m", value_parser = duration)]
     pub resync_interval: Duration,
@@ -92,7 +103,8 @@ pub struct RelayArgs {
     /// Name of this relay; the pod's, or else the host's
     #[arg(long, env = "POD_NAME", default_value = "", hide_default_value = true)]
     pub relay_name: String,
-    /// An address that listeners listen on; may be given several times. Without it: all of the advertised families
+    /// An address that listeners listen on; may be given several times, each advertised family at least once. Without
+    /// it: all addresses of the advertised families
     #[arg(long = "listen-address", value_name = "IP")]
     pub listen_addresses: Vec<IpAddr>,
     /// An address by which pods reach this relay, written into EndpointSlices: one for each family at most
@@ -108,7 +120,8 @@ pub struct RelayArgs {
     /// Ports for listeners: below the kernel's ephemeral ports, so that no outgoing connection takes one
     #[arg(long, default_value = "10240-32767", value_name = "FIRST-LAST", value_parser = port_range)]
     pub port_range: RangeInclusive<u16>,
-    /// How many listeners this relay takes before the controller says NoCapacity: each holds buffers of some MiB
+    /// How many listeners this relay takes: each holds buffers of some MiB. When all relays are full, further sessions
+    /// wait as NoRelay
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     pub capacity: u32,
     /// Clients at once on one listener: each holds a stream's buffers
@@ -123,9 +136,6 @@ pub struct RelayArgs {
     /// How long the agent may take to ask for a handshake before the start counts as failed
     #[arg(long, default_value = "15s", value_parser = duration)]
     pub handshake_timeout: Duration,
-    /// How long a started session may stay unrecorded before it is terminated again
-    #[arg(long, default_value = "10s", value_parser = duration)]
-    pub record_timeout: Duration,
     /// The delay after somebody terminated a session in AWS: who did so meant it
     #[arg(long, default_value = "5m", value_parser = duration)]
     pub external_end_delay: Duration,
@@ -167,11 +177,23 @@ impl CommonArgs {
 
 impl ControllerArgs {
     /// What must hold between the options.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self, common: &CommonArgs) -> Result<(), String> {
         if self.poll_interval > self.grace {
             let words = above("--poll-interval", self.poll_interval, "--grace", self.grace);
             return Err(format!(
                 "{words}: a session must be seen in two polls before it is swept"
+            ));
+        }
+        let CommonArgs {
+            aws_call_timeout,
+            record_timeout,
+            ..
+        } = common;
+        if self.grace <= *aws_call_timeout + *record_timeout {
+            return Err(format!(
+                "--grace {:?} is not above --aws-call-timeout {aws_call_timeout:?} and --record-timeout \
+                 {record_timeout:?} together: a session that a relay is just starting would be swept",
+                self.grace
             ));
         }
         Ok(())
@@ -208,6 +230,16 @@ impl RelayArgs {
                 IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             };
             self.listen_addresses = self.advertise_addresses.iter().map(everywhere).collect();
+        }
+        let listens = |advertised: &&IpAddr| {
+            let mut addresses = self.listen_addresses.iter();
+            addresses.any(|address| address.is_ipv6() == advertised.is_ipv6())
+        };
+        if let Some(closed) = self.advertise_addresses.iter().find(|a| !listens(a)) {
+            return Err(format!(
+                "--advertise-address {closed}: no --listen-address is of its family, so EndpointSlices would lead to a \
+                 closed port"
+            ));
         }
         Ok(())
     }

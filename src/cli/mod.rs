@@ -84,7 +84,7 @@ impl Cli {
         let mut cli = Self::try_parse_from(arguments)?;
         let checked = match &mut cli.command {
             Command::Controller { common, controller } => {
-                common.check().and_then(|()| controller.check())
+                common.check().and_then(|()| controller.check(common))
             }
             Command::Relay { common, relay } => {
                 common.check().and_then(|()| relay.complete(common))
@@ -95,7 +95,7 @@ impl Cli {
                 relay,
             } => common
                 .check()
-                .and_then(|()| controller.check())
+                .and_then(|()| controller.check(common))
                 .and_then(|()| relay.complete(common)),
             Command::Crds { dir: _ } => Ok(()),
         };

@@ -36,7 +36,9 @@ fn defaults_are_those_of_the_relay() {
     let (common, controller, args) = all_in_one(&[]).unwrap();
     assert_eq!(common.lease_duration, Duration::from_secs(12));
     assert_eq!(common.shutdown_deadline, Duration::from_secs(30));
+    assert_eq!(common.admin_address.to_string(), "[::]:8080");
     assert_eq!(controller.poll_interval, Duration::from_secs(20));
+    assert_eq!(controller.unbound_interval, Duration::from_secs(10));
     assert_eq!(args.port_range, 10240..=32767);
     assert_eq!(args.external_end_delay, Duration::from_mins(5));
     assert_eq!(
@@ -62,17 +64,33 @@ fn durations_are_written_as_people_write_them() {
 }
 
 #[test]
+fn a_shorter_grace_takes_shorter_calls() {
+    let (common, controller, _) = all_in_one(&[
+        "--poll-interval=1s",
+        "--grace=5s",
+        "--aws-call-timeout=3s",
+        "--record-timeout=1500ms",
+    ])
+    .unwrap();
+    assert_eq!(controller.grace, Duration::from_secs(5));
+    assert_eq!(common.aws_call_timeout, Duration::from_secs(3));
+    assert_eq!(common.record_timeout, Duration::from_millis(1500));
+}
+
+#[test]
 fn lists_are_given_option_by_option_and_addresses_also_with_commas() {
     let (_, controller, relay) = all_in_one(&[
         "--watch-namespace=shop",
         "--watch-namespace=bank",
         "--advertise-address=2001:db8::1",
         "--listen-address=127.0.0.1",
+        "--listen-address=127.0.0.2",
+        "--listen-address=::1",
     ])
     .unwrap();
     assert_eq!(controller.watch_namespaces, ["shop", "bank"]);
     assert_eq!(relay.advertise_addresses.len(), 2);
-    assert_eq!(relay.listen_addresses.len(), 1);
+    assert_eq!(relay.listen_addresses.len(), 3);
 
     let cli = Cli::try_parse_checked([
         "ssm-session-operator",
@@ -108,6 +126,13 @@ fn what_can_not_work_is_refused_with_the_reason() {
         (&["--lease-renew=7s"], "more than half of --lease-duration"),
         (&["--backoff-min=10m"], "above --backoff-max"),
         (&["--grace=10s"], "two polls"),
+        (&["--grace=40s"], "would be swept"),
+        (&["--record-timeout=5m"], "would be swept"),
+        (&["--aws-call-timeout=50s"], "would be swept"),
+        (
+            &["--listen-address=::1"],
+            "--advertise-address 192.0.2.1: no --listen-address is of its family",
+        ),
         (&["--hold=-1s"], "negative"),
         (&["--hold=0s"], "longer than 0"),
         (&["--hold=10"], "not a duration"),

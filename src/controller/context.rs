@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Resource, ResourceExt as _};
-use kube_runtime::events::Recorder;
+use kube_runtime::events::Reporter;
 use kube_runtime::reflector::{ObjectRef, Store};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use super::options::ControllerOptions;
 use super::poll::Polls;
 use super::relays::RelaysView;
 use super::triggers::Trigger;
-use crate::broker::{Broker, SessionId};
+use crate::broker::{Broker, Identity, SessionId};
 use crate::crd::condition::StalledReason;
 use crate::crd::{SsmListener, SsmSession, SsmSessionClass};
 
@@ -41,6 +41,17 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Stores<K> {
     }
 }
 
+/// What the API server refused of what a session asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The generation of the session that asked for it.
+    pub generation: i64,
+    /// The API server's words.
+    pub message: String,
+    /// A right, a quota or a policy forbids it, which may be mended without a new generation.
+    pub forbidden: bool,
+}
+
 /// What one process remembers of a session between two reconciles; all of it may be lost with the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
@@ -48,10 +59,14 @@ pub struct Memory {
     pub trouble: Option<(StalledReason, Instant)>,
     /// Since when the end of each AWS session is looked for.
     pub ending: HashMap<String, Instant>,
+    /// With what each AWS session of the status was started: its listener may be gone before its end is found.
+    pub started_with: HashMap<String, Identity>,
     /// AWS sessions whose end was reported, so that none is reported twice.
     pub finished: HashSet<String>,
-    /// The API server's words when it refused what this generation asks for.
-    pub refusal: Option<(i64, String)>,
+    /// Since when it is being deleted, or handed over to another installation.
+    pub leaving: Option<Instant>,
+    /// The last refusal, until the same writes succeed.
+    pub refusal: Option<Refusal>,
 }
 
 /// Shared by all reconcilers and tasks.
@@ -64,8 +79,8 @@ pub struct Context {
     pub options: ControllerOptions,
     /// What is counted.
     pub metrics: Metrics,
-    /// Publishes Events.
-    pub recorder: Recorder,
+    /// Who publishes Events.
+    pub reporter: Reporter,
     /// UID of the operator's namespace: what the marker's installation is made of.
     pub namespace_uid: String,
     /// Cached sessions of the watched namespaces.
@@ -122,14 +137,10 @@ impl Context {
         memories.get(uid).cloned().unwrap_or_default()
     }
 
-    /// Remembers this of a session; what is as good as nothing is not kept.
+    /// Remembers this of a session.
     pub fn remember(&self, uid: &str, memory: Memory) {
         let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
-        if memory == Memory::default() {
-            memories.remove(uid);
-        } else {
-            memories.insert(uid.to_owned(), memory);
-        }
+        memories.insert(uid.to_owned(), memory);
     }
 
     /// Forgets a session that is gone.
@@ -140,6 +151,21 @@ impl Context {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&uid);
         self.polls.want(&uid, None);
+    }
+
+    /// Forgets sessions that no cache has: one whose finalizer somebody took away is never let go by a reconcile, and
+    /// AWS would be asked for ever for what was looked for on its behalf.
+    pub fn forget_strangers(&self) {
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.sessions.filter(|_| true);
+        let known: HashSet<String> = known.iter().filter_map(|session| session.uid()).collect();
+        memories.retain(|uid, _| {
+            let kept = known.contains(uid);
+            if !kept {
+                self.polls.want(uid, None);
+            }
+            kept
+        });
     }
 
     /// The AWS sessions of a listener that this controller terminated.

@@ -49,12 +49,26 @@ impl Error {
         self.status().is_some_and(kube::core::Status::is_not_found)
     }
 
-    /// The API server's words, when it refuses the request as it stands.
+    /// The API server's words, when it refuses the request as it stands. A namespace that is being deleted refuses
+    /// everything that is new, which is nothing to mend.
     #[must_use]
     pub fn refusal(&self) -> Option<&str> {
+        let terminating = |status: &kube::core::Status| {
+            let causes = status.details.iter().flat_map(|details| &details.causes);
+            causes
+                .into_iter()
+                .any(|cause| cause.reason == "NamespaceTerminating")
+        };
         self.status()
-            .filter(|status| status.is_invalid())
+            .filter(|status| matches!(status.code, 400 | 403 | 422))
+            .filter(|status| !terminating(status))
             .map(|status| status.message.as_str())
+    }
+
+    /// Whether a right, a quota or a policy forbids the request.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        self.status().is_some_and(|status| status.code == 403)
     }
 
     fn status(&self) -> Option<&kube::core::Status> {
@@ -73,5 +87,33 @@ fn words(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u16, cause: Option<&str>) -> Error {
+        let details = cause.map(|reason| serde_json::json!({ "causes": [{ "reason": reason }] }));
+        let status = serde_json::json!({ "code": code, "message": "words", "details": details });
+        let status: kube::core::Status = serde_json::from_value(status).expect("a status");
+        Error::api("create Service db")(kube::Error::Api(status.boxed()))
+    }
+
+    #[test]
+    fn what_is_invalid_or_forbidden_is_a_refusal_and_what_may_pass_is_not() {
+        for code in [400, 403, 422] {
+            assert_eq!(refused(code, None).refusal(), Some("words"), "{code}");
+        }
+        for code in [404, 409, 429, 500, 503] {
+            assert_eq!(refused(code, None).refusal(), None, "{code}");
+        }
+        assert!(refused(403, None).is_forbidden() && !refused(422, None).is_forbidden());
+    }
+
+    #[test]
+    fn a_namespace_that_is_being_deleted_refuses_nothing_that_somebody_could_mend() {
+        assert_eq!(refused(403, Some("NamespaceTerminating")).refusal(), None);
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
 use kube::{Resource as _, ResourceExt as _};
-use kube_runtime::events::{Event, EventType};
+use kube_runtime::events::{Event, EventType, Recorder};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -23,7 +23,7 @@ pub enum SessionEvent {
     SessionStarted {
         /// Its id.
         session: String,
-        /// The port that it serves.
+        /// The port that it is for.
         port: String,
     },
     /// An AWS session ended.
@@ -62,7 +62,7 @@ impl SessionEvent {
                 EventType::Normal,
                 "SessionStarted",
                 "Start",
-                format!("{session} serves port {port}"),
+                format!("{session} was started for port {port}"),
             ),
             Self::SessionEnded { session, why } => (
                 EventType::Normal,
@@ -122,7 +122,7 @@ pub fn between(old: &SsmSessionStatus, new: &SsmSessionStatus) -> Vec<SessionEve
     for session in new
         .sessions
         .iter()
-        .filter(|session| !known.contains(&session.session_id))
+        .filter(|session| !known.contains(&session.session_id) && session.end_reason.is_none())
     {
         events.push(SessionEvent::SessionStarted {
             session: session.session_id.clone(),
@@ -197,10 +197,13 @@ pub async fn publish_orphan(
 }
 
 async fn publish_on(context: &Context, object: ObjectReference, event: SessionEvent) {
+    // One recorder would count Events of the same reason as one and keep the words of the first, but each of ours
+    // speaks of another AWS session.
+    let recorder = Recorder::new(context.client.clone(), context.reporter.clone());
     let publish = event.to_event();
     match timeout(
         context.options.api_timeout,
-        context.recorder.publish(&publish, &object),
+        recorder.publish(&publish, &object),
     )
     .await
     {
@@ -265,6 +268,16 @@ mod tests {
         assert_eq!(between(&none, &up), [started]);
         assert_eq!(between(&up, &over), [ended]);
         assert_eq!(between(&over, &over), []);
+    }
+
+    #[test]
+    fn a_session_that_is_seen_only_after_its_end_was_not_started_now() {
+        let none = SsmSessionStatus::default();
+        let ending = SsmSessionStatus {
+            sessions: vec![session("a", Some(EndReason::RelayLost))],
+            ..none.clone()
+        };
+        assert_eq!(between(&none, &ending), []);
     }
 
     #[test]

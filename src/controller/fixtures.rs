@@ -6,10 +6,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::ObjectMeta;
+use tokio::sync::watch;
 
+use super::context::Context;
+use super::metrics::Metrics;
 use super::names;
+use super::options::ControllerOptions;
 use super::relays::{Liveness, Relay, RelaysView};
-use crate::broker::{DescribedSession, SessionId};
+use super::wiring::{Parts, Watches};
+use crate::broker::{Broker, DescribedSession, SessionId};
 use crate::crd::class::Aws;
 use crate::crd::listener::{
     Document, EndReason, ErrorClass, ListenerError, ListenerSession, ListenerState,
@@ -61,6 +66,23 @@ pub fn session(ports: &[&str]) -> SsmSession {
     session.metadata.generation = Some(1);
     session.metadata.resource_version = Some("1".into());
     session
+}
+
+/// What reconcilers share, without an API server and with empty caches.
+pub fn context(broker: Arc<dyn Broker>, view: RelaysView) -> Context {
+    let nowhere = "http://127.0.0.1:1".parse().expect("a URL");
+    let client = kube::Client::try_from(kube::Config::new(nowhere)).expect("a client");
+    let options = ControllerOptions::new("operator");
+    let metrics = Metrics::default();
+    Watches::new(&client, &options, &metrics).context(Parts {
+        client,
+        broker,
+        options,
+        metrics,
+        namespace_uid: "namespace-uid".into(),
+        relays: watch::channel(view).1,
+        synced: watch::channel(true).1,
+    })
 }
 
 pub fn class(name: &str, controller_name: &str) -> SsmSessionClass {

@@ -11,6 +11,8 @@ mod context;
 mod error;
 mod events;
 #[cfg(test)]
+mod fake_aws;
+#[cfg(test)]
 mod fixtures;
 mod listener;
 pub mod metrics;
@@ -20,6 +22,8 @@ mod poll;
 mod relays;
 mod session;
 mod sweeper;
+#[cfg(test)]
+mod tests;
 mod triggers;
 mod watches;
 mod wiring;
@@ -34,7 +38,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::backoff::delay;
+use self::backoff::{delay, jittered};
 use self::metrics::Metrics;
 pub use self::options::ControllerOptions;
 use self::relays::RelaysView;
@@ -85,6 +89,8 @@ pub async fn run(
     ));
     let polls = poll::task::run(Arc::clone(&context));
     tasks.spawn(named("poll", until(shutdown.clone(), polls)));
+    let forgetting = forget_strangers(Arc::clone(&context));
+    tasks.spawn(named("forgetting", until(shutdown.clone(), forgetting)));
     let mut relays = context.relays.clone();
     let all_filled = async {
         for cache in &mut filled {
@@ -107,6 +113,16 @@ pub async fn run(
         judge(Some(&ended), &shutdown)?;
     }
     Ok(())
+}
+
+/// Forgets what is remembered of sessions that went without us, for ever.
+async fn forget_strangers(context: Arc<context::Context>) {
+    // Before, a cache that is not filled would make strangers of them all.
+    while context.synced().await {
+        context.forget_strangers();
+        tokio::time::sleep(jittered(context.options.resync_interval)).await;
+    }
+    std::future::pending().await
 }
 
 type Finished = Result<&'static str, tokio::task::JoinError>;

@@ -30,11 +30,17 @@ pub fn listener_name(session_uid: &str, port: &str, replica: i32) -> String {
 }
 
 /// Name of the slice of one listener and address family, beginning with the session's name for those who read lists.
+///
+/// Two installations name the listeners of one session alike, but never their slices: while a session is handed over,
+/// what one takes away is never what the other has just made.
 #[must_use]
-pub fn slice_name(session_name: &str, listener: &str, family: &str) -> String {
+pub fn slice_name(session_name: &str, installation: &str, listener: &str, family: &str) -> String {
     let readable: String = session_name.chars().take(40).collect();
     let readable = readable.trim_end_matches(['.', '-']);
-    format!("{readable}-{}", digest(&[listener, family], 16))
+    format!(
+        "{readable}-{}",
+        digest(&[installation, listener, family], 16)
+    )
 }
 
 /// The identity with which AWS is called for a class's or a listener's snapshot.
@@ -98,9 +104,10 @@ mod tests {
     #[test]
     fn a_slice_of_a_session_with_a_long_dotted_name_has_a_valid_name() {
         let session = format!("{}.{}", "a".repeat(39), "b".repeat(200));
-        let name = slice_name(&session, "l-1", "IPv4");
+        let name = slice_name(&session, "i", "l-1", "IPv4");
         assert_eq!(name.len(), 39 + 1 + 16);
         assert!(name.starts_with(&format!("{}-", "a".repeat(39))));
-        assert_ne!(name, slice_name(&session, "l-1", "IPv6"));
+        assert_ne!(name, slice_name(&session, "i", "l-1", "IPv6"));
+        assert_ne!(name, slice_name(&session, "j", "l-1", "IPv4"));
     }
 }

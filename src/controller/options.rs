@@ -15,13 +15,16 @@ pub struct ControllerOptions {
     /// no byte waits for it, and an account's rate is shared with others.
     pub poll_interval: Duration,
     /// How long an unrecorded session must be seen before it is swept, and how long a mirror may lag. 60 s: more than
-    /// StartSession's deadline and the 10 s in which a relay must record what it was given, together.
+    /// StartSession's deadline of 30 s and the 10 s in which a relay must record what it was given, together.
     pub grace: Duration,
     /// How long a missing class or a denied call must last before it is called Stalled. 2 min: Flux gives up at once
     /// on Stalled, and a class or a role that is applied in the same sync arrives late.
     pub stalled_after: Duration,
     /// Between two looks at the relays' Leases. 1 s: a small part of the Lease of 12 s.
     pub relay_interval: Duration,
+    /// How long a relay's Lease is good for. 12 s: so long the Leases must be known before a relay without one is gone,
+    /// and so long a Lease that does not say so holds.
+    pub lease_duration: Duration,
     /// How long nothing is moved when more than half of the relays look dead at once. 60 s: then it is more likely
     /// that they can't reach the API server than that all of them died.
     pub mass_death_pause: Duration,
@@ -61,6 +64,7 @@ impl ControllerOptions {
             grace: Duration::from_mins(1),
             stalled_after: Duration::from_mins(2),
             relay_interval: Duration::from_secs(1),
+            lease_duration: Duration::from_secs(12),
             mass_death_pause: Duration::from_mins(1),
             terminate_after: Duration::from_mins(1),
             finalizer_timeout: Duration::from_mins(1),

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use super::context::Context;
 use super::events::{self, SessionEvent};
+use super::poll::is_over;
 use crate::broker::{DescribedSession, Identity, Marker, SessionId};
 use crate::crd::SsmListener;
 
@@ -77,7 +78,22 @@ impl Sweeper {
         self.suspicions.remove(identity);
     }
 
-    /// A complete poll. Gives the sessions that were seen unrecorded in two polls and for longer than the grace.
+    /// Whether a session of this identity is suspected.
+    #[must_use]
+    pub fn suspects(&self, identity: &Identity) -> bool {
+        let suspicions = self.suspicions.get(identity);
+        suspicions.is_some_and(|suspicions| !suspicions.is_empty())
+    }
+
+    /// AWS has taken the session's termination. It may show it as Active for a while, so it is suspected afresh.
+    pub fn handle_terminated(&mut self, identity: &Identity, session: &SessionId) {
+        if let Some(suspicions) = self.suspicions.get_mut(identity) {
+            suspicions.remove(session);
+        }
+    }
+
+    /// A complete poll. Gives the sessions that were seen unrecorded in two polls and for longer than the grace. What
+    /// AWS itself calls over, or about to be, needs nobody to end it.
     #[must_use]
     pub fn handle_poll(
         &mut self,
@@ -100,7 +116,7 @@ impl Sweeper {
                     .get(&marker)
                     .is_some_and(|sessions| sessions.contains(id.as_str()))
             };
-            if marker.installation != ours || is_recorded() {
+            if marker.installation != ours || is_over(session) || is_recorded() {
                 continue;
             }
             let first = Suspicion {
@@ -123,7 +139,7 @@ impl Sweeper {
     }
 
     /// Asks the API server for the listeners as they are now, and ends those suspects that they don't record either.
-    pub async fn sweep(&self, context: &Context, identity: &Identity, suspects: Vec<Suspect>) {
+    pub async fn sweep(&mut self, context: &Context, identity: &Identity, suspects: Vec<Suspect>) {
         if suspects.is_empty() {
             return;
         }
@@ -159,6 +175,7 @@ impl Sweeper {
             match context.broker.terminate(identity, &session).await {
                 Ok(()) => {
                     info!(%session, "session that no listener records terminated");
+                    self.handle_terminated(identity, &session);
                     context.metrics.swept.inc();
                     let listener = listeners.iter().find(|listener| {
                         Marker::new(&self.namespace_uid, &listener.uid().unwrap_or_default())
@@ -246,6 +263,43 @@ mod tests {
                 .handle_poll(&identity(), &active, &[], now + 90 * SECOND)
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn what_aws_is_ending_already_is_not_suspect() {
+        let mut sweeper = Sweeper::new(NAMESPACE, SECOND);
+        let now = Instant::now();
+        for status in ["Terminating", "Terminated", "Failed"] {
+            let session = fixtures::described("s-1", status);
+            let session = session.reason(&marked(NAMESPACE, LISTENER)).build();
+            let active = HashMap::from([(session.session_id.clone(), session)]);
+            for round in 0..3 {
+                let at = now + round * 60 * SECOND;
+                let suspects = sweeper.handle_poll(&identity(), &active, &[], at);
+                assert!(
+                    suspects.is_empty() && !sweeper.suspects(&identity()),
+                    "{status}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_session_that_was_just_terminated_takes_the_grace_again() {
+        let mut sweeper = Sweeper::new(NAMESPACE, 60 * SECOND);
+        let active = active("s-1", &marked(NAMESPACE, LISTENER));
+        let start = Instant::now();
+        let poll = |sweeper: &mut Sweeper, after: u32| {
+            let suspects = sweeper.handle_poll(&identity(), &active, &[], start + after * SECOND);
+            suspects.len()
+        };
+        assert_eq!([poll(&mut sweeper, 0), poll(&mut sweeper, 61)], [0, 1]);
+        let session = SessionId::parse("s-1").expect("an id");
+        sweeper.handle_terminated(&identity(), &session);
+        assert!(!sweeper.suspects(&identity()));
+        let later = [81, 101, 141].map(|after| poll(&mut sweeper, after));
+        assert_eq!(later, [0, 0, 0]);
+        assert_eq!(poll(&mut sweeper, 142), 1);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What watches what: caches and their streams, the two controllers, and who is asked to look again when something
 //! else changes.
 
-use std::future::ready;
+use std::future::{pending, ready};
 use std::sync::{Arc, Mutex};
 
 use futures::StreamExt as _;
@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client, Resource, ResourceExt as _};
 use kube_runtime::controller::{Action, Config, Controller, Error as QueueError};
-use kube_runtime::events::{Recorder, Reporter};
+use kube_runtime::events::Reporter;
 use kube_runtime::reflector::{ObjectRef, Store};
 use kube_runtime::watcher;
 use tokio::sync::watch;
@@ -146,7 +146,7 @@ impl Watches {
         };
         let backoff = || Backoff::new(options.backoff_min, options.backoff_max);
         Context {
-            recorder: Recorder::new(client.clone(), reporter),
+            reporter,
             client,
             broker,
             metrics,
@@ -206,12 +206,17 @@ impl Watches {
                     },
                     Arc::clone(context),
                 );
-            let context = Arc::clone(context);
+            let notes = Arc::clone(context);
             let each = move |result| {
-                note(result, &context.session_backoff);
+                note(result, &notes.session_backoff);
                 ready(())
             };
-            tasks.spawn(named("controller of SsmSession", controller.for_each(each)));
+            let running = until_ended(
+                context.synced.clone(),
+                shutdown.clone(),
+                controller.for_each(each),
+            );
+            tasks.spawn(named("controller of SsmSession", running));
         }
         let asks = Arc::clone(context);
         let changes = listeners
@@ -246,10 +251,12 @@ impl Watches {
             note(result, &notes.listener_backoff);
             ready(())
         };
-        tasks.spawn(named(
-            "controller of SsmListener",
+        let running = until_ended(
+            context.synced.clone(),
+            shutdown.clone(),
             controller.for_each(each),
-        ));
+        );
+        tasks.spawn(named("controller of SsmListener", running));
 
         for watch in services {
             let asks = Arc::clone(context);
@@ -286,6 +293,25 @@ pub async fn until(shutdown: CancellationToken, task: impl Future<Output = ()>) 
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = task => {}
+    }
+}
+
+/// Runs a controller, which ends by itself once its running reconciles have ended. Before the caches are filled it would
+/// wait for them, and no reconcile has begun anything: then it is dropped.
+async fn until_ended(
+    synced: watch::Receiver<bool>,
+    shutdown: CancellationToken,
+    controller: impl Future<Output = ()>,
+) {
+    let unsynced = async {
+        shutdown.cancelled().await;
+        if *synced.borrow() {
+            pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = unsynced => {}
+        () = controller => {}
     }
 }
 

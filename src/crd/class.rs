@@ -45,6 +45,7 @@ pub struct SsmSessionClassSpec {
     #[serde(default = "default_controller_name")]
     #[schemars(length(min = 1, max = limit::CONTROLLER_NAME_CHARS_MAX))]
     #[x_kube(validation = rule::CONTROLLER_NAME)]
+    #[x_kube(validation = rule::CONTROLLER_NAME_STAYS)]
     pub controller_name: String,
     /// Region and endpoints.
     pub aws: Aws,

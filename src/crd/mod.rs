@@ -28,8 +28,12 @@ pub const DEFAULT_CONTROLLER_NAME: &str = "ssm-operator.dev/controller";
 /// Annotation on an [`SsmSessionClass`]: `"true"` makes it the class of sessions that name none.
 pub const DEFAULT_CLASS_ANNOTATION: &str = "ssm-operator.dev/is-default-class";
 
-/// Finalizer that the controller puts on every [`SsmSession`] before anything is made for it.
-pub const SESSION_FINALIZER: &str = "ssm-operator.dev/session";
+/// Finalizer that an installation puts on every [`SsmSession`] before anything is made for it. It says whose it is: an
+/// installation whose finalizer is there has something to take away, also when the class became somebody else's.
+#[must_use]
+pub fn session_finalizer(controller_name: &str) -> String {
+    format!("{GROUP}/session-{}", relay_label_value(controller_name))
+}
 
 /// Finalizer that the controller puts on every [`SsmListener`], taken away once AWS has ended its sessions.
 pub const LISTENER_FINALIZER: &str = "ssm-operator.dev/listener";
@@ -40,10 +44,16 @@ pub const MANAGED_BY: &str = "ssm-session-operator";
 /// Label with the UID of the [`SsmSession`] on listeners, Services and EndpointSlices.
 pub const SESSION_UID_LABEL: &str = "ssm-operator.dev/session-uid";
 
+/// Label on EndpointSlices: which installation wrote it, as [`relay_label_value`] spells it.
+pub const INSTALLATION_LABEL: &str = "ssm-operator.dev/installation";
+
 /// Label on the Leases of relays: the `controllerName`'s installation finds its relays by it.
 pub const RELAY_LEASE_LABEL: &str = "ssm-operator.dev/relay";
 
-/// Value of [`RELAY_LEASE_LABEL`] for an installation: the first 16 hexadecimal digits of SHA-256 of its
+/// Annotation on the Lease of a relay: how many listeners it takes, as a decimal number.
+pub const RELAY_CAPACITY_ANNOTATION: &str = "ssm-operator.dev/capacity";
+
+/// Value of [`RELAY_LEASE_LABEL`] and [`INSTALLATION_LABEL`]: the first 16 hexadecimal digits of SHA-256 of the installation's
 /// `controllerName`, which itself may hold characters that a label may not.
 #[must_use]
 pub fn relay_label_value(controller_name: &str) -> String {

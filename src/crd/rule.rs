@@ -80,6 +80,12 @@ pub(super) const CONTROLLER_NAME: Rule = (
     "use a domain and a path, such as 'ssm-operator.dev/controller'",
 );
 
+/// A class that changes hands would end all of its sessions at once; as in IngressClass, it does not.
+pub(super) const CONTROLLER_NAME_STAYS: Rule = (
+    "self == oldSelf",
+    "make another class for another installation: the sessions of this one would all be ended at once",
+);
+
 /// Keys of labels and annotations.
 pub(super) const METADATA_KEYS: Rule = (
     "self.all(key, !format.qualifiedName().validate(key).hasValue())",
@@ -90,6 +96,14 @@ pub(super) const METADATA_KEYS: Rule = (
 pub(super) const METADATA_KEYS_NOT_OURS: Rule = (
     "self.all(key, !key.startsWith('ssm-operator.dev/') && key != 'app.kubernetes.io/managed-by')",
     "remove 'app.kubernetes.io/managed-by' and what begins with 'ssm-operator.dev/': the operator sets them",
+);
+
+/// Keys by which Kubernetes itself reads a Service: some make kube-proxy and the endpoint controllers ignore it.
+pub(super) const METADATA_KEYS_NOT_RESERVED: Rule = (
+    "self.all(key, !(key.startsWith('kubernetes.io/') || key.contains('.kubernetes.io/')) \
+     || key.startsWith('app.kubernetes.io/') || key == 'service.kubernetes.io/topology-mode')",
+    "remove the keys of kubernetes.io: of those only 'app.kubernetes.io/...' and \
+     'service.kubernetes.io/topology-mode' may be set",
 );
 
 /// Values of labels.

@@ -114,6 +114,7 @@ pub struct ServiceTemplate {
     )]
     #[x_kube(validation = rule::METADATA_KEYS)]
     #[x_kube(validation = rule::METADATA_KEYS_NOT_OURS)]
+    #[x_kube(validation = rule::METADATA_KEYS_NOT_RESERVED)]
     #[x_kube(validation = rule::LABEL_VALUES)]
     pub labels: BTreeMap<String, String>,
     /// Annotations of the Service.
@@ -124,6 +125,7 @@ pub struct ServiceTemplate {
     )]
     #[x_kube(validation = rule::METADATA_KEYS)]
     #[x_kube(validation = rule::METADATA_KEYS_NOT_OURS)]
+    #[x_kube(validation = rule::METADATA_KEYS_NOT_RESERVED)]
     pub annotations: BTreeMap<String, String>,
 }
 

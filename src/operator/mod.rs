@@ -6,7 +6,8 @@
 mod options;
 mod supervise;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,13 +27,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Checks};
-use crate::aws::{AwsBroker, AwsOptions};
+use crate::aws::AwsBroker;
 use crate::binding::{self, BindingMetrics, Readiness};
 use crate::broker::Broker;
 use crate::cli::{Cli, Command, CommonArgs, ControllerArgs, RelayArgs};
 use crate::relay::{self, Relay};
 use crate::{controller, crd, telemetry};
-use options::{binding_options, controller_options, relay_options};
+use options::{aws_options, binding_options, controller_options, relay_options};
 use supervise::{Task, on_signal, supervise};
 
 /// How long the API server may take to accept a connection, and to answer at the start before it is asked again.
@@ -122,7 +123,7 @@ async fn run(
         .is_some()
         .then(|| checks.add("controller caches"));
 
-    let listener = TcpListener::bind(common.admin_address)
+    let listener = bind_admin(common.admin_address)
         .await
         .with_context(|| format!("--admin-address {}", common.admin_address))?;
     let address = listener.local_addr()?.to_string();
@@ -152,6 +153,18 @@ async fn run(
     supervise(tasks, shutdown, common.shutdown_deadline).await
 }
 
+/// All addresses of both families are asked for as `[::]`; a host without IPv6 gives those of IPv4.
+async fn bind_admin(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let everywhere = address.ip() == Ipv6Addr::UNSPECIFIED;
+    match TcpListener::bind(address).await {
+        Err(error) if everywhere && error.kind() != ErrorKind::AddrInUse => {
+            info!(%error, "no IPv6 on this host: probes and metrics over IPv4 only");
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
+}
+
 /// Clients and what is read once; `None` when the process is to end before that.
 async fn start(
     common: &CommonArgs,
@@ -173,7 +186,7 @@ async fn start(
     let Some(namespace_uid) = namespace_uid(&client, &common.namespace, shutdown).await else {
         return Ok(None);
     };
-    let broker: Arc<dyn Broker> = Arc::new(AwsBroker::new(AwsOptions::default()));
+    let broker: Arc<dyn Broker> = Arc::new(AwsBroker::new(aws_options(common)));
     Ok(Some(Process {
         client,
         broker,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::ClientConfig;
 
+use crate::aws::AwsOptions;
 use crate::binding::BindingOptions;
 use crate::broker::UrlPolicy;
 use crate::cli::{CommonArgs, ControllerArgs, RelayArgs};
@@ -18,17 +19,27 @@ pub(super) fn controller_options(common: &CommonArgs, args: &ControllerArgs) -> 
         poll_interval: args.poll_interval,
         grace: args.grace,
         stalled_after: args.stalled_after,
+        lease_duration: common.lease_duration,
         relay_interval: args.relay_interval,
         mass_death_pause: args.mass_death_pause,
         terminate_after: args.terminate_after,
         finalizer_timeout: args.finalizer_timeout,
         history_timeout: args.history_timeout,
         conflict_interval: args.conflict_interval,
+        unbound_interval: args.unbound_interval,
         resync_interval: args.resync_interval,
         backoff_min: common.backoff_min,
         backoff_max: common.backoff_max,
         api_timeout: args.api_timeout,
         ..ControllerOptions::new(&common.namespace)
+    }
+}
+
+/// For the broker of either.
+pub(super) fn aws_options(common: &CommonArgs) -> AwsOptions {
+    AwsOptions {
+        call_timeout: common.aws_call_timeout,
+        ..AwsOptions::default()
     }
 }
 
@@ -47,7 +58,7 @@ pub(super) fn relay_options(
         port_quarantine: args.port_quarantine,
         hold: args.hold,
         handshake_timeout: args.handshake_timeout,
-        record_timeout: args.record_timeout,
+        record_timeout: common.record_timeout,
         backoff_min: common.backoff_min,
         backoff_max: common.backoff_max,
         external_end_delay: args.external_end_delay,
@@ -82,7 +93,7 @@ pub(super) fn binding_options(
         lease_renew: args.lease_renew,
         capacity: usize::try_from(args.capacity).unwrap_or(usize::MAX),
         // Half of what the relay waits for a session's record, so that it can try once more.
-        record_deadline: args.record_timeout / 2,
+        record_deadline: common.record_timeout / 2,
         // The rest of the time is for the Lease and for the other tasks.
         shutdown_deadline: common.shutdown_deadline * 2 / 3,
     }

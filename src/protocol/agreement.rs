@@ -2,18 +2,24 @@
 
 use super::handshake::{HandshakeRequest, SessionTypeParameters, Version};
 
+/// Characters of a word of the agent's that are repeated to people.
+const WORD_CHARS_MAX: usize = 64;
+
 /// Whether the agent asks for a port session with the multiplexer and nothing more; its version, or why not.
 pub(super) fn check_request(request: &HandshakeRequest) -> Result<Version, String> {
     let Some(version) = Version::parse(&request.agent_version) else {
         return Err(format!(
             "the agent's version {:?} can't be read",
-            cut(&request.agent_version)
+            cut(&request.agent_version, WORD_CHARS_MAX)
         ));
     };
     let mut port_session = false;
     for action in &request.requested_client_actions {
         if action.action_type != "SessionType" {
-            return Err(format!("the agent asks for {:?}", cut(&action.action_type)));
+            return Err(format!(
+                "the agent asks for {:?}",
+                cut(&action.action_type, WORD_CHARS_MAX)
+            ));
         }
         let parameters: SessionTypeParameters =
             serde_json::from_value(action.action_parameters.clone())
@@ -24,14 +30,17 @@ pub(super) fn check_request(request: &HandshakeRequest) -> Result<Version, Strin
             .and_then(serde_json::Value::as_str)
             .unwrap_or_default();
         if parameters.session_type != "Port" {
-            let what = cut(&parameters.session_type);
+            let what = cut(&parameters.session_type, WORD_CHARS_MAX);
             return Err(format!(
                 "the document starts a session of type {what:?}, not Port"
             ));
         }
         if kind != "LocalPortForwarding" {
             let what = "the document starts a port session without the multiplexer";
-            return Err(format!("{what} (its type is {:?})", cut(kind)));
+            return Err(format!(
+                "{what} (its type is {:?})",
+                cut(kind, WORD_CHARS_MAX)
+            ));
         }
         port_session = true;
     }
@@ -39,7 +48,7 @@ pub(super) fn check_request(request: &HandshakeRequest) -> Result<Version, Strin
         return Err("the agent names no session type".to_owned());
     }
     if version <= Version::LAST_WITHOUT_MUX {
-        let what = cut(&request.agent_version);
+        let what = cut(&request.agent_version, WORD_CHARS_MAX);
         return Err(format!(
             "the agent's version {what} is too old for the multiplexer: update it"
         ));
@@ -47,7 +56,7 @@ pub(super) fn check_request(request: &HandshakeRequest) -> Result<Version, Strin
     Ok(version)
 }
 
-/// Words of the far end, at a length that fits a message for people.
-fn cut(text: &str) -> String {
-    text.chars().take(64).collect()
+/// Words of the far end, trimmed and at a length that fits a message for people.
+pub(super) fn cut(text: &str, chars_max: usize) -> String {
+    text.trim().chars().take(chars_max).collect()
 }

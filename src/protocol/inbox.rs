@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use super::message::Message;
 
 /// Messages kept ahead of a missing one. The far end resends one message in 100 ms, so that it takes a long gap to
@@ -34,7 +36,7 @@ pub struct Inbox {
 
 impl Inbox {
     /// Takes a data message.
-    pub fn handle_message(&mut self, message: Message) -> Arrival {
+    pub fn handle_message(&mut self, mut message: Message) -> Arrival {
         let sequence = message.sequence;
         if sequence < self.expected || self.ahead.contains_key(&sequence) {
             return Arrival::Duplicate;
@@ -44,6 +46,10 @@ impl Inbox {
             || self.ahead_bytes.saturating_add(message.payload.len()) > AHEAD_BYTES_MAX;
         if full && !next {
             return Arrival::Dropped;
+        }
+        if !next {
+            // What waits for long must not keep the buffer that it was read into.
+            message.payload = Bytes::copy_from_slice(&message.payload);
         }
         self.ahead_bytes += message.payload.len();
         self.ahead.insert(sequence, message);

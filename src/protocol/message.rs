@@ -178,7 +178,7 @@ impl Message {
         let low = u64::from_be_bytes(field(bytes, 64)?);
         let high = u64::from_be_bytes(field(bytes, 72)?);
         let digest: [u8; 32] = field(bytes, 80)?;
-        let payload = bytes.slice(payload_start..);
+        let payload = unpinned(bytes.slice(payload_start..), bytes.len());
         let digested = !matches!(
             message_type,
             MessageType::StartPublication | MessageType::PausePublication
@@ -197,6 +197,16 @@ impl Message {
             payload_type: PayloadType::from_u32(u32::from_be_bytes(field(bytes, 112)?)),
             payload,
         })
+    }
+}
+
+/// `part` of a buffer of `whole_bytes`, which it keeps in memory only where it is most of it: a far end that sends a
+/// byte in a large message would otherwise fill the memory and stay within every budget.
+fn unpinned(part: Bytes, whole_bytes: usize) -> Bytes {
+    if part.len() < whole_bytes / 2 {
+        Bytes::copy_from_slice(&part)
+    } else {
+        part
     }
 }
 

@@ -146,6 +146,12 @@ impl PortSession {
         }
     }
 
+    /// Why a stream broke, if it did.
+    #[must_use]
+    pub fn reset_cause(&self, id: StreamId) -> Option<ResetCause> {
+        self.resets.get(&id).copied()
+    }
+
     /// Closes a stream behind what it has to send. The agent then closes both ways: what the destination says later
     /// is lost.
     pub fn finish(&mut self, id: StreamId) {
@@ -177,29 +183,18 @@ impl PortSession {
 
     /// A binary message has come.
     pub fn handle_message(&mut self, bytes: &Bytes, now: Instant) {
-        self.channel.handle_message(bytes, now);
-        while let Some(event) = self.channel.poll_event() {
-            match event {
-                data_channel::Event::Established(established) => {
-                    self.keepalive_at = established.keepalive.then_some(now);
-                    self.first_data_at = self.channel.data_from();
-                    self.events.push_back(Event::Established(established));
-                }
-                data_channel::Event::Data(bytes) => {
-                    if let Err(error) = self.mux.handle_bytes(bytes, now) {
-                        self.end(End::Violation(error.to_string()));
-                    }
-                    self.handle_stream_events(now);
-                }
-                data_channel::Event::ConnectFailed => self.handle_connect_failed(now),
-                data_channel::Event::Ended(end) => self.end(end),
-            }
+        if self.ended {
+            return;
         }
+        self.channel.handle_message(bytes, now);
+        self.handle_channel_events(now);
     }
 
     /// The deadline of [`Self::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.channel.handle_timeout(now);
+        self.channel
+            .handle_timeout(now, self.mux.full_since().is_none());
+        self.handle_channel_events(now);
         if self.first_data_at.is_some_and(|at| now >= at) {
             self.first_data_at = None;
         }
@@ -230,6 +225,9 @@ impl PortSession {
 
     /// The next message for the websocket.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
         if self.is_shared() {
             self.shared_since.get_or_insert(now);
         }
@@ -274,6 +272,26 @@ impl PortSession {
     #[must_use]
     pub fn wants_to_read(&self) -> bool {
         self.mux.full_since().is_none()
+    }
+
+    fn handle_channel_events(&mut self, now: Instant) {
+        while let Some(event) = self.channel.poll_event() {
+            match event {
+                data_channel::Event::Established(established) => {
+                    self.keepalive_at = established.keepalive.then_some(now);
+                    self.first_data_at = self.channel.data_from();
+                    self.events.push_back(Event::Established(established));
+                }
+                data_channel::Event::Data(bytes) => {
+                    if let Err(error) = self.mux.handle_bytes(bytes, now) {
+                        self.end(End::Violation(error.to_string()));
+                    }
+                    self.handle_stream_events(now);
+                }
+                data_channel::Event::ConnectFailed => self.handle_connect_failed(now),
+                data_channel::Event::Ended(end) => self.end(end),
+            }
+        }
     }
 
     /// Since when the session's bytes are unread, if the budget is used up while several streams share it.

@@ -1,6 +1,7 @@
 //! One client's connection: held until a session serves, then spliced; reset when none does in time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -26,14 +27,46 @@ pub(super) enum Admission {
     Open(TunnelHandle),
 }
 
-/// Counts a connection as ended, also when its task is cut off.
+/// The clients of one listener, and how many there may be.
+#[derive(Clone)]
+pub(super) struct Crowd {
+    present: Arc<AtomicUsize>,
+    places: usize,
+}
+
+/// Where places are short, what a half-closed client may keep its place for: it looks the same as one that has gone.
+const CROWDED_HOLD: Duration = Duration::from_secs(2);
+
+impl Crowd {
+    /// Nobody, of at most `places`.
+    pub(super) fn new(places: usize) -> Self {
+        Self {
+            present: Arc::default(),
+            places,
+        }
+    }
+
+    /// How long a half-closed client is held: less when more than half of the places are taken.
+    fn hold(&self, usual: Duration) -> Duration {
+        let crowded = self.present.load(Ordering::Relaxed) * 2 > self.places;
+        if crowded {
+            usual.min(CROWDED_HOLD)
+        } else {
+            usual
+        }
+    }
+}
+
+/// Counts a connection while it is there, also when its task is cut off.
 struct Counted {
     metrics: Metrics,
+    crowd: Crowd,
     outcome: OutcomeValue,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
+        self.crowd.present.fetch_sub(1, Ordering::Relaxed);
         self.metrics.connection_ended(self.outcome);
     }
 }
@@ -43,10 +76,13 @@ pub(super) async fn serve_client(
     client: TcpStream,
     mut admission: watch::Receiver<Admission>,
     options: Arc<RelayOptions>,
+    crowd: Crowd,
     metrics: Metrics,
 ) {
+    crowd.present.fetch_add(1, Ordering::Relaxed);
     let mut counted = Counted {
         metrics: metrics.clone(),
+        crowd: crowd.clone(),
         outcome: OutcomeValue::SessionEnded,
     };
     // Whatever ends this connection early, a crash of the process too, is to reach the client as RST.
@@ -64,7 +100,13 @@ pub(super) async fn serve_client(
     }
     match timeout_at(Instant::now() + options.hold, open_stream(&mut admission)).await {
         Ok(Some(stream)) => {
-            let outcome = splice(client, stream, options.half_close_hold, &metrics).await;
+            let outcome = splice(
+                client,
+                stream,
+                || crowd.hold(options.half_close_hold),
+                &metrics,
+            )
+            .await;
             counted.outcome = outcome.into();
         }
         Ok(None) => {}

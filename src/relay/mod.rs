@@ -20,13 +20,15 @@ mod websocket;
 mod wish;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{error, warn};
 
 pub use metrics::Metrics;
 pub use options::RelayOptions;
@@ -159,7 +161,11 @@ impl Relay {
     async fn serve(self, id: ListenerId, first: Server, mut wish: watch::Receiver<Wish>) {
         let mut server = first;
         loop {
-            let exit = server.run(&mut wish).await;
+            let Ok(exit) = AssertUnwindSafe(server.run(&mut wish)).catch_unwind().await else {
+                error!(listener = %id, "serving the listener has panicked; it is begun anew when it is wished for again");
+                self.wishes().remove(&id);
+                break;
+            };
             server = {
                 let mut wishes = self.wishes();
                 // The wish under which it was disowned is void; a later one may come from who owns it now.

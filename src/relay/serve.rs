@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::acceptor::accept;
 use super::backoff::Backoff;
-use super::client::{Admission, serve_client};
+use super::client::{Admission, Crowd, serve_client};
 use super::listener::{Action, Listener, Now};
 use super::metrics::{Metrics, OutcomeValue};
 use super::options::RelayOptions;
@@ -21,7 +21,7 @@ use super::ports::{Bound, Ports};
 use super::report::{EndReason, Failure, ListenerId, RecordError, Recorder, Report};
 use super::tunnel::{Tunnel, TunnelState};
 use super::wish::{Order, Wish};
-use crate::broker::{Broker, BrokerError, Next, SessionId, Ticket};
+use crate::broker::{Broker, BrokerError, SessionId, Ticket};
 use crate::protocol::End;
 
 /// What every listener of a relay shares.
@@ -65,6 +65,7 @@ pub(super) struct Server {
     tunnel_state: Option<watch::Receiver<TunnelState>>,
     admission: watch::Sender<Admission>,
     clients: JoinSet<()>,
+    crowd: Crowd,
     pending: FuturesUnordered<BoxFuture<'static, Outcome>>,
     record: RecordKeeping,
 }
@@ -90,6 +91,7 @@ impl Server {
         let options = shared.options.clone();
         let preferred_port = inherited.port;
         let backoff = Backoff::new(options.backoff_min, options.record_timeout);
+        let places = options.connections_max;
         let mut server = Self {
             id,
             shared,
@@ -101,6 +103,7 @@ impl Server {
             tunnel_state: None,
             admission: watch::Sender::new(Admission::Hold),
             clients: JoinSet::new(),
+            crowd: Crowd::new(places),
             pending: FuturesUnordered::new(),
             record: RecordKeeping {
                 recorded: None,
@@ -273,14 +276,10 @@ impl Server {
                 self.machine.handle_started(result, Now::read());
             }
             Outcome::Terminated(id, result) => {
-                let over = match &result {
-                    Ok(()) => true,
-                    Err(error) => error.kind.next() == Next::Gone,
-                };
-                if let (Err(error), false) = (&result, over) {
-                    warn!(listener = %self.id, session = %id, %error, "session not terminated, trying again");
+                if let Err(error) = &result {
+                    warn!(listener = %self.id, session = %id, %error, "TerminateSession failed, trying again unless the session is gone");
                 }
-                self.machine.handle_terminated(&id, over, Now::read());
+                self.machine.handle_terminated(&id, result, Now::read());
             }
             Outcome::Recorded {
                 claim,
@@ -343,8 +342,13 @@ impl Server {
         }
         let admission = self.admission.subscribe();
         let options = self.shared.options.clone();
-        self.clients
-            .spawn(serve_client(client, admission, options, metrics));
+        self.clients.spawn(serve_client(
+            client,
+            admission,
+            options,
+            self.crowd.clone(),
+            metrics,
+        ));
     }
 
     fn is_stopping(&self) -> bool {

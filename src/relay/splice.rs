@@ -22,9 +22,9 @@ const CLIENT_READ_BYTES: usize = 32 << 10;
 /// Bytes read from a stream at once.
 const STREAM_READ_BYTES: usize = 64 << 10;
 
-/// How long a client may take to close after the destination has: closing on it earlier could destroy bytes that it
-/// has not read yet.
-const CLIENT_LINGER: Duration = Duration::from_mins(1);
+/// How long a client may take to close after the destination has, and to read what came before a session's end:
+/// closing on it earlier could destroy bytes that it has not read yet.
+const CLIENT_LINGER: Duration = Duration::from_secs(20);
 
 /// How long the agent may take to close a stream after it was told to.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,9 +48,13 @@ impl SilentSince {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
-    /// The rest of `limit`, if the silence has not lasted for so long.
-    fn left_of(&self, limit: Duration) -> Option<Duration> {
+    /// The rest of `limit`, if the silence has not lasted for so long. While the far end can't be heard, the silence
+    /// is ours.
+    fn left_of(&self, limit: Duration, heard_since: Option<Instant>) -> Option<Duration> {
         let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = since
+            .zip(heard_since)
+            .map(|(silent, heard)| silent.max(heard));
         let left = since.map_or(limit, |since| limit.saturating_sub(since.elapsed()));
         (!left.is_zero()).then_some(left)
     }
@@ -66,10 +70,12 @@ enum Upload {
 }
 
 /// Copies until one side ends. The client's socket has a linger time of zero: whatever ends this early resets it.
+///
+/// `half_close_hold` is asked when it matters, since it depends on how many others wait for a place.
 pub async fn splice(
     mut client: TcpStream,
     stream: TunnelStream,
-    half_close_hold: Duration,
+    half_close_hold: impl Fn() -> Duration,
     metrics: &Metrics,
 ) -> Outcome {
     let silent_since = SilentSince(Mutex::new(None));
@@ -77,46 +83,68 @@ pub async fn splice(
     let ended = {
         let mut upload = pin!(upload(&mut reader, &stream, metrics));
         let mut download = pin!(download(&stream, &mut writer, &silent_since, metrics));
-        let mut uploading = true;
-        let mut hold_until = None;
-        let mut finish_by = None;
+        let (mut uploading, mut downloading) = (true, true);
+        let (mut hold_until, mut finish_by, mut deliver_by) = (None, None, None);
         loop {
             tokio::select! {
-                result = &mut download => break result,
+                result = &mut download, if downloading => match result {
+                    // A client that takes nothing more may still have said something.
+                    Err(Outcome::ClientGone) if uploading => {
+                        downloading = false;
+                        finish_by = Some(Instant::now() + FINISH_TIMEOUT);
+                    }
+                    result => break result,
+                },
                 result = &mut upload, if uploading => {
                     uploading = false;
                     match result {
-                        Upload::HalfClosed => hold_until = Some(Instant::now() + half_close_hold),
-                        Upload::ClientGone => break Err(Outcome::ClientGone),
+                        Upload::HalfClosed if downloading => hold_until = Some(Instant::now() + half_close_hold()),
+                        Upload::HalfClosed | Upload::ClientGone => break Err(Outcome::ClientGone),
                         // What the far end said before it closed is still to be delivered.
-                        Upload::NotWanted => {}
+                        Upload::NotWanted if downloading => {}
+                        Upload::NotWanted => break Err(Outcome::ClientGone),
                     }
                 }
+                // A client that does not read would otherwise never hear of it.
+                cause = stream.broken(), if deliver_by.is_none() => match cause {
+                    ResetCause::SessionEnded => deliver_by = Some(Instant::now() + CLIENT_LINGER),
+                    ResetCause::Refused | ResetCause::Stalled => break Err(Outcome::Reset(cause)),
+                },
                 () = at(hold_until), if hold_until.is_some() => {
-                    hold_until = silent_since.left_of(half_close_hold).map(|left| Instant::now() + left);
+                    let left = silent_since.left_of(half_close_hold(), stream.heard_since());
+                    hold_until = left.map(|left| Instant::now() + left);
                     if hold_until.is_none() {
                         stream.finish();
                         finish_by = Some(Instant::now() + FINISH_TIMEOUT);
                     }
                 }
                 () = at(finish_by), if finish_by.is_some() => {
-                    finish_by = silent_since.left_of(FINISH_TIMEOUT).map(|left| Instant::now() + left);
+                    let left = silent_since.left_of(FINISH_TIMEOUT, stream.heard_since());
+                    finish_by = left.filter(|_| downloading).map(|left| Instant::now() + left);
                     if finish_by.is_none() {
                         // Whether the answer was whole is not known, so it does not end in order.
                         break Err(Outcome::Reset(ResetCause::SessionEnded));
                     }
                 }
+                () = at(deliver_by), if deliver_by.is_some() => {
+                    break Err(Outcome::Reset(ResetCause::SessionEnded));
+                }
             }
         }
     };
-    // Finished streams are released with what they have to send; all others are cut off.
     match ended {
         Ok(()) => {
             drop(stream);
             close_in_order(client).await;
             Outcome::Finished
         }
-        Err(outcome) => outcome,
+        Err(outcome) => {
+            if outcome == Outcome::ClientGone {
+                // What it said before it went is still delivered.
+                stream.finish();
+            }
+            outcome
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::tunnel::Shared;
 use crate::protocol::{Read, ResetCause, StreamId};
@@ -34,6 +35,20 @@ impl TunnelStream {
     /// The far end has closed, or the stream broke: nothing more is wanted.
     pub async fn write(&self, bytes: &[u8]) -> Result<usize, WriteError> {
         poll_fn(|cx| self.poll_write(cx, bytes)).await
+    }
+
+    /// Why the stream broke, once it has: for who waits for a client and does not read. It shares its waker with
+    /// [`Self::read`], so both are for one task.
+    pub async fn broken(&self) -> ResetCause {
+        poll_fn(|cx| self.poll_broken(cx)).await
+    }
+
+    /// Since when the far end can be heard; none while there is no websocket, or it is not read.
+    pub fn heard_since(&self) -> Option<Instant> {
+        let inner = self.shared.lock();
+        inner
+            .connected_since
+            .filter(|_| inner.session.wants_to_read())
     }
 
     /// Closes the stream behind what was written. The agent then closes both ways.
@@ -66,6 +81,16 @@ impl TunnelStream {
                 Poll::Pending
             }
         }
+    }
+
+    fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<ResetCause> {
+        let mut inner = self.shared.lock();
+        let ended = inner.closed.then_some(ResetCause::SessionEnded);
+        if let Some(cause) = inner.session.reset_cause(self.id).or(ended) {
+            return Poll::Ready(cause);
+        }
+        inner.readers.insert(self.id, cx.waker().clone());
+        Poll::Pending
     }
 
     fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, WriteError>> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Sink, SinkExt, Stream};
 use secrecy::ExposeSecret;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -34,6 +34,18 @@ const WRITE_BYTES_MAX: usize = 256 << 10;
 /// The largest message that is accepted. The agent's are of 1 KiB, its multiplexer's frames of 64 KiB at most.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
+/// How long one address of the gateway may take to accept a connection, so that a dead one leaves time for the next.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why there is no websocket; without any secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// The stream URL leads somewhere else than to the message gateway: no token goes there.
+    Refused(String),
+    /// It did not come about this time.
+    Failed(String),
+}
+
 /// Something that carries a websocket.
 trait Carrier: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Carrier for T {}
@@ -51,17 +63,17 @@ impl Websocket {
     /// Connects to the ticket's stream URL, once that is known to lead to the message gateway, and shows the token.
     ///
     /// # Errors
-    /// A sentence without any secret.
+    /// The URL is refused, or there was no admission.
     pub async fn open(
         options: &RelayOptions,
         broker: &dyn Broker,
         identity: &Identity,
         ticket: &Ticket,
         client_id: Uuid,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, OpenError> {
         let url = ticket
             .stream_url(identity, options.url_policy)
-            .map_err(|why| format!("the stream URL is refused: {why}"))?;
+            .map_err(|why| OpenError::Refused(format!("the stream URL is refused: {why}")))?;
         let opening = async {
             let mut inner = upgrade(options, broker, identity, &url).await?;
             let open = OpenDataChannel::new(Uuid::new_v4(), client_id, ticket.expose_token());
@@ -74,7 +86,8 @@ impl Websocket {
         };
         let inner = timeout(CONNECT_TIMEOUT, opening)
             .await
-            .unwrap_or_else(|_| Err(format!("{url:?} did not answer in {CONNECT_TIMEOUT:?}")))?;
+            .unwrap_or_else(|_| Err(format!("{url:?} did not answer in {CONNECT_TIMEOUT:?}")))
+            .map_err(OpenError::Failed)?;
         Ok(Self {
             inner,
             ping_interval: options.ping_interval,
@@ -191,7 +204,7 @@ async fn upgrade(
         value.set_sensitive(true);
         request.headers_mut().insert(name, value);
     }
-    let tcp = TcpStream::connect((url.host(), url.port()))
+    let tcp = connect(url)
         .await
         .map_err(|error| format!("{url:?} can't be connected to: {error}"))?;
     tcp.set_nodelay(true)
@@ -227,4 +240,17 @@ fn refusal(error: &WsError) -> String {
         WsError::Http(response) => format!("HTTP status {}", response.status()),
         other => other.to_string(),
     }
+}
+
+/// Connects to the first address that accepts.
+async fn connect(url: &StreamUrl) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+    for address in lookup_host((url.host(), url.port())).await? {
+        match timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = std::io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
 }

@@ -1,7 +1,9 @@
 //! The main job: from `kubectl apply` to bytes, and from `kubectl delete` to nothing.
 
 use kube::ResourceExt as _;
-use ssm_session_operator::crd::{SESSION_FINALIZER, SsmSession};
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use ssm_session_operator::crd::{SsmSession, session_finalizer};
 use ssm_session_operator::simulator::Status;
 
 use crate::transfer;
@@ -20,7 +22,8 @@ async fn a_session_carries_bytes_both_ways_and_leaves_nothing() {
     assert_eq!(reason(&session, "Ready"), "Available");
     assert_eq!(condition(&session, "Reconciling"), "");
     assert_eq!(condition(&session, "Stalled"), "");
-    assert!(session.finalizers().contains(&SESSION_FINALIZER.to_owned()));
+    let finalizer = session_finalizer(&world.controller_name());
+    assert!(session.finalizers().contains(&finalizer));
 
     let mut connection = world.dial("orders", "db").await;
     transfer::exchange(&mut connection, 4 << 20, 4 << 20)
@@ -95,6 +98,72 @@ async fn both_families_lead_to_the_relay() {
             .await
             .expect("all bytes arrive");
     }
+    world.delete("orders").await;
+    world.wait_gone("orders").await;
+    world.assert_nothing_is_left().await;
+    operator.stop().await.expect("it ends well");
+}
+
+#[tokio::test]
+async fn a_session_that_goes_to_another_installation_leaves_nothing_of_ours() {
+    let world = World::new("handover").await;
+    let operator = world.all_in_one(&[]).await;
+    world.create(&world.session("orders")).await;
+    world.wait_available("orders").await;
+    let theirs = format!("{}-theirs", world.namespace);
+    world.create_class_of(&theirs, "example.com/nobody").await;
+    world.edit("orders", &json!({ "className": theirs })).await;
+    let ours = session_finalizer(&world.controller_name());
+    let session = world
+        .wait("orders", "our finalizer goes", |session| {
+            !session.finalizers().contains(&ours)
+        })
+        .await;
+    assert_eq!(condition(&session, "Available"), "False");
+    assert_eq!(condition(&session, "Ready"), "False");
+    world
+        .until("no listener and no slice is left", async || {
+            let all = kube::api::ListParams::default();
+            let listeners = world.listeners().list(&all).await?.items;
+            let slices = world.slices().list(&all).await?.items;
+            Ok(listeners.is_empty() && slices.is_empty())
+        })
+        .await;
+    assert_eq!(world.live_sessions(), Vec::<String>::new());
+    world.delete("orders").await;
+    world.wait_gone("orders").await;
+    operator.stop().await.expect("it ends well");
+}
+
+#[tokio::test]
+async fn a_service_that_somebody_bent_leads_to_the_relay_again() {
+    let world = World::new("bent").await;
+    let operator = world.all_in_one(&[]).await;
+    world.create(&world.session("orders")).await;
+    world.wait_available("orders").await;
+    let bent = Patch::Merge(json!({ "spec": {
+        "selector": { "app": "somebody-else" },
+        "externalIPs": ["192.0.2.9"],
+        "type": "NodePort",
+    }}));
+    world
+        .services()
+        .patch("orders", &PatchParams::default(), &bent)
+        .await
+        .expect("the API server takes it");
+    world
+        .until("the Service is straight again", async || {
+            let spec = world
+                .services()
+                .get("orders")
+                .await?
+                .spec
+                .unwrap_or_default();
+            Ok(spec.selector.is_none()
+                && spec.external_ips.is_none()
+                && spec.type_.as_deref() == Some("ClusterIP"))
+        })
+        .await;
     world.delete("orders").await;
     world.wait_gone("orders").await;
     world.assert_nothing_is_left().await;

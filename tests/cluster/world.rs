@@ -56,8 +56,8 @@ pub struct World {
     pub class: String,
     /// AWS.
     pub simulator: Simulator,
-    /// The target's agent.
-    pub agent: Agent,
+    /// The target's agent, which lives as long as the world.
+    _agent: Agent,
     /// The destination that only the agent reaches.
     pub server: Server,
     /// Where processes that are started from now on find the API server, and who they are there.
@@ -99,7 +99,7 @@ impl World {
             namespace,
             class,
             simulator,
-            agent,
+            _agent: agent,
             server,
             kubeconfig: ground.kubeconfig().to_owned(),
             folder,
@@ -115,13 +115,23 @@ impl World {
 
     /// Creates a class that this world's installation serves.
     pub async fn create_class(&self, name: &str, annotations: &Value) {
+        self.post_class(name, annotations, &self.controller_name())
+            .await;
+    }
+
+    /// Creates a class that another installation serves.
+    pub async fn create_class_of(&self, name: &str, controller_name: &str) {
+        self.post_class(name, &json!({}), controller_name).await;
+    }
+
+    async fn post_class(&self, name: &str, annotations: &Value, controller_name: &str) {
         let endpoint = self.simulator.endpoint();
         let class = json!({
             "apiVersion": "ssm-operator.dev/v1alpha1",
             "kind": "SsmSessionClass",
             "metadata": { "name": name, "annotations": annotations },
             "spec": {
-                "controllerName": self.controller_name(),
+                "controllerName": controller_name,
                 "aws": {
                     "region": "eu-central-1",
                     "endpoints": { "ssm": endpoint, "ssmmessages": endpoint },
@@ -190,6 +200,9 @@ impl World {
             format!("--controller-name={}", self.controller_name()),
             "--admin-address=127.0.0.1:0".to_owned(),
             "--lease-duration=1h".to_owned(),
+            // Long enough for a loaded machine; the grace below must be longer than both together.
+            "--aws-call-timeout=5s".to_owned(),
+            "--record-timeout=4s".to_owned(),
             "--backoff-min=200ms".to_owned(),
             "--backoff-max=2s".to_owned(),
             "--log-filter=info,ssm_session_operator=trace".to_owned(),
@@ -446,7 +459,7 @@ fn controller_arguments(namespace: &str) -> Vec<String> {
     [
         format!("--watch-namespace={namespace}"),
         "--poll-interval=300ms".to_owned(),
-        "--grace=2s".to_owned(),
+        "--grace=10s".to_owned(),
         "--stalled-after=2s".to_owned(),
         "--terminate-after=3s".to_owned(),
         "--relay-interval=200ms".to_owned(),

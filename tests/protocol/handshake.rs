@@ -127,7 +127,7 @@ fn a_handshake_that_can_not_be_read_is_a_violation() {
 }
 
 #[test]
-fn no_data_is_sent_in_the_first_20_ms_after_the_handshake() {
+fn no_data_is_sent_in_the_first_100_ms_after_the_handshake() {
     let mut world = World::new(PERFECT, 54, |_| {});
     world.connect(b"eager");
     world.run_for(Duration::from_secs(1));
@@ -143,7 +143,7 @@ fn no_data_is_sent_in_the_first_20_ms_after_the_handshake() {
         .find(|(_, message)| wire::read(message).payload_type == wire::OUTPUT)
         .map(|(at, _)| *at)
         .expect("data was sent");
-    assert_eq!(first - established, Duration::from_millis(20));
+    assert_eq!(first - established, Duration::from_millis(100));
 }
 
 #[test]

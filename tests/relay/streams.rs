@@ -88,7 +88,7 @@ async fn a_half_closed_client_that_reads_slowly_loses_nothing_to_its_silence() {
         }
     })
     .await;
-    let hold = Duration::from_millis(100);
+    let hold = Duration::from_secs(1);
     let ground = ground(destination, |options| options.half_close_hold = hold).await;
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small buffer");
@@ -199,6 +199,12 @@ async fn a_client_that_does_not_read_is_reset_when_it_keeps_others_waiting() {
         other.set_zero_linger().expect("a reset");
         answered += 1;
     }
+    let told = async {
+        while !ground.metrics().contains("outcome=\"Stalled\"") {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the end of a connection whose client does not read", told).await;
     wait_reset(&mut stuck).await;
     assert!(answered > 0);
 }

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::api::{FakeApi, lease_path};
 use super::*;
-use crate::binding::lease::{CAPACITY_ANNOTATION, Claim, LeaseError, RelayLease, Step, decide};
-use crate::crd::{RELAY_LEASE_LABEL, relay_label_value};
+use crate::binding::lease::{Claim, LeaseError, RelayLease, Step, decide};
+use crate::crd::{RELAY_CAPACITY_ANNOTATION, RELAY_LEASE_LABEL, relay_label_value};
 
 fn claim() -> Claim {
     Claim {
@@ -55,7 +55,7 @@ fn a_lease_says_who_holds_it_for_how_long_and_how_many_listeners_it_takes() {
         claim().label
     );
     assert_eq!(
-        lease.metadata.annotations.unwrap()[CAPACITY_ANNOTATION],
+        lease.metadata.annotations.unwrap()[RELAY_CAPACITY_ANNOTATION],
         "7"
     );
     assert_eq!(spec.holder_identity.as_deref(), Some(INCARNATION));

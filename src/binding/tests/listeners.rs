@@ -5,6 +5,7 @@ use super::plane::{Call, FakePlane};
 use super::*;
 use crate::binding::convert::id_of;
 use crate::binding::listeners::Listeners;
+use crate::crd::listener::ListenerState;
 use crate::relay::{EndReason, ListenerId, RecordError};
 
 struct Fixture {
@@ -204,6 +205,32 @@ async fn a_deleted_listener_of_an_earlier_run_is_taken_over_only_to_end_its_sess
         "{calls:?}"
     );
     assert_eq!(calls[1..], [Call::Stop(id("left"), EndReason::Deleted)]);
+}
+
+#[tokio::test]
+async fn a_deleted_listener_without_sessions_is_ended_at_once_unless_this_run_has_said_so() {
+    let mut fixture = fixture().await;
+    let in_state = |name: &str, incarnation: &str, state: ListenerState| {
+        let mut object = recorded_by(listener(name), RELAY, incarnation, 10_240);
+        let status = object.status.as_mut().unwrap();
+        (status.state, status.sessions) = (state, Vec::new());
+        deleted(object)
+    };
+    fixture.listeners.replace(vec![
+        in_state("a-waiting", "run-1", ListenerState::Waiting),
+        in_state("b-ended-before", "run-1", ListenerState::Ended),
+        in_state("c-ended-now", INCARNATION, ListenerState::Ended),
+    ]);
+    let stopped = fixture.plane.take_calls().into_iter();
+    let stopped = stopped.filter_map(|call| match call {
+        Call::Stop(id, EndReason::Deleted) => Some(id),
+        Call::Ensure(..) => None,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(
+        stopped.collect::<Vec<_>>(),
+        [id("a-waiting"), id("b-ended-before")]
+    );
 }
 
 #[tokio::test]

@@ -177,3 +177,87 @@ fn a_first_claim_takes_over_what_an_earlier_run_left() {
         Step::NotOurs
     );
 }
+
+#[tokio::test]
+async fn a_claim_on_a_listener_that_is_being_deleted_is_refused_and_its_end_is_written() {
+    let api = FakeApi::start().await;
+    let object = api.put_listener(&listener("l"));
+    let recorder = recorder(&api, &desk(), &object);
+    api.put_listener(&deleted(object));
+
+    let claim = recorder.record(&report(State::Starting)).await;
+    let Err(RecordError::Unavailable(words)) = claim else {
+        panic!("{claim:?}")
+    };
+    assert!(words.contains("being deleted"), "{words}");
+    let tried = [
+        "PUT ssm-system/ssmlisteners/l/status",
+        "GET ssm-system/ssmlisteners/l",
+    ];
+    assert_eq!(api.take_requests(), tried);
+    assert_eq!(api.listener("l").status, None);
+
+    for state in [State::Waiting, State::Ended] {
+        recorder.record(&report(state)).await.unwrap();
+        assert_eq!(
+            api.listener("l").status,
+            Some(status_of(&report(state), &writer()))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_was_started_just_before_the_deletion_is_recorded_and_leads_to_no_more() {
+    let api = FakeApi::start().await;
+    let object = api.put_listener(&listener("l"));
+    let recorder = recorder(&api, &desk(), &object);
+    recorder.record(&report(State::Starting)).await.unwrap();
+    api.put_listener(&deleted(api.listener("l")));
+
+    let opening = Report {
+        sessions: vec![session("user-1")],
+        ..report(State::Starting)
+    };
+    for _ in 0..2 {
+        let refused = recorder.record(&opening).await;
+        assert!(
+            matches!(refused, Err(RecordError::Unavailable(_))),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(
+        api.listener("l").status,
+        Some(status_of(&opening, &writer()))
+    );
+}
+
+#[tokio::test]
+async fn a_record_that_changed_before_the_claim_is_not_written_over() {
+    let api = FakeApi::start().await;
+    let object = api.put_listener(&listener("l"));
+    let by_conflict = recorder(&api, &desk(), &object);
+    let by_watch = recorder(&api, &desk(), &object);
+    let last_word = api.put_listener(&recorded_by(object, RELAY, "run-1", 10_240));
+
+    by_watch.observe(&last_word);
+    assert!(by_watch.has_given_up());
+    let claim = by_conflict.record(&report(State::Starting)).await;
+    assert_eq!(claim, Err(RecordError::NotOurs));
+    assert!(by_conflict.has_given_up());
+    assert_eq!(api.listener("l"), last_word);
+
+    let begun_anew = recorder(&api, &desk(), &last_word);
+    begun_anew.record(&report(State::Starting)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_claim_whose_answer_was_lost_is_known_again() {
+    let api = FakeApi::start().await;
+    let object = api.put_listener(&listener("l"));
+    let recorder = recorder(&api, &desk(), &object);
+    let mut written = object;
+    written.status = Some(status_of(&report(State::Starting), &writer()));
+    api.put_listener(&written);
+    recorder.record(&report(State::Starting)).await.unwrap();
+    assert!(!recorder.has_given_up());
+}

@@ -1,26 +1,37 @@
 //! Carries out a listener's plan. Every write names the object's UID, and every change of the spec the version read.
 
 use std::sync::PoisonError;
+use std::time::Duration;
 
+use futures::future::join_all;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
-use tracing::info;
+use tokio::time::timeout;
+use tracing::{info, warn};
 
 use super::decide::{Plan, Step};
 use super::observe::Observed;
-use crate::broker::{Identity, SessionId};
+use crate::broker::{BrokerError, ErrorKind, Identity, SessionId};
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::names::FIELD_MANAGER;
 use crate::crd::listener::LostSession;
 use crate::crd::{LISTENER_FINALIZER, SsmListener};
 
-/// Takes the steps in order; true when the listener is to be looked at again at once.
+/// How long one session's termination may take: a tenant's endpoint that does not answer must not keep the others'
+/// listeners waiting, and whatever AWS carried out all the same is found out at the next try.
+const TERMINATE_MAX: Duration = Duration::from_secs(10);
+
+/// Takes the steps in order, terminations at last and all at the same time; true when the listener is to be looked at
+/// again at once.
+///
+/// # Errors
+/// Of the first step that failed, and no further one is taken; of terminations all are tried.
 pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<bool, Error> {
     let listener = observed.listener.as_ref();
     let api: Api<SsmListener> = Api::namespaced(context.client.clone(), &context.options.namespace);
-    let mut again = false;
+    let mut terminations = Vec::new();
     for step in &plan.steps {
         match step {
             Step::Delete => delete(&api, listener).await?,
@@ -31,13 +42,13 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
                 set_spec(&api, listener, relay.as_deref(), lost_sessions, context).await?;
             }
             Step::Terminate { identity, session } => {
-                terminate(context, listener, identity, session).await?;
-                again = true;
+                terminations.push((identity, session));
             }
             Step::RemoveFinalizer => remove_finalizer(&api, listener, context).await?,
         }
     }
-    Ok(again)
+    terminate_all(context, listener, &terminations).await?;
+    Ok(!terminations.is_empty())
 }
 
 async fn delete(api: &Api<SsmListener>, listener: &SsmListener) -> Result<(), Error> {
@@ -94,22 +105,48 @@ async fn set_spec(
     }
 }
 
-async fn terminate(
+/// One session that can't be terminated keeps no other alive: what succeeds is noted, and the error names the rest.
+async fn terminate_all(
     context: &Context,
     listener: &SsmListener,
-    identity: &Identity,
-    session: &SessionId,
+    sessions: &[(&Identity, &SessionId)],
 ) -> Result<(), Error> {
     let name = listener.name_any();
-    context
-        .broker
-        .terminate(identity, session)
-        .await
-        .map_err(|source| Error::Aws {
-            action: format!("terminate {session} of SsmListener {name}"),
+    let calls = sessions.iter().map(|(identity, session)| async move {
+        let call = context.broker.terminate(identity, session);
+        let answer = timeout(TERMINATE_MAX, call).await;
+        (*session, answer.unwrap_or_else(|_| Err(no_answer())))
+    });
+    let mut failed = Vec::new();
+    let mut first = None;
+    for (session, answer) in join_all(calls).await {
+        match answer {
+            Ok(()) => {
+                info!(listener = %name, %session, "session of a deleted listener terminated, since no relay did");
+                note_terminated(context, listener, session);
+            }
+            Err(error) => {
+                warn!(listener = %name, %session, %error, "session of a deleted listener not terminated; tried again");
+                failed.push(session.to_string());
+                first.get_or_insert(error);
+            }
+        }
+    }
+    match first {
+        None => Ok(()),
+        Some(source) => Err(Error::Aws {
+            action: format!("terminate {} of SsmListener {name}", failed.join(", ")),
             source,
-        })?;
-    info!(listener = %name, %session, "session of a deleted listener terminated, since no relay did");
+        }),
+    }
+}
+
+fn no_answer() -> BrokerError {
+    let message = format!("no answer within {TERMINATE_MAX:?}");
+    BrokerError::new(ErrorKind::Unavailable, "TerminateSession", message)
+}
+
+fn note_terminated(context: &Context, listener: &SsmListener, session: &SessionId) {
     let mut terminated = context
         .terminated
         .lock()
@@ -118,7 +155,6 @@ async fn terminate(
         .entry(listener.uid().unwrap_or_default())
         .or_default()
         .insert(session.clone());
-    Ok(())
 }
 
 async fn remove_finalizer(
@@ -149,6 +185,7 @@ async fn remove_finalizer(
         Err(kube::Error::Api(status)) if status.is_not_found() => {}
         Err(error) => return Err(Error::api(format!("release SsmListener {name}"))(error)),
     }
+    context.polls.want(&uid, None);
     context
         .terminated
         .lock()

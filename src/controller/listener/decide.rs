@@ -1,6 +1,6 @@
 //! What becomes of a listener: pure, without a client and a clock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -9,10 +9,10 @@ use kube::ResourceExt as _;
 use super::observe::Observed;
 use crate::broker::{Identity, SessionId};
 use crate::controller::names::identity_of;
-use crate::crd::LISTENER_FINALIZER;
 use crate::crd::listener::{
     EndReason, ListenerSession, ListenerState, LostSession, SsmListenerStatus,
 };
+use crate::crd::{LISTENER_FINALIZER, SsmListener};
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
@@ -163,6 +163,19 @@ fn live(status: Option<&SsmListenerStatus>) -> impl Iterator<Item = &ListenerSes
     sessions.filter(|session| session.ended_at.is_none())
 }
 
+/// The sessions whose ends the listener itself has to know, since it is being deleted: its `SsmSession` may be gone, and
+/// what AWS has ended need not be terminated. All that are recorded as live, also those of which the end is known, for
+/// what nobody looks for is forgotten.
+#[must_use]
+pub fn wanted(listener: &SsmListener) -> HashSet<(Identity, SessionId)> {
+    if listener.metadata.deletion_timestamp.is_none() {
+        return HashSet::new();
+    }
+    live(listener.status.as_ref())
+        .filter_map(|s| Some((identity_of(&s.identity), SessionId::parse(&s.session_id)?)))
+        .collect()
+}
+
 fn is_over(observed: &Observed, session: &ListenerSession) -> bool {
     let snapshot = observed.snapshots.get(&identity_of(&session.identity));
     let id = SessionId::parse(&session.session_id);
@@ -174,7 +187,7 @@ fn is_over(observed: &Observed, session: &ListenerSession) -> bool {
 /// The finalizer goes when the relay confirms that all is over, or when the controller has seen to it itself.
 ///
 /// A listener without a status never led to a call: the relay writes `Starting` first, guarded by the resourceVersion
-/// that the deletion has changed. A relay that died while `Starting` may leave a session that it never recorded:
+/// that the deletion has changed, and not once it has read the deletion. A relay that died while `Starting` may leave a session that it never recorded:
 /// that one has our marker, and the sweeper ends it while the identity is still polled.
 fn decide_deletion(
     observed: &Observed,
@@ -203,7 +216,7 @@ fn decide_deletion(
     if is_current && status.state == ListenerState::Ended && live(Some(status)).next().is_none() {
         return remove;
     }
-    let relay_acts = relay.is_some_and(|relay| !observed.relays.is_gone(relay));
+    let relay_acts = relay.is_some_and(|relay| observed.relays.acts(relay));
     let patience =
         SignedDuration::try_from(settings.terminate_after).unwrap_or(SignedDuration::MAX);
     let waited = now.duration_since(deleted_at);

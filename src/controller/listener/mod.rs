@@ -16,9 +16,10 @@ use super::context::Context;
 use super::error::Error;
 use super::metrics::{Kind, Outcome};
 use super::names::key;
+use super::poll::Want;
 use crate::crd::SsmListener;
 
-use decide::{Settings, decide};
+use decide::{Settings, decide, wanted};
 
 /// Observes, decides and acts, once.
 ///
@@ -59,6 +60,7 @@ async fn steps(listener: &Arc<SsmListener>, context: &Context) -> Result<Action,
         };
         plan
     };
+    want_ends(listener, context);
     let again = act::act(&observed, &plan, context).await?;
     let after = plan
         .requeue_after
@@ -66,5 +68,19 @@ async fn steps(listener: &Arc<SsmListener>, context: &Context) -> Result<Action,
     Ok(Action::requeue(if again { Duration::ZERO } else { after }))
 }
 
+/// Has the ends of a deleted listener's sessions looked for, until it is gone.
+fn want_ends(listener: &SsmListener, context: &Context) {
+    let reference = &listener.spec.session_ref;
+    let want = Want {
+        namespace: reference.namespace.clone(),
+        name: reference.name.clone(),
+        sessions: wanted(listener),
+    };
+    let uid = listener.uid().unwrap_or_default();
+    context.polls.want(&uid, Some(want));
+}
+
+#[cfg(test)]
+mod act_tests;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 //! A snapshot is whole or it is not published: all Active pages, then the ends that somebody looks for, by id in
 //! History. A reader who misses a session in Active concludes nothing from it, and asks for its end instead.
 
+mod schedule;
 pub mod task;
 
 use std::collections::{HashMap, HashSet};
@@ -62,10 +63,10 @@ pub fn is_over(session: &DescribedSession) -> bool {
     )
 }
 
-/// Who looks for the ends of which sessions.
+/// Who looks for the ends of which sessions: an `SsmSession` for its status, a deleted listener for its finalizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Want {
-    /// Namespace of the `SsmSession` that is reconciled when something is found.
+    /// Namespace of the `SsmSession` that is reconciled when something is found; so is the listener that records it.
     pub namespace: String,
     /// Its name.
     pub name: String,
@@ -91,17 +92,24 @@ impl Polls {
         snapshots.get(identity).cloned().unwrap_or_default()
     }
 
-    /// Sets whose ends the session with this UID looks for, in place of what it looked for before.
-    pub fn want(&self, session_uid: &str, want: Option<Want>) {
+    /// Sets whose ends the object with this UID looks for, in place of what it looked for before.
+    pub fn want(&self, uid: &str, want: Option<Want>) {
         let mut wants = self.wants.lock().unwrap_or_else(PoisonError::into_inner);
         match want.filter(|want| !want.sessions.is_empty()) {
-            Some(want) => wants.insert(session_uid.to_owned(), want),
-            None => wants.remove(session_uid),
+            Some(want) => wants.insert(uid.to_owned(), want),
+            None => wants.remove(uid),
         };
     }
 
+    /// Forgets the wants of objects that are gone, also of those whose finalizer somebody else took away.
+    fn keep_wants_of(&self, is_there: impl Fn(&str) -> bool) {
+        let mut wants = self.wants.lock().unwrap_or_else(PoisonError::into_inner);
+        wants.retain(|uid, _| is_there(uid));
+    }
+
     /// The sessions of `identity` whose ends somebody looks for, in order.
-    fn wanted(&self, identity: &Identity) -> Vec<SessionId> {
+    #[must_use]
+    pub fn wanted(&self, identity: &Identity) -> Vec<SessionId> {
         let wants = self.wants.lock().unwrap_or_else(PoisonError::into_inner);
         let all = wants.values().flat_map(|want| &want.sessions);
         let mine = all

@@ -2,18 +2,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use jiff::Timestamp;
+use kube::ResourceExt as _;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::schedule::Schedule;
 use super::{Snapshot, is_over};
 use crate::broker::{
     Broker, BrokerError, ErrorKind, Filter, FilterKey, Identity, SessionId, SessionState,
 };
-use crate::controller::backoff::{delay, jittered};
 use crate::controller::context::Context;
 use crate::controller::metrics::PollLabels;
 use crate::controller::names::identity_of;
@@ -28,14 +28,12 @@ const PAGES_MAX: usize = 1000;
 /// the next poll.
 const LOOKUPS_MAX: usize = 50;
 
+/// Look-ups that may fail in one poll: the rest waits for the next, since each may take as long as a call may take, and
+/// a throttled identity is not asked on and on.
+const LOOKUP_FAILURES_MAX: u32 = 3;
+
 /// Identities that are polled at the same time.
 const POLLS_AT_ONCE: usize = 4;
-
-struct Schedule {
-    due: Instant,
-    named: Instant,
-    failures: u32,
-}
 
 /// Polls for ever. It may be dropped at any point: a poll that is not whole was never published.
 pub async fn run(context: Arc<Context>) {
@@ -47,16 +45,14 @@ pub async fn run(context: Arc<Context>) {
     let mut sweeper = Sweeper::new(&context.namespace_uid, options.grace);
     loop {
         let now = Instant::now();
+        forget_wants(&context);
         for identity in named(&context) {
-            let fresh = Schedule {
-                due: now,
-                named: now,
-                failures: 0,
-            };
-            schedules.entry(identity).or_insert(fresh).named = now;
+            let schedule = schedules.entry(identity);
+            let schedule = schedule.or_insert_with(|| Schedule::new(now));
+            schedule.handle_named(now);
         }
         schedules.retain(|identity, schedule| {
-            let kept = now.duration_since(schedule.named) <= 2 * options.grace;
+            let kept = schedule.is_kept(sweeper.suspects(identity), options.grace, now);
             if !kept {
                 info!(region = %identity.region, "identity no longer named; not polled any more");
                 context.polls.forget(identity);
@@ -66,8 +62,8 @@ pub async fn run(context: Arc<Context>) {
         });
         let due: Vec<Identity> = schedules
             .iter()
-            .filter(|(_, s)| s.due <= now)
-            .map(|(i, _)| i.clone())
+            .filter(|(_, schedule)| schedule.due() <= now)
+            .map(|(identity, _)| identity.clone())
             .collect();
         let polls = futures::stream::iter(due).map(|identity| {
             let context = Arc::clone(&context);
@@ -80,15 +76,10 @@ pub async fn run(context: Arc<Context>) {
         });
         let mut polls = polls.buffer_unordered(POLLS_AT_ONCE);
         while let Some((identity, previous, taken)) = polls.next().await {
-            if let Some(schedule) = schedules.get_mut(&identity) {
-                schedule.failures = if taken.is_ok() {
-                    0
-                } else {
-                    schedule.failures + 1
-                };
-                schedule.due = Instant::now() + pause(schedule.failures, options.poll_interval);
-            }
             let complete = taken.is_ok();
+            if let Some(schedule) = schedules.get_mut(&identity) {
+                schedule.handle_poll(complete, options.poll_interval, Instant::now());
+            }
             publish(&context, &identity, &previous, taken);
             if complete {
                 let snapshot = context.polls.snapshot(&identity);
@@ -98,19 +89,21 @@ pub async fn run(context: Arc<Context>) {
                 sweeper.sweep(&context, &identity, suspects).await;
             }
         }
-        let next = schedules.values().map(|schedule| schedule.due).min();
+        let next = schedules.values().map(Schedule::due).min();
         let ceiling = Instant::now() + options.poll_interval;
         let wake = next.unwrap_or(ceiling).min(ceiling);
         tokio::time::sleep_until(wake).await;
     }
 }
 
-/// Until the next poll: ever longer while they fail, sixteen intervals at most.
-fn pause(failures: u32, interval: Duration) -> Duration {
-    match failures {
-        0 => jittered(interval),
-        failures => delay(interval, interval * 16, failures + 1).max(interval),
-    }
+/// Nobody looks for an end on behalf of a session or a listener that is gone.
+fn forget_wants(context: &Context) {
+    let sessions = context.sessions.filter(|_| true);
+    let uids = sessions.iter().filter_map(|session| session.uid());
+    let listeners = context.listeners.state();
+    let uids = uids.chain(listeners.iter().filter_map(|listener| listener.uid()));
+    let there: HashSet<String> = uids.collect();
+    context.polls.keep_wants_of(|uid| there.contains(uid));
 }
 
 /// The identities of our classes, of listeners and their sessions, and of sessions whose end is looked for.
@@ -130,10 +123,11 @@ fn named(context: &Context) -> HashSet<Identity> {
     named
 }
 
-/// One whole poll: all Active pages, then the wanted sessions that are not in them, or over, by id in History.
+/// One whole poll: all Active pages, then the wanted sessions that are not in them, or over, by id in History. A look-up
+/// in History that fails leaves its error in the snapshot, and what is Active counts all the same.
 ///
 /// # Errors
-/// That of the first call that failed; then nothing of this poll counts.
+/// That of the first page that failed; then nothing of this poll counts.
 pub async fn take(
     broker: &dyn Broker,
     identity: &Identity,
@@ -184,14 +178,25 @@ pub async fn take(
         .unwrap_or(0)
         .wrapping_mul(LOOKUPS_MAX);
     let first = turns.checked_rem(open.len()).unwrap_or(0);
+    let (mut error, mut failures) = (None, 0);
     for id in open
         .iter()
         .cycle()
         .skip(first)
         .take(open.len().min(LOOKUPS_MAX))
     {
-        if let Some(found) = look_up(broker, identity, id).await? {
-            ended.insert((*id).clone(), found);
+        match look_up(broker, identity, id).await {
+            Ok(Some(found)) => {
+                ended.insert((*id).clone(), found);
+            }
+            Ok(None) => {}
+            Err(failure) => {
+                error.get_or_insert(failure);
+                failures += 1;
+                if failures == LOOKUP_FAILURES_MAX {
+                    break;
+                }
+            }
         }
     }
     Ok(Snapshot {
@@ -199,7 +204,7 @@ pub async fn take(
         taken_at: Some(taken_at),
         active,
         ended,
-        error: None,
+        error,
     })
 }
 
@@ -251,6 +256,10 @@ fn publish(
                 .poll_timestamp
                 .get_or_create(&labels)
                 .set(now);
+            if let Some(error) = &next.error {
+                context.metrics.poll_errors.get_or_create(&labels).inc();
+                warn!(region = %identity.region, %error, "an end could not be looked up; tried again at the next poll");
+            }
             next
         }
         Err(error) => {

@@ -17,6 +17,8 @@ use crate::controller::fixtures::{at, described};
 struct Aws {
     active: Mutex<VecDeque<Result<SessionPage, BrokerError>>>,
     history: Vec<DescribedSession>,
+    /// The session that History fails for.
+    broken: Option<SessionId>,
     calls: Mutex<Vec<String>>,
 }
 
@@ -74,6 +76,11 @@ impl Broker for Aws {
                     let page = self.active.lock().expect("not poisoned").pop_front();
                     page.unwrap_or_else(|| Ok(SessionPage::default()))
                 }
+                SessionState::History
+                    if self.broken.as_ref().is_some_and(|id| id.as_str() == value) =>
+                {
+                    Err(unavailable())
+                }
                 SessionState::History => {
                     let sessions = self
                         .history
@@ -95,6 +102,10 @@ impl Broker for Aws {
     ) -> BoxFuture<'a, Result<SignedHeaders, BrokerError>> {
         refuse("sign")
     }
+}
+
+fn unavailable() -> BrokerError {
+    BrokerError::new(ErrorKind::Unavailable, "DescribeSessions", "away")
 }
 
 impl Aws {
@@ -192,6 +203,22 @@ async fn an_end_that_is_known_is_not_asked_for_again_and_not_kept_for_ever() {
 }
 
 #[tokio::test]
+async fn a_look_up_that_fails_costs_neither_what_is_active_nor_the_other_look_ups() {
+    let aws = Aws {
+        history: vec![described("gone", "Terminated").ended_at(at(9)).build()],
+        broken: Some(id("broken")),
+        ..Aws::with_pages(vec![page(&["live"], None)])
+    };
+    let wanted = [id("broken"), id("gone")];
+    let snapshot = take(&aws, &identity(), &Snapshot::default(), &wanted)
+        .await
+        .expect("all pages were read");
+    assert_eq!((snapshot.round, snapshot.active.len()), (1, 1));
+    assert!(snapshot.says_over(&id("gone")));
+    assert_eq!(snapshot.error, Some(unavailable()));
+}
+
+#[tokio::test]
 async fn a_token_that_never_ends_does_not_hold_the_poll_for_ever() {
     let aws = Aws::with_pages((0..2000).map(|_| page(&[], Some("again"))).collect());
     assert!(
@@ -258,6 +285,9 @@ fn a_want_replaces_what_was_wanted_before() {
         polls.interested(&HashSet::from([id("b")])),
         [("shop".into(), "db".into())]
     );
+    polls.want("gone", Some(want(&["c"])));
+    polls.keep_wants_of(|uid| uid == "uid");
+    assert_eq!(polls.wanted(&identity()), [id("b")]);
     polls.want("uid", None);
     assert!(polls.wanted(&identity()).is_empty() && polls.wanted_identities().is_empty());
 }

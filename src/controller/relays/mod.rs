@@ -3,8 +3,8 @@
 //! No clock of another machine is compared with ours. A relay is dead when this controller itself has seen its Lease
 //! unchanged for the whole of the Lease's duration, counted afresh whenever the API server was out of reach. A relay
 //! that released its Lease is gone at once. When more than half of the relays look dead at once, more likely they
-//! can't reach the API server than that they died, and nothing is moved for a while; only relays that this
-//! controller has seen alive count there.
+//! can't reach the API server than that they died: for a while nothing is moved, and what they said of their listeners
+//! still holds. Only relays that this controller has seen alive count there.
 
 pub mod task;
 
@@ -12,9 +12,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
-
-/// How long the Leases must be known before a relay without any counts as gone: the duration of a relay's Lease.
-const ABSENT_AFTER: Duration = Duration::from_secs(12);
 
 /// Relays that are remembered at most: far above any Deployment, and a bound for whatever else carries our label.
 pub const RELAYS_MAX: usize = 4096;
@@ -67,19 +64,24 @@ pub struct RelaysView {
     pub known: bool,
     /// By name.
     pub relays: BTreeMap<String, Relay>,
-    /// More than half look dead, and for now nothing is moved away from a dead relay.
+    /// More than half look dead, and for now nothing is moved away from a dead relay, which counts as serving.
     pub moves_paused: bool,
     /// The Leases are known long enough that a relay without one is gone.
     pub absent_is_gone: bool,
 }
 
 impl RelaysView {
-    /// Whether what this run of this relay says is true now.
+    /// Whether what this run of this relay says is true now. While moves are paused also that of one that looks dead:
+    /// there is nowhere else to send a client.
     #[must_use]
     pub fn serves(&self, relay: &str, incarnation: &str) -> bool {
         self.relays.get(relay).is_some_and(|relay| {
             relay.incarnation == incarnation
-                && matches!(relay.liveness, Liveness::Alive | Liveness::Unconfirmed)
+                && match relay.liveness {
+                    Liveness::Alive | Liveness::Unconfirmed => true,
+                    Liveness::Dead => self.moves_paused,
+                    Liveness::Released => false,
+                }
         })
     }
 
@@ -91,13 +93,24 @@ impl RelaysView {
             .is_some_and(|relay| relay.liveness == Liveness::Alive)
     }
 
-    /// Whether it will not act on its listeners: dead, released, or without a Lease.
+    /// Whether its listeners are without a relay: it is released, without a Lease, or dead and moves are not paused.
     #[must_use]
     pub fn is_gone(&self, relay: &str) -> bool {
+        let is_held = self.moves_paused
+            && self
+                .relays
+                .get(relay)
+                .is_some_and(|relay| relay.liveness == Liveness::Dead);
+        !self.acts(relay) && !is_held
+    }
+
+    /// Whether it can be expected to act on its listeners, such as to end the sessions of a deleted one.
+    #[must_use]
+    pub fn acts(&self, relay: &str) -> bool {
         match self.relays.get(relay).map(|relay| relay.liveness) {
-            Some(Liveness::Alive | Liveness::Unconfirmed) => false,
-            Some(Liveness::Released | Liveness::Dead) => true,
-            None => self.absent_is_gone,
+            Some(Liveness::Alive | Liveness::Unconfirmed) => true,
+            Some(Liveness::Released | Liveness::Dead) => false,
+            None => !self.absent_is_gone,
         }
     }
 
@@ -135,6 +148,7 @@ impl Tracked {
 #[derive(Debug)]
 pub struct Relays {
     pause: Duration,
+    absent_after: Duration,
     tracked: BTreeMap<String, Tracked>,
     reachable_since: Option<Instant>,
     ever_listed: bool,
@@ -143,11 +157,13 @@ pub struct Relays {
 }
 
 impl Relays {
-    /// `pause`: how long nothing is moved after more than half died at once.
+    /// `pause`: how long nothing is moved after more than half died at once. `absent_after`: how long the Leases must be
+    /// known before a relay without any counts as gone; the duration of a relay's Lease.
     #[must_use]
-    pub fn new(pause: Duration) -> Self {
+    pub fn new(pause: Duration, absent_after: Duration) -> Self {
         Self {
             pause,
+            absent_after,
             tracked: BTreeMap::new(),
             reachable_since: None,
             ever_listed: false,
@@ -233,7 +249,7 @@ impl Relays {
             known: true,
             relays: relays.collect(),
             moves_paused: self.paused_until.is_some_and(|until| now < until),
-            absent_is_gone: now.duration_since(reachable_since) >= ABSENT_AFTER,
+            absent_is_gone: now.duration_since(reachable_since) >= self.absent_after,
         })
     }
 

@@ -16,13 +16,7 @@ use tracing::{debug, info, warn};
 use super::{LeaseSeen, Liveness, Relays, RelaysView};
 use crate::controller::backoff::jittered;
 use crate::controller::context::Context;
-use crate::crd::{RELAY_LEASE_LABEL, SsmListener, relay_label_value};
-
-/// Annotation of a relay's Lease: how many listeners it takes.
-const CAPACITY_ANNOTATION: &str = "ssm-operator.dev/capacity";
-
-/// What a Lease without a duration is taken for.
-const DURATION_DEFAULT: Duration = Duration::from_secs(12);
+use crate::crd::{RELAY_CAPACITY_ANNOTATION, RELAY_LEASE_LABEL, SsmListener, relay_label_value};
 
 /// Looks at the Leases for ever; it may be dropped at any point.
 pub async fn run(context: Arc<Context>, view: watch::Sender<RelaysView>) {
@@ -33,7 +27,7 @@ pub async fn run(context: Arc<Context>, view: watch::Sender<RelaysView>) {
         relay_label_value(&options.controller_name)
     );
     let params = ListParams::default().labels(&label);
-    let mut relays = Relays::new(options.mass_death_pause);
+    let mut relays = Relays::new(options.mass_death_pause, options.lease_duration);
     let mut reachable = true;
     loop {
         match timeout(options.api_timeout, api.list(&params)).await {
@@ -42,8 +36,9 @@ pub async fn run(context: Arc<Context>, view: watch::Sender<RelaysView>) {
                     info!("the API server is in reach again; relays' lives are watched afresh");
                 }
                 reachable = true;
-                let seen = leases.items.iter().map(lease_seen).collect();
-                relays.handle_leases(seen, Instant::now());
+                let seen = leases.items.iter();
+                let seen = seen.map(|lease| lease_seen(lease, options.lease_duration));
+                relays.handle_leases(seen.collect(), Instant::now());
             }
             Ok(Err(error)) => {
                 if std::mem::take(&mut reachable) {
@@ -70,16 +65,17 @@ pub async fn run(context: Arc<Context>, view: watch::Sender<RelaysView>) {
     }
 }
 
-fn lease_seen(lease: &Lease) -> LeaseSeen {
+/// A Lease without a duration is good for `duration`, as ours are.
+fn lease_seen(lease: &Lease, duration: Duration) -> LeaseSeen {
     let spec = lease.spec.clone().unwrap_or_default();
-    let capacity = lease.annotations().get(CAPACITY_ANNOTATION);
+    let capacity = lease.annotations().get(RELAY_CAPACITY_ANNOTATION);
     let seconds = spec
         .lease_duration_seconds
         .and_then(|seconds| u64::try_from(seconds).ok());
     LeaseSeen {
         name: lease.name_any(),
         incarnation: spec.holder_identity.filter(|holder| !holder.is_empty()),
-        duration: seconds.map_or(DURATION_DEFAULT, Duration::from_secs),
+        duration: seconds.map_or(duration, Duration::from_secs),
         renewed: spec
             .renew_time
             .map(|time| time.0.to_string())

@@ -14,7 +14,7 @@ struct World {
 impl World {
     /// All relays seen alive.
     fn with(names: &[&str]) -> Self {
-        let relays = Relays::new(60 * SECOND);
+        let relays = Relays::new(60 * SECOND, 12 * SECOND);
         let mut world = Self {
             relays,
             leases: BTreeMap::new(),
@@ -104,7 +104,7 @@ fn another_incarnation_of_the_same_relay_is_alive_and_the_old_one_serves_nothing
 #[test]
 fn a_lease_found_at_the_start_serves_and_is_bound_to_only_once_it_was_renewed() {
     let mut world = World::with(&[]);
-    world.relays = Relays::new(60 * SECOND);
+    world.relays = Relays::new(60 * SECOND, 12 * SECOND);
     world.renew("a", "one");
     let view = world.after(0);
     assert!(view.serves("a", "one") && !view.is_alive("a"));
@@ -115,7 +115,7 @@ fn a_lease_found_at_the_start_serves_and_is_bound_to_only_once_it_was_renewed() 
 #[test]
 fn a_stale_lease_found_at_the_start_does_not_pause_moves() {
     let mut world = World::with(&[]);
-    world.relays = Relays::new(60 * SECOND);
+    world.relays = Relays::new(60 * SECOND, 12 * SECOND);
     world.renew("a", "one");
     world.after(0);
     world.renew("b", "one");
@@ -132,13 +132,30 @@ fn when_more_than_half_die_at_once_nothing_is_moved_for_a_minute() {
     assert!(!view.is_gone("a"));
     world.renew("c", "one");
     let view = world.after(1);
-    assert!(view.is_gone("a") && view.is_gone("b") && !view.may_move_from("a"));
+    assert!(!view.acts("a") && !view.acts("b") && !view.may_move_from("a"));
     for _ in 0..5 {
         world.renew("c", "one");
         assert!(!world.after(11).may_move_from("a"));
     }
     world.renew("c", "one");
     assert!(world.after(6).may_move_from("a"));
+}
+
+#[test]
+fn while_moves_are_paused_what_looks_dead_still_serves_and_afterwards_it_does_not() {
+    let mut world = World::with(&["a", "b"]);
+    world.after(12);
+    let view = world.after(1);
+    assert!(view.moves_paused && !view.acts("a"));
+    assert!(view.serves("a", "one") && !view.is_gone("a"));
+    assert!(!view.serves("a", "two") && !view.is_alive("a"));
+
+    world.release("b");
+    let view = world.after(0);
+    assert!(!view.serves("b", "one") && view.is_gone("b"));
+
+    let view = world.after(60);
+    assert!(!view.serves("a", "one") && view.is_gone("a"));
 }
 
 #[test]
@@ -164,9 +181,9 @@ fn nobody_dies_while_the_api_server_is_out_of_reach_nor_right_after() {
     world.relays.handle_unreachable();
     world.now += 600 * SECOND;
     assert_eq!(world.relays.poll_view(world.now), None);
-    assert!(!world.after(0).is_gone("a"));
-    assert!(!world.after(12).is_gone("a"));
-    assert!(world.after(1).is_gone("a"));
+    assert!(world.after(0).acts("a"));
+    assert!(world.after(12).acts("a"));
+    assert!(!world.after(1).acts("a"));
 }
 
 #[test]

@@ -1,21 +1,24 @@
 //! Carries out a session's plan. Listeners and Services are created by POST, which collides where two make one; what
 //! is known to be ours is written with its UID, so that no write brings back what was deleted.
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tracing::info;
+use tokio::time::timeout;
+use tracing::{info, warn};
 
 use super::decide::{Doomed, Plan, Release};
+use super::desired;
 use super::observe::{Observed, ServiceFound};
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::events::{self, SessionEvent};
 use crate::controller::names::FIELD_MANAGER;
-use crate::crd::{SESSION_FINALIZER, SsmListener, SsmSession};
+use crate::crd::{SsmListener, SsmSession, session_finalizer};
 
 fn post() -> PostParams {
     PostParams {
@@ -34,7 +37,7 @@ fn patch() -> PatchParams {
 /// Writes what the plan says, in its order, and gives the session as it is then.
 ///
 /// # Errors
-/// Of the first write that failed; what comes after it is not written.
+/// Of the first write that failed; what comes after it is not written, but each deletion is tried.
 pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<SsmSession, Error> {
     let mut session = observed.session.as_ref().clone();
     let namespace = session.namespace().unwrap_or_default();
@@ -44,14 +47,16 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
     let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &namespace);
     if plan.add_finalizer {
-        session = add_finalizer(&sessions, &session).await?;
+        session = add_finalizer(&sessions, &session, &context.options.controller_name).await?;
     }
-    for name in &plan.delete_slices {
-        delete(&slices, name, None).await?;
-    }
-    for doomed in &plan.delete_listeners {
-        delete(&listeners, &doomed.0, Some(doomed)).await?;
-    }
+    // Listeners are what access hangs on: they go whatever the user's namespace refuses.
+    let gone = plan.delete_listeners.iter();
+    let revoked = all(gone.map(|doomed| delete(&listeners, &doomed.0, Some(doomed)))).await;
+    let gone = plan.delete_slices.iter();
+    let withdrawn = all(gone.map(|name| delete(&slices, name, None)));
+    // A webhook that hangs there must leave time for the rest of the reconcile.
+    let withdrawn = timeout(context.options.api_timeout / 2, withdrawn).await;
+    revoked.and(withdrawn.unwrap_or(Err(Error::Deadline)))?;
     if let Some(service) = &plan.create_service {
         create(&services, service).await?;
     }
@@ -82,6 +87,13 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
         delete(&services, &doomed.0, Some(doomed)).await?;
     }
     Ok(session)
+}
+
+/// Waits for all of them, so that none is kept from being done by one that fails, and gives the first failure.
+async fn all(
+    writes: impl Iterator<Item = impl Future<Output = Result<(), Error>>>,
+) -> Result<(), Error> {
+    join_all(writes).await.into_iter().collect()
 }
 
 async fn create<K>(api: &Api<K>, object: &K) -> Result<(), Error>
@@ -120,9 +132,13 @@ where
     }
 }
 
-async fn add_finalizer(api: &Api<SsmSession>, session: &SsmSession) -> Result<SsmSession, Error> {
+async fn add_finalizer(
+    api: &Api<SsmSession>,
+    session: &SsmSession,
+    controller_name: &str,
+) -> Result<SsmSession, Error> {
     let mut finalizers = session.finalizers().to_vec();
-    finalizers.push(SESSION_FINALIZER.to_owned());
+    finalizers.push(session_finalizer(controller_name));
     set_finalizers(api, session, &finalizers).await
 }
 
@@ -159,6 +175,23 @@ async fn update_service(
     };
     let name = existing.name_any();
     let action = format!("update Service {name}");
+    let mut existing = existing.as_ref().clone();
+    if desired::service_is_bent(&existing) {
+        // Apply leaves what another manager wrote. The Service is the session's own, so it is taken back.
+        let straight = json!({
+            "metadata": { "uid": existing.uid(), "resourceVersion": existing.resource_version() },
+            "spec": {
+                "type": "ClusterIP",
+                "selector": null,
+                "externalIPs": null,
+                "externalName": null,
+                "publishNotReadyAddresses": null,
+            },
+        });
+        let straight = api.patch(&name, &patch(), &Patch::Merge(&straight)).await;
+        existing = straight.map_err(Error::api(action.clone()))?;
+        warn!(service = %name, "Service led elsewhere than to our slices alone; taken back");
+    }
     let mine = |operation: &str| {
         existing.managed_fields().iter().position(|entry| {
             entry.manager.as_deref() == Some(FIELD_MANAGER)
@@ -209,9 +242,10 @@ pub async fn release(
     let namespace = session.namespace().unwrap_or_default();
     let api: Api<SsmSession> = Api::namespaced(context.client.clone(), &namespace);
     let mut finalizers = session.finalizers().to_vec();
-    finalizers.retain(|finalizer| finalizer != SESSION_FINALIZER);
+    let ours = session_finalizer(&context.options.controller_name);
+    finalizers.retain(|finalizer| *finalizer != ours);
     match set_finalizers(&api, session, &finalizers).await {
-        Ok(_) => info!(session = %session.name_any(), %namespace, ?release, "session is gone"),
+        Ok(_) => info!(session = %session.name_any(), %namespace, ?release, "session let go"),
         Err(error) if error.is_not_found() => {}
         Err(error) => return Err(error),
     }

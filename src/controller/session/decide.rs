@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
@@ -11,13 +11,14 @@ use tokio::time::Instant;
 
 use super::conditions::{self, Trouble};
 use super::desired::{self, REPLICA};
+use super::leave;
 use super::mirror::{Mirror, Sources, mirror};
 use super::observe::{ClassFound, Observed, ServiceFound};
 use crate::controller::names::listener_name;
 use crate::crd::class::Aws;
-use crate::crd::listener::{EndReason, ListenerState};
+use crate::crd::listener::ListenerState;
 use crate::crd::session::{Endpoint, EndpointPort, Port, ResolvedTarget};
-use crate::crd::{SESSION_FINALIZER, SsmListener, SsmSessionStatus};
+use crate::crd::{SsmListener, SsmSessionStatus, relay_label_value};
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +79,10 @@ pub struct Plan {
     pub status: Option<SsmSessionStatus>,
     /// The finalizer goes.
     pub release: Option<Release>,
+    /// Since when this process has seen that the session goes, or goes over to another installation.
+    pub leaving: Option<Instant>,
+    /// A deleted session has waited long enough: the release comes whatever failed in its namespace.
+    pub overdue: bool,
     /// What the mirror remembers and looks for.
     pub mirror: Mirror,
     /// The trouble that there is.
@@ -102,16 +107,12 @@ impl Plan {
 #[must_use]
 pub fn decide(observed: &Observed, settings: &Settings, now: Now) -> Plan {
     let mut plan = Plan::default();
-    if observed.class == ClassFound::Foreign {
-        // Another installation's: neither the object nor what is in its namespace is touched, only what is ours.
-        plan.delete_listeners = doomed(observed, |_| true);
+    let leaving = observed.is_leaving();
+    if leaving && !observed.has_finalizer() {
         return plan;
     }
-    if let Some(deleted_at) = &observed.session.metadata.deletion_timestamp {
-        if !has_finalizer(observed) {
-            return plan;
-        }
-        decide_deletion(&mut plan, observed, settings, deleted_at.0, now);
+    if leaving {
+        leave::decide_leaving(&mut plan, observed, settings, now);
     } else {
         plan.trouble = conditions::trouble(observed);
     }
@@ -119,15 +120,17 @@ pub fn decide(observed: &Observed, settings: &Settings, now: Now) -> Plan {
     let stalled = trouble
         .as_ref()
         .is_some_and(|t| conditions::is_stalled(t, observed, settings, now));
-    if observed.session.metadata.deletion_timestamp.is_none() {
+    if !leaving {
         match &observed.class {
             ClassFound::Ours { identity, .. } => decide_objects(&mut plan, observed, identity),
             // A class that is gone permits nothing; its sessions end once that is sure, with the snapshot's identity.
-            ClassFound::Missing { .. } if stalled => {
+            ClassFound::Missing { gone: true, .. } if stalled => {
                 plan.delete_slices = observed.slices.iter().map(|s| s.name_any()).collect();
                 plan.delete_listeners = doomed(observed, |_| true);
             }
-            ClassFound::Missing { .. } | ClassFound::Foreign => decide_slices(&mut plan, observed),
+            ClassFound::Missing { .. } | ClassFound::Foreign { .. } => {
+                decide_slices(&mut plan, observed);
+            }
         }
         plan.requeue_after = match (&trouble, &observed.service) {
             (Some(trouble), ServiceFound::Ours(_) | ServiceFound::Absent) if !stalled => {
@@ -140,20 +143,14 @@ pub fn decide(observed: &Observed, settings: &Settings, now: Now) -> Plan {
         };
     }
     plan.mirror = decide_mirror(observed, settings, now);
-    plan.status = Some(status(&plan, observed, trouble.as_ref(), stalled, now));
+    if !leave::is_said_by_another(observed) {
+        plan.status = Some(status(&plan, observed, trouble.as_ref(), stalled, now));
+    }
     plan
 }
 
-fn has_finalizer(observed: &Observed) -> bool {
-    observed
-        .session
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == SESSION_FINALIZER)
-}
-
 /// Listeners that are to be deleted and are not being deleted yet.
-fn doomed(observed: &Observed, is_doomed: impl Fn(&SsmListener) -> bool) -> Vec<Doomed> {
+pub(super) fn doomed(observed: &Observed, is_doomed: impl Fn(&SsmListener) -> bool) -> Vec<Doomed> {
     let listeners = observed.listeners.iter();
     let listeners = listeners.filter(|l| l.metadata.deletion_timestamp.is_none() && is_doomed(l));
     listeners
@@ -161,45 +158,9 @@ fn doomed(observed: &Observed, is_doomed: impl Fn(&SsmListener) -> bool) -> Vec<
         .collect()
 }
 
-fn decide_deletion(
-    plan: &mut Plan,
-    observed: &Observed,
-    settings: &Settings,
-    deleted_at: Timestamp,
-    now: Now,
-) {
-    plan.delete_slices = observed
-        .slices
-        .iter()
-        .map(|slice| slice.name_any())
-        .collect();
-    plan.delete_listeners = doomed(observed, |_| true);
-    // The garbage collector would do it too, but learns of our kinds late in a young cluster.
-    let service = match &observed.service {
-        ServiceFound::Ours(service) => Some(service),
-        ServiceFound::Absent | ServiceFound::Leaving { .. } | ServiceFound::Conflict { .. } => None,
-    };
-    let services = service.into_iter().chain(&observed.old_services);
-    plan.delete_services = services
-        .map(|service| (service.name_any(), service.uid().unwrap_or_default()))
-        .collect();
-    let patience =
-        SignedDuration::try_from(settings.finalizer_timeout).unwrap_or(SignedDuration::MAX);
-    let waited = now.wall.duration_since(deleted_at);
-    let left = observed.listeners.len();
-    if left == 0 {
-        plan.release = Some(Release::Clean);
-    } else if waited >= patience {
-        plan.release = Some(Release::Pending(left));
-    } else {
-        let rest = Duration::try_from(patience - waited).unwrap_or(settings.finalizer_timeout);
-        plan.requeue_after = Some(rest);
-    }
-}
-
 /// What the class and the spec ask for.
 fn decide_objects(plan: &mut Plan, observed: &Observed, identity: &Aws) {
-    plan.add_finalizer = !has_finalizer(observed);
+    plan.add_finalizer = !observed.has_finalizer();
     let session = &observed.session;
     let Some(target) = session.spec.target.to_aws() else {
         return;
@@ -265,6 +226,7 @@ fn decide_slices(plan: &mut Plan, observed: &Observed) {
         }
     };
     let mut wanted: Vec<EndpointSlice> = Vec::new();
+    let installation = relay_label_value(&observed.controller_name);
     if let Some(service) = service {
         for port in &observed.session.spec.ports {
             let Some(listener) = existing_listener(observed, port) else {
@@ -272,6 +234,7 @@ fn decide_slices(plan: &mut Plan, observed: &Observed) {
             };
             let session = &observed.session;
             wanted.extend(desired::slices(
+                &installation,
                 session,
                 service,
                 port,
@@ -300,19 +263,14 @@ fn decide_slices(plan: &mut Plan, observed: &Observed) {
 }
 
 fn decide_mirror(observed: &Observed, settings: &Settings, now: Now) -> Mirror {
-    let deleting = observed.session.metadata.deletion_timestamp.is_some();
     mirror(&Sources {
         previous: observed.previous(),
         listeners: &observed.listeners,
         snapshots: &observed.snapshots,
         ending: &observed.memory.ending,
+        started_with: &observed.memory.started_with,
         finished: &observed.memory.finished,
         history_timeout: settings.history_timeout,
-        reason_without_record: if deleting {
-            EndReason::Deleted
-        } else {
-            EndReason::Replaced
-        },
         now: now.instant,
     })
 }
@@ -329,11 +287,20 @@ fn status(
     let conditions = conditions::conditions(observed, trouble, stalled, plan.is_settled());
     let class = match &observed.class {
         ClassFound::Ours { name, .. } => Some(name.clone()),
-        ClassFound::Missing { .. } | ClassFound::Foreign => previous.class.clone(),
+        ClassFound::Missing { .. } => previous.class.clone(),
+        ClassFound::Foreign { .. } => None,
     };
-    let endpoint = match &observed.service {
-        ServiceFound::Ours(_) => Some(endpoint(observed)),
-        ServiceFound::Absent | ServiceFound::Leaving { .. } | ServiceFound::Conflict { .. } => None,
+    let endpoint = match (&observed.service, &observed.class) {
+        (ServiceFound::Ours(_), ClassFound::Ours { .. } | ClassFound::Missing { .. }) => {
+            Some(endpoint(observed))
+        }
+        (
+            ServiceFound::Ours(_)
+            | ServiceFound::Absent
+            | ServiceFound::Leaving { .. }
+            | ServiceFound::Conflict { .. },
+            _,
+        ) => None,
     };
     let waiting = observed
         .listeners

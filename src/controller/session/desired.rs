@@ -19,7 +19,8 @@ use crate::crd::class::Aws;
 use crate::crd::listener::{Document, SessionReference};
 use crate::crd::session::Port;
 use crate::crd::{
-    LISTENER_FINALIZER, MANAGED_BY, SESSION_UID_LABEL, SsmListener, SsmListenerSpec, SsmSession,
+    INSTALLATION_LABEL, LISTENER_FINALIZER, MANAGED_BY, SESSION_UID_LABEL, SsmListener,
+    SsmListenerSpec, SsmSession,
 };
 
 /// The only replica, until replicas come.
@@ -150,6 +151,21 @@ pub fn service(session: &SsmSession) -> Service {
     }
 }
 
+/// Whether somebody made our Service lead elsewhere than to our slices alone: by a selector, to which the endpoints
+/// controller adds slices of its own, by addresses or a name, or to relays that are not ready.
+#[must_use]
+pub fn service_is_bent(existing: &Service) -> bool {
+    existing.spec.as_ref().is_some_and(|spec| {
+        spec.selector.as_ref().is_some_and(|all| !all.is_empty())
+            || spec
+                .external_ips
+                .as_ref()
+                .is_some_and(|all| !all.is_empty())
+            || spec.external_name.is_some()
+            || spec.publish_not_ready_addresses == Some(true)
+    })
+}
+
 /// Whether our Service lacks what is asked for, or still carries what no longer is.
 #[must_use]
 pub fn service_differs(existing: &Service, desired: &Service) -> bool {
@@ -178,7 +194,10 @@ pub fn service_differs(existing: &Service, desired: &Service) -> bool {
             .into_iter()
             .any(|key| !desired.contains_key(&key))
     };
-    ports(existing) != ports(desired)
+    let type_ = |service: &Service| service.spec.as_ref().and_then(|spec| spec.type_.clone());
+    service_is_bent(existing)
+        || type_(existing) != type_(desired)
+        || ports(existing) != ports(desired)
         || lacks(existing.labels(), desired.labels())
         || lacks(existing.annotations(), desired.annotations())
         || stale("f:labels", desired.labels())
@@ -222,6 +241,7 @@ pub fn is_fresh(listener: &SsmListener, relays: &RelaysView) -> bool {
 /// The slices of one listener: one for each family that both the Service and the relay have, once the port is known.
 #[must_use]
 pub fn slices(
+    installation: &str,
     session: &SsmSession,
     service: &Service,
     port: &Port,
@@ -253,10 +273,12 @@ pub fn slices(
         let mut all_labels = labels(&session.uid().unwrap_or_default());
         all_labels.insert(SERVICE_NAME_LABEL.to_owned(), service.name_any());
         all_labels.insert(SLICE_MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned());
+        all_labels.insert(INSTALLATION_LABEL.to_owned(), installation.to_owned());
         slices.push(EndpointSlice {
             metadata: ObjectMeta {
                 name: Some(slice_name(
                     &session.name_any(),
+                    installation,
                     &listener.name_any(),
                     family,
                 )),

@@ -34,12 +34,12 @@ pub struct Sources<'a> {
     pub snapshots: &'a BTreeMap<Identity, Arc<Snapshot>>,
     /// Since when each end is looked for.
     pub ending: &'a HashMap<String, Instant>,
+    /// With what the sessions that were shown were started.
+    pub started_with: &'a HashMap<String, Identity>,
     /// Sessions whose end was reported already.
     pub finished: &'a HashSet<String>,
     /// How long an end is looked for.
     pub history_timeout: Duration,
-    /// Why a session ended whose listener is gone without having said it.
-    pub reason_without_record: EndReason,
     /// Now.
     pub now: Instant,
 }
@@ -53,10 +53,21 @@ pub struct Mirror {
     pub history: Vec<AwsSession>,
     /// Sessions whose ends are looked for, and since when.
     pub ending: HashMap<String, Instant>,
+    /// With what the sessions that are shown were started, as far as that is known.
+    pub started_with: HashMap<String, Identity>,
     /// Sessions whose end was reported, as far as a listener still records them.
     pub finished: HashSet<String>,
     /// What the next poll shall look up in History.
     pub wanted: HashSet<(Identity, SessionId)>,
+}
+
+impl Mirror {
+    fn show(&mut self, session: AwsSession, started_with: Option<Identity>) {
+        let id = session.session_id.clone();
+        self.started_with
+            .extend(started_with.map(|identity| (id, identity)));
+        self.sessions.push(session);
+    }
 }
 
 struct Record<'a> {
@@ -90,6 +101,7 @@ pub fn mirror(sources: &Sources<'_>) -> Mirror {
         history: sources.previous.history.clone(),
         ..Mirror::default()
     };
+    let floor = floor(&sources.previous.history, &records);
     let mut done: HashSet<&str> = HashSet::new();
     for id in ids {
         if !done.insert(id) {
@@ -99,6 +111,14 @@ pub fn mirror(sources: &Sources<'_>) -> Mirror {
             if records.contains_key(id) {
                 mirror.finished.insert(id.to_owned());
             }
+            continue;
+        }
+        let ended_at = records
+            .get(id)
+            .and_then(|record| time(record.session.ended_at.as_deref()));
+        let below = ended_at.zip(floor).is_some_and(|(at, floor)| at <= floor);
+        if below && !shown.contains_key(id) {
+            mirror.finished.insert(id.to_owned());
             continue;
         }
         add(
@@ -121,6 +141,21 @@ pub fn mirror(sources: &Sources<'_>) -> Mirror {
     mirror
 }
 
+/// When the oldest session of a full history ended: what is not shown and ended before has fallen off, and listeners
+/// record more ends than a history keeps. Without it each new process would report them again.
+fn floor(history: &[AwsSession], records: &BTreeMap<&str, Record<'_>>) -> Option<Timestamp> {
+    if history.len() < HISTORY_MAX {
+        return None;
+    }
+    let ends = history.iter().map(|session| {
+        // By the relay's clock where it can be had: that is what the others are compared by.
+        let record = records.get(session.session_id.as_str());
+        let recorded = record.and_then(|record| time(record.session.ended_at.as_deref()));
+        recorded.or_else(|| time(session.end_date.as_deref()))
+    });
+    ends.collect::<Option<Vec<Timestamp>>>()?.into_iter().min()
+}
+
 fn add(
     sources: &Sources<'_>,
     mirror: &mut Mirror,
@@ -140,10 +175,13 @@ fn add(
     if let Some((_, described)) = &found {
         overlay(&mut session, described);
     }
+    let started_with = match record {
+        Some(record) => Some(identity_of(&record.session.identity)),
+        None => sources.started_with.get(id).cloned(),
+    };
     let live = record.is_some_and(|record| record.session.ended_at.is_none());
     if live {
-        let snapshot = record.map(|r| identity_of(&r.session.identity));
-        let snapshot = snapshot.and_then(|identity| {
+        let snapshot = started_with.clone().and_then(|identity| {
             sources
                 .snapshots
                 .get(&identity)
@@ -154,7 +192,7 @@ fn add(
         {
             mirror.wanted.insert((identity, id));
         }
-        mirror.sessions.push(session);
+        mirror.show(session, started_with);
         return;
     }
     match record {
@@ -166,17 +204,16 @@ fn add(
                 .as_deref()
                 .map(|m| cut(m).into_owned());
         }
+        // A listener goes only when it is deleted, maybe before its last words were read.
         None => {
-            session
-                .end_reason
-                .get_or_insert(sources.reason_without_record);
+            session.end_reason.get_or_insert(EndReason::Deleted);
         }
     }
     let since = sources.ending.get(id).copied().unwrap_or(sources.now);
     let given_up = sources.now.duration_since(since) >= sources.history_timeout;
-    // Without a record nobody knows for sure with which identity it was started: all that are known are asked.
-    let identities: Vec<Identity> = match record {
-        Some(record) => vec![identity_of(&record.session.identity)],
+    // When nobody knows for sure with which identity it was started, all that are known are asked.
+    let identities: Vec<Identity> = match &started_with {
+        Some(identity) => vec![identity.clone()],
         None => sources.snapshots.keys().cloned().collect(),
     };
     let searchable = parsed.is_some() && !identities.is_empty();
@@ -195,7 +232,7 @@ fn add(
                 .map(|identity| (identity, id.clone())),
         );
     }
-    mirror.sessions.push(session);
+    mirror.show(session, started_with);
 }
 
 fn find<'a>(

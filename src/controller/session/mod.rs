@@ -4,6 +4,7 @@ mod act;
 mod conditions;
 mod decide;
 mod desired;
+mod leave;
 mod mirror;
 mod observe;
 mod report;
@@ -15,9 +16,10 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube_runtime::controller::Action;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::backoff::jittered;
-use super::context::Context;
+use super::context::{Context, Refusal};
 use super::error::Error;
 use super::metrics::{Kind, Outcome};
 use super::names::key;
@@ -61,37 +63,54 @@ async fn steps(session: &Arc<SsmSession>, context: &Context) -> Result<Option<Du
     };
     let mut observed = observe::observe(session, context).await?;
     let mut plan = decide(&observed, &settings, now);
+    // Before anything that may take too long: since when something lasts is what the next attempt needs.
+    remember(&observed, &plan, now, context);
     let acted = act::act(&observed, &plan, context).await;
 
-    // A refusal is the user's to mend, so it is said in the status; anything else heals or is tried again.
-    let generation = session.metadata.generation.unwrap_or_default();
-    let refusal = acted
-        .as_ref()
-        .err()
-        .and_then(Error::refusal)
-        .map(|why| (generation, why.to_owned()));
+    // A refusal is for people to mend, so it is said in the status. What fails otherwise neither adds one nor mends it.
+    let refusal = match &acted {
+        Ok(_) => None,
+        Err(error) => refusal(&session, error).or_else(|| observed.memory.refusal.clone()),
+    };
     if observed.memory.refusal != refusal {
         observed.memory.refusal = refusal;
         plan = decide(&observed, &settings, now);
+        remember(&observed, &plan, now, context);
     }
-    remember(&observed, &plan, now, context);
 
-    let (session, failure) = match acted {
+    let (mut session, mut failure) = match acted {
         Ok(session) => (session, None),
         Err(error) => (session.as_ref().clone(), Some(error)),
     };
-    let session = match &plan.status {
-        Some(status) => report::report(session, status, context).await?,
-        None => session,
-    };
-    finished(&observed, &plan, context);
-    if let Some(failure) = failure {
-        return Err(failure);
+    if let Some(status) = &plan.status {
+        match report::report(session.clone(), status, context).await {
+            Ok(written) => {
+                session = written;
+                finished(&observed, &plan, context);
+            }
+            Err(error) if plan.overdue => failure = Some(error),
+            Err(error) => return Err(error),
+        }
     }
-    if let Some(release) = plan.release {
-        act::release(&session, release, context).await?;
+    match (plan.release, failure) {
+        (Some(release), Some(failure)) if plan.overdue => {
+            let name = session.name_any();
+            warn!(session = %name, error = %failure, "let go though its namespace refused something");
+            act::release(&session, release, context).await?;
+        }
+        (_, Some(failure)) => return Err(failure),
+        (Some(release), None) => act::release(&session, release, context).await?,
+        (None, None) => {}
     }
     Ok(plan.requeue_after)
+}
+
+fn refusal(session: &SsmSession, error: &Error) -> Option<Refusal> {
+    Some(Refusal {
+        generation: session.metadata.generation.unwrap_or_default(),
+        message: error.refusal()?.to_owned(),
+        forbidden: error.is_forbidden(),
+    })
 }
 
 /// Keeps what the next reconcile needs, and tells the poller whose ends are looked for.
@@ -106,6 +125,8 @@ fn remember(observed: &Observed, plan: &Plan, now: Now, context: &Context) {
         before.unwrap_or((trouble.reason, now.instant))
     });
     memory.ending.clone_from(&plan.mirror.ending);
+    memory.started_with.clone_from(&plan.mirror.started_with);
+    memory.leaving = plan.leaving;
     context.remember(&uid, memory);
     let want = Want {
         namespace: session.namespace().unwrap_or_default(),

@@ -19,7 +19,7 @@ use crate::controller::relays::RelaysView;
 use crate::crd::class::Aws;
 use crate::crd::{
     DEFAULT_CLASS_ANNOTATION, GROUP, SESSION_UID_LABEL, SsmListener, SsmSession, SsmSessionClass,
-    SsmSessionStatus,
+    SsmSessionStatus, session_finalizer,
 };
 
 /// The class of a session.
@@ -33,11 +33,16 @@ pub enum ClassFound {
         identity: Aws,
     },
     /// Another installation serves it.
-    Foreign,
+    Foreign {
+        /// Its name.
+        name: String,
+    },
     /// There is none, or too many.
     Missing {
         /// What is missing, and what to do.
         message: String,
+        /// The class that the session names, or had, does not exist: it permits nothing any more.
+        gone: bool,
     },
 }
 
@@ -63,6 +68,8 @@ pub enum ServiceFound {
 /// Everything that a decision about a session looks at.
 #[derive(Clone, Debug)]
 pub struct Observed {
+    /// The `controllerName` of this installation.
+    pub controller_name: String,
     /// The session.
     pub session: Arc<SsmSession>,
     /// Its status as it was read.
@@ -91,6 +98,31 @@ impl Observed {
     pub fn previous(&self) -> &SsmSessionStatus {
         &self.previous
     }
+
+    /// Whether this installation has something to take away before the session goes, or goes over to another one.
+    #[must_use]
+    pub fn has_finalizer(&self) -> bool {
+        has_finalizer(&self.session, &self.controller_name)
+    }
+
+    /// Whether the session is being deleted, or is another installation's by now.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        is_leaving(&self.session, &self.class)
+    }
+}
+
+fn has_finalizer(session: &SsmSession, controller_name: &str) -> bool {
+    let ours = session_finalizer(controller_name);
+    session.finalizers().contains(&ours)
+}
+
+fn is_leaving(session: &SsmSession, class: &ClassFound) -> bool {
+    let foreign = match class {
+        ClassFound::Foreign { .. } => true,
+        ClassFound::Ours { .. } | ClassFound::Missing { .. } => false,
+    };
+    foreign || session.metadata.deletion_timestamp.is_some()
 }
 
 /// Reads everything.
@@ -101,8 +133,11 @@ pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Obs
     let uid = session.uid().unwrap_or_default();
     let namespace = session.namespace().unwrap_or_default();
     let classes = context.classes.state();
-    let class = find_class(session, &classes, &context.options.controller_name);
-    let listeners = find_listeners(session, context).await?;
+    let controller_name = &context.options.controller_name;
+    let class = find_class(session, &classes, controller_name);
+    let leaving = is_leaving(session, &class);
+    let ask = leaving && has_finalizer(session, controller_name);
+    let listeners = find_listeners(session, ask, context).await?;
     let labelled = |labels: &BTreeMap<String, String>| labels.get(SESSION_UID_LABEL) == Some(&uid);
     let in_namespace = |of: Option<String>| of.as_deref() == Some(&namespace);
     let name = service_name(session);
@@ -117,21 +152,31 @@ pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Obs
         .slices
         .filter(|slice| in_namespace(slice.namespace()) && labelled(slice.labels()));
     slices.sort_by_key(|slice| slice.name_any());
-    let service = match class {
-        ClassFound::Foreign => ServiceFound::Absent,
-        ClassFound::Ours { .. } | ClassFound::Missing { .. } => {
-            find_service(session, &name, context).await?
-        }
+    let service = if leaving {
+        // The end of a session does not hang on whether its namespace can be read; the Service goes with its owner.
+        let cached = context.services.get(&namespace, &name);
+        let ours = cached.filter(|service| {
+            is_owned(service.owner_references(), &uid)
+                && service.meta().deletion_timestamp.is_none()
+        });
+        ours.map_or(ServiceFound::Absent, ServiceFound::Ours)
+    } else {
+        find_service(session, &name, context).await?
     };
-    let snapshots = identities(&class, &listeners).into_iter().map(|identity| {
+    let mut identities = identities(&class, &listeners);
+    let memory = context.memory(&uid);
+    // Ends are looked for also when neither class nor listener is left to say with which identity.
+    identities.extend(memory.started_with.values().cloned());
+    let snapshots = identities.into_iter().map(|identity| {
         let snapshot = context.polls.snapshot(&identity);
         (identity, snapshot)
     });
     Ok(Observed {
+        controller_name: controller_name.clone(),
         previous: session.status.clone().unwrap_or_default(),
         snapshots: snapshots.collect(),
         relays: context.relays.borrow().clone(),
-        memory: context.memory(&uid),
+        memory,
         session: Arc::clone(session),
         class,
         listeners,
@@ -141,7 +186,8 @@ pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Obs
     })
 }
 
-/// The class that a session names, or the installation's default.
+/// The class that a session names, or the installation's default. While there is no single default, a session stays
+/// with the class that it had: a default is moved in two edits, and no session ends between them.
 #[must_use]
 pub fn find_class(
     session: &SsmSession,
@@ -155,13 +201,16 @@ pub fn find_class(
                 identity: class.spec.aws.clone(),
             }
         } else {
-            ClassFound::Foreign
+            ClassFound::Foreign {
+                name: class.name_any(),
+            }
         }
     };
     if let Some(name) = &session.spec.class_name {
         return match classes.iter().find(|class| class.name_any() == *name) {
             Some(class) => found(class),
             None => ClassFound::Missing {
+                gone: true,
                 message: format!(
                     "SsmSessionClass {name} does not exist: create it, or name another in spec.className"
                 ),
@@ -178,18 +227,26 @@ pub fn find_class(
         .iter()
         .filter(is_default)
         .partition(|class| class.spec.controller_name == controller_name);
-    match (ours.as_slice(), theirs.as_slice()) {
-        ([class], _) => found(class),
-        ([], [_, ..]) => ClassFound::Foreign,
-        ([], []) => ClassFound::Missing {
+    let before = session
+        .status
+        .as_ref()
+        .and_then(|status| status.class.as_ref());
+    let resolved = before.and_then(|name| classes.iter().find(|class| class.name_any() == *name));
+    let gone = before.is_some() && resolved.is_none();
+    let kept = resolved.filter(|class| class.spec.controller_name == controller_name);
+    match (ours.as_slice(), kept.as_ref(), theirs.as_slice()) {
+        ([class], _, _) | (_, Some(class), _) | ([], None, [class, ..]) => found(class),
+        ([], None, []) => ClassFound::Missing {
+            gone,
             message: format!(
                 "spec.className is not set and no SsmSessionClass is annotated {DEFAULT_CLASS_ANNOTATION}: \"true\""
             ),
         },
-        ([_, _, ..], _) => {
+        ([_, _, ..], None, _) => {
             let names: BTreeSet<String> = ours.iter().map(|class| class.name_any()).collect();
             let names = names.into_iter().collect::<Vec<_>>().join(", ");
             ClassFound::Missing {
+                gone,
                 message: format!(
                     "several SsmSessionClasses are the default: {names}; leave the annotation on one, or set spec.className"
                 ),
@@ -198,13 +255,14 @@ pub fn find_class(
     }
 }
 
-/// While the session is being deleted the API server is asked, since a listener that the cache lacks would be left.
+/// `ask`: the session is to be let go, and a listener that the cache lacks would be left, so the API server is asked.
 async fn find_listeners(
     session: &SsmSession,
+    ask: bool,
     context: &Context,
 ) -> Result<Vec<Arc<SsmListener>>, Error> {
     let uid = session.uid().unwrap_or_default();
-    let mut listeners = if session.metadata.deletion_timestamp.is_some() {
+    let mut listeners = if ask {
         let api: Api<SsmListener> =
             Api::namespaced(context.client.clone(), &context.options.namespace);
         let params = ListParams::default().labels(&format!("{SESSION_UID_LABEL}={uid}"));

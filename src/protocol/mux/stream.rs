@@ -7,8 +7,6 @@
 //!
 //! The agent takes a FIN for a full close, so that none is sent while an answer is still wanted.
 
-use std::collections::VecDeque;
-
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Bytes that one stream may have waiting to be sent: as much as a socket's buffer, so that a fast client is slowed
@@ -21,8 +19,7 @@ pub struct Stream {
     syn_sent: bool,
     outgoing: BytesMut,
     fin: Fin,
-    incoming: VecDeque<Bytes>,
-    incoming_bytes: usize,
+    incoming: BytesMut,
     received_bytes: u64,
     remote_finished: bool,
 }
@@ -63,21 +60,19 @@ impl Stream {
     }
 
     /// Nobody uses the stream any more: what is unread is forgotten, and so is what is queued, unless the stream was
-    /// finished in order. Gives the number of unread bytes.
-    pub fn discard(&mut self) -> usize {
+    /// finished in order.
+    pub fn discard(&mut self) {
         if self.fin == Fin::Open {
             self.outgoing.clear();
             self.finish();
         }
-        self.incoming.clear();
-        std::mem::take(&mut self.incoming_bytes)
+        self.incoming = BytesMut::new();
     }
 
-    /// Takes bytes of the far end.
-    pub fn handle_data(&mut self, bytes: Bytes) {
+    /// Takes bytes of the far end. They are copied: a piece would keep the whole message that it came in.
+    pub fn handle_data(&mut self, bytes: &[u8]) {
         self.received_bytes = self.received_bytes.saturating_add(bytes.len() as u64);
-        self.incoming_bytes += bytes.len();
-        self.incoming.push_back(bytes);
+        self.incoming.extend_from_slice(bytes);
     }
 
     /// The far end has closed: what is still queued would be thrown away.
@@ -88,12 +83,8 @@ impl Stream {
 
     /// Up to `bytes_max` unread bytes.
     pub fn read(&mut self, bytes_max: usize) -> Option<Bytes> {
-        let mut bytes = self.incoming.pop_front()?;
-        if bytes.len() > bytes_max {
-            self.incoming.push_front(bytes.split_off(bytes_max));
-        }
-        self.incoming_bytes = self.incoming_bytes.saturating_sub(bytes.len());
-        Some(bytes)
+        let bytes = self.incoming.len().min(bytes_max);
+        (bytes > 0).then(|| self.incoming.split_to(bytes).freeze())
     }
 
     /// What there is to send.
@@ -126,7 +117,7 @@ impl Stream {
     /// Unread bytes.
     #[must_use]
     pub fn incoming_bytes(&self) -> usize {
-        self.incoming_bytes
+        self.incoming.len()
     }
 
     /// Whether any byte of the far end has ever come.
@@ -138,7 +129,7 @@ impl Stream {
     /// Whether all bytes that have ever come are still unread.
     #[must_use]
     pub fn is_untouched(&self) -> bool {
-        self.received_bytes == self.incoming_bytes as u64
+        self.received_bytes == self.incoming.len() as u64
     }
 
     /// Whether the far end has closed.

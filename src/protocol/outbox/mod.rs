@@ -40,6 +40,8 @@ pub struct Outbox {
     bytes_max: usize,
     /// The largest sequence number acknowledged so far: all unacknowledged ones below it were overtaken.
     largest_acked: i64,
+    /// How often the oldest message was sent again since the far end was last heard, on this websocket.
+    probes: u32,
     /// When a message was last acknowledged for the first time.
     last_acked: Option<Instant>,
     rtt: RoundTrip,
@@ -64,6 +66,7 @@ impl Outbox {
             bytes: 0,
             bytes_max,
             largest_acked: -1,
+            probes: 0,
             last_acked: None,
             rtt: RoundTrip::new(),
         }
@@ -125,6 +128,7 @@ impl Outbox {
         }
         self.largest_acked = self.largest_acked.max(sequence);
         self.last_acked = Some(now);
+        self.probes = 0;
         while self.unacked.front().is_some_and(|entry| entry.acked) {
             self.unacked.pop_front();
         }
@@ -133,6 +137,7 @@ impl Outbox {
     /// The websocket is new: everything unacknowledged is sent again, in order.
     pub fn handle_transport_opened(&mut self) {
         self.pending.clear();
+        self.probes = 0;
         let base = self.base();
         for (sequence, entry) in (base..).zip(&mut self.unacked) {
             if !entry.acked {
@@ -147,6 +152,7 @@ impl Outbox {
         if self.poll_timeout().is_none_or(|deadline| now < deadline) {
             return;
         }
+        self.probes = self.probes.saturating_add(1);
         let (base, rto, largest_acked) = (self.base(), self.rtt.timeout(), self.largest_acked);
         for (sequence, entry) in (base..).zip(&mut self.unacked) {
             if sequence != base && sequence > largest_acked {
@@ -181,8 +187,8 @@ impl Outbox {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let head = self.unacked.front()?;
-        let probes = head.transmissions.saturating_sub(1).min(8);
-        let pause = (self.rtt.timeout() * (1 << probes)).min(PROBE_INTERVAL_MAX);
+        let pause = self.rtt.timeout() * (1 << self.probes.min(8));
+        let pause = pause.min(PROBE_INTERVAL_MAX);
         let turn = self.last_acked.filter(|_| self.base() > self.largest_acked);
         head.last_sent
             .map(|sent| turn.map_or(sent, |turn| sent.max(turn)) + pause)

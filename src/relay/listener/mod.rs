@@ -98,6 +98,7 @@ impl Listener {
     /// It listens on a port.
     pub fn handle_listening(&mut self, port: u16) {
         self.port = Some(port);
+        self.backoff.reset();
         self.failure = None;
         self.retry_at = None;
     }
@@ -241,23 +242,10 @@ impl Listener {
             *established = true;
             self.serve_if_ready(now);
         }
-        let serving = matches!(self.phase, Phase::Serving { .. });
         match end {
             None => {}
-            Some(End::Closed(why)) => {
-                self.end_current(EndReason::ClosedByService, why, now);
-                let failure = if serving {
-                    Failure::SessionClosed
-                } else {
-                    Failure::DataChannel
-                };
-                let why = if why.is_empty() {
-                    "the service closed it"
-                } else {
-                    why
-                };
-                self.fail(failure(why.to_owned()), now);
-            }
+            // What AWS has of such a session is live, and is terminated; for clients both are the same.
+            Some(End::Closed(why) | End::Unanswered(why)) => self.closed(why, now),
             Some(End::Unsupported(why)) => {
                 self.end_current(EndReason::StartFailed, why, now);
                 self.fail(Failure::Unsupported(why.clone()), now);
@@ -270,11 +258,19 @@ impl Listener {
     }
 
     /// TerminateSession has answered.
-    pub fn handle_terminated(&mut self, id: &SessionId, over: bool, now: Now) {
-        if over {
-            self.over(id, EndReason::ClosedByService, now);
-        } else {
-            self.sessions.handle_terminate_failed(id, now.monotonic);
+    pub fn handle_terminated(&mut self, id: &SessionId, result: Result<(), BrokerError>, now: Now) {
+        match result {
+            Ok(()) => self.over(id, EndReason::ClosedByService, now),
+            Err(error) if error.kind.next() == Next::Gone => {
+                self.over(id, EndReason::ClosedByService, now);
+            }
+            Err(error) => {
+                self.sessions.handle_terminate_failed(id, now.monotonic);
+                if self.sessions.live_count() >= TERMINATING_MAX {
+                    // No session is started until one of them is over, so this is what stands in the way.
+                    self.failure = Some(Failure::Broker(error));
+                }
+            }
         }
     }
 

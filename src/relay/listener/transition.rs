@@ -110,6 +110,24 @@ impl Listener {
         self.phase = Phase::Waiting { until };
     }
 
+    /// The session is over for good, or its agent is. Whether somebody terminated it in AWS or a time-out of AWS's
+    /// did can't be told from the service's words, so that nothing of the kind is claimed.
+    pub(super) fn closed(&mut self, why: &str, now: Now) {
+        let serving = matches!(self.phase, Phase::Serving { .. });
+        self.end_current(EndReason::ClosedByService, why, now);
+        let failure = if serving {
+            Failure::SessionClosed
+        } else {
+            Failure::DataChannel
+        };
+        let why = if why.is_empty() {
+            "the service closed it"
+        } else {
+            why
+        };
+        self.fail(failure(why.to_owned()), now);
+    }
+
     /// AWS says of sessions on record as live that they are over.
     pub(super) fn drop_lost(&mut self, now: Now) {
         for (id, reason) in self.spec.lost.clone() {

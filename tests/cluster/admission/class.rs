@@ -1,7 +1,7 @@
 //! The rules of `SsmSessionClass`.
 
 use anyhow::Result;
-use kube::api::{DynamicObject, PostParams};
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use ssm_session_operator::crd::{
     DEFAULT_CLASS_ANNOTATION, DEFAULT_CONTROLLER_NAME, SsmSessionClass,
@@ -149,5 +149,26 @@ async fn kubectl_shows_controller_region_and_default() -> Result<()> {
         words[5..9],
         ["shown", "example.com/nobody", "eu-central-1", "true"]
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_class_stays_with_its_controller() -> Result<()> {
+    let ground = ground().await;
+    let api = api::<SsmSessionClass>(ground.client().await, None);
+    let mut class = good();
+    let named =
+        json!({ "metadata": { "name": "stays" }, "spec": { "controllerName": "example.com/a" } });
+    merge(&mut class, &named);
+    let class: DynamicObject = serde_json::from_value(class)?;
+    api.create(&PostParams::default(), &class).await?;
+    let edit = |spec: Value| Patch::Merge(json!({ "spec": spec }));
+    let parameters = PatchParams::default();
+    let region = edit(json!({ "aws": { "region": "eu-west-1" } }));
+    api.patch("stays", &parameters, &region).await?;
+    let other = edit(json!({ "controllerName": "example.com/b" }));
+    let refused = api.patch("stays", &parameters, &other).await;
+    let message = refused.expect_err("it is refused").to_string();
+    assert!(message.contains("make another class"), "{message}");
     Ok(())
 }

@@ -78,6 +78,7 @@ async fn the_labels_and_annotations_are_ones_that_a_service_can_carry() {
     let (of_labels, of_annotations) = ("spec.service.labels", "spec.service.annotations");
     let team = || labels(json!({ "example.com/team": "Shop_1.a" }));
     let ours = "the operator sets them";
+    let reserved = "remove the keys of kubernetes.io";
     assert_session_rules(vec![
         service(
             of_labels,
@@ -138,6 +139,24 @@ async fn the_labels_and_annotations_are_ones_that_a_service_can_carry() {
             annotations(json!({})),
             annotations(json!({ "ssm-operator.dev/a": "" })),
             ours,
+        ),
+        service(
+            of_labels,
+            labels(json!({ "app.kubernetes.io/name": "b" })),
+            labels(json!({ "service.kubernetes.io/service-proxy-name": "b" })),
+            reserved,
+        ),
+        service(
+            of_labels,
+            labels(json!({ "notkubernetes.io/a": "b" })),
+            labels(json!({ "kubernetes.io/a": "b" })),
+            reserved,
+        ),
+        service(
+            of_annotations,
+            annotations(json!({ "service.kubernetes.io/topology-mode": "Auto" })),
+            annotations(json!({ "endpoints.kubernetes.io/a": "b" })),
+            reserved,
         ),
     ])
     .await;

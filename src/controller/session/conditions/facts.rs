@@ -1,11 +1,13 @@
 //! The conditions that only repeat what relays and AWS say: they take no part in what `Ready` comes to.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::error_of;
-use crate::broker::ErrorKind;
+use crate::broker::{ErrorKind, Identity};
+use crate::controller::names::identity_of;
 use crate::controller::session::desired::is_fresh;
-use crate::controller::session::observe::Observed;
+use crate::controller::session::observe::{ClassFound, Observed};
 use crate::crd::SsmListener;
 use crate::crd::condition::{
     AwsReachableReason, Condition, Conditions, DestinationReachableReason, TargetConnectedReason,
@@ -24,6 +26,24 @@ fn any_serving(observed: &Observed) -> bool {
     states
         .into_iter()
         .any(|status| status.state == ListenerState::Serving)
+}
+
+/// The identities that count: the class', and those of sessions that still run. What is polled for the end of an old
+/// session says nothing of this one.
+fn counted(observed: &Observed) -> BTreeSet<Identity> {
+    let listeners = observed.listeners.iter();
+    let statuses = listeners.filter_map(|listener| listener.status.as_ref());
+    let sessions = statuses.flat_map(|status| &status.sessions);
+    let live = sessions.filter(|session| session.ended_at.is_none());
+    let mut counted: BTreeSet<Identity> =
+        live.map(|session| identity_of(&session.identity)).collect();
+    match &observed.class {
+        ClassFound::Ours { identity, .. } => {
+            counted.insert(identity_of(identity));
+        }
+        ClassFound::Missing { .. } | ClassFound::Foreign { .. } => {}
+    }
+    counted
 }
 
 /// Whether AWS serves us: what the relays say of their starts, and then what the poll says.
@@ -46,10 +66,14 @@ pub fn set_aws(conditions: &mut Conditions, observed: &Observed) {
             };
             Some((reason, error.message.clone()))
         });
+    let counted = counted(observed);
+    let snapshots = || {
+        counted
+            .iter()
+            .filter_map(|identity| observed.snapshots.get(identity))
+    };
     let of_poll = || {
-        observed
-            .snapshots
-            .values()
+        snapshots()
             .filter_map(|snapshot| snapshot.error.as_ref())
             .find_map(|error| {
                 let reason = match error.kind {
@@ -67,7 +91,7 @@ pub fn set_aws(conditions: &mut Conditions, observed: &Observed) {
     };
     if let Some((reason, message)) = of_start.or_else(of_poll) {
         conditions.set(Condition::AwsReachable(reason), message);
-    } else if any_serving(observed) || observed.snapshots.values().any(|s| s.round > 0) {
+    } else if any_serving(observed) || snapshots().any(|snapshot| snapshot.round > 0) {
         conditions.set(
             Condition::AwsReachable(AwsReachableReason::Reachable),
             "AWS answers",

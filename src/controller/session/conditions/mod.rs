@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::decide::{Now, Settings};
 use super::desired::{is_fresh, slice_is_ready};
 use super::observe::{ClassFound, Observed, ServiceFound};
+use crate::controller::context::Refusal;
 use crate::crd::SsmListener;
 use crate::crd::condition::{
     AvailableReason, Condition, Conditions, ReadyReason, ReconcilingReason, StalledReason,
@@ -23,13 +24,23 @@ pub struct Trouble {
     pub reason: StalledReason,
     /// In words, with what to do.
     pub message: String,
+    /// It may be mended from elsewhere at any time: Stalled only once it lasts.
+    pub passing: bool,
 }
 
 impl Trouble {
     fn new(reason: StalledReason, message: impl Into<String>) -> Self {
+        let passing = match reason {
+            StalledReason::AccessDenied | StalledReason::ClassNotFound => true,
+            StalledReason::ServiceConflict
+            | StalledReason::InvalidDocument
+            | StalledReason::InvalidRequest
+            | StalledReason::UnsupportedSessionType => false,
+        };
         Self {
             reason,
             message: message.into(),
+            passing,
         }
     }
 }
@@ -37,20 +48,17 @@ impl Trouble {
 /// The trouble that counts, if there is any: what must be mended first comes first.
 #[must_use]
 pub fn trouble(observed: &Observed) -> Option<Trouble> {
-    if let ClassFound::Missing { message } = &observed.class {
+    if let ClassFound::Missing { message, .. } = &observed.class {
         return Some(Trouble::new(StalledReason::ClassNotFound, message));
     }
     if let ServiceFound::Conflict { message } = &observed.service {
         return Some(Trouble::new(StalledReason::ServiceConflict, message));
     }
-    let generation = observed.session.metadata.generation.unwrap_or_default();
-    if let Some((_, refusal)) = observed
-        .memory
-        .refusal
-        .as_ref()
-        .filter(|(of, _)| *of == generation)
-    {
-        return Some(Trouble::new(StalledReason::InvalidRequest, refusal));
+    if let Some(refusal) = refusal(observed) {
+        return Some(Trouble {
+            passing: refusal.forbidden,
+            ..Trouble::new(StalledReason::InvalidRequest, &refusal.message)
+        });
     }
     if observed.session.spec.target.to_aws().is_none() {
         let message = "spec.target names no target: set id or ecsTask";
@@ -64,6 +72,13 @@ pub fn trouble(observed: &Observed) -> Option<Trouble> {
             format!("port {}: {}", listener.spec.port, error.message),
         ))
     })
+}
+
+/// What the API server refused of what this generation asks for.
+fn refusal(observed: &Observed) -> Option<&Refusal> {
+    let generation = observed.session.metadata.generation.unwrap_or_default();
+    let refusal = observed.memory.refusal.as_ref();
+    refusal.filter(|refusal| refusal.generation == generation)
 }
 
 fn stalled_by(class: ErrorClass) -> Option<StalledReason> {
@@ -99,19 +114,11 @@ fn error_of<'a>(listener: &'a SsmListener, observed: &Observed) -> Option<&'a Li
 /// a role that was applied in the same sync arrives late.
 #[must_use]
 pub fn is_stalled(trouble: &Trouble, observed: &Observed, settings: &Settings, now: Now) -> bool {
-    match trouble.reason {
-        StalledReason::ServiceConflict
-        | StalledReason::InvalidDocument
-        | StalledReason::InvalidRequest
-        | StalledReason::UnsupportedSessionType => true,
-        StalledReason::AccessDenied | StalledReason::ClassNotFound => {
-            let long = until_stalled(trouble, observed, settings, now).is_zero();
-            // Said before, maybe by another process: it is not taken back while it lasts.
-            long || observed.previous().conditions.iter().any(|condition| {
-                condition.type_ == "Stalled" && condition.reason == trouble.reason.as_str()
-            })
-        }
-    }
+    let long = !trouble.passing || until_stalled(trouble, observed, settings, now).is_zero();
+    // Said before, maybe by another process: it is not taken back while it lasts.
+    long || observed.previous().conditions.iter().any(|condition| {
+        condition.type_ == "Stalled" && condition.reason == trouble.reason.as_str()
+    })
 }
 
 /// How long the trouble must still last to be called Stalled.
@@ -184,25 +191,35 @@ fn port_state(observed: &Observed, name: &str) -> Port {
         };
     }
     match status.state {
-        ListenerState::Serving => {
-            let ServiceFound::Ours(service) = &observed.service else {
-                return Port::Preparing;
-            };
-            let name_of = service.metadata.name.as_deref().unwrap_or_default();
-            let ready = observed
-                .slices
-                .iter()
-                .any(|slice| slice_is_ready(slice, name_of, name));
-            if ready {
-                Port::Serving
-            } else {
-                Port::Preparing
-            }
-        }
+        ListenerState::Serving if leads_there(observed, name) => Port::Serving,
+        ListenerState::Serving => Port::Preparing,
         ListenerState::Starting if status.last_error.is_none() => Port::Starting,
         ListenerState::Starting | ListenerState::Waiting => Port::Failing,
         ListenerState::Ended => Port::Starting,
     }
+}
+
+/// Whether a slice of our Service sends clients of the port to a relay that listens.
+fn leads_there(observed: &Observed, port: &str) -> bool {
+    let ServiceFound::Ours(service) = &observed.service else {
+        return false;
+    };
+    let name = service.metadata.name.as_deref().unwrap_or_default();
+    let mut slices = observed.slices.iter();
+    slices.any(|slice| slice_is_ready(slice, name, port))
+}
+
+/// Whether clients can dial the port now, also while its session is about to be replaced.
+fn can_be_dialled(observed: &Observed, port: &str) -> bool {
+    let mut listeners = observed.listeners.iter();
+    let serves = listeners.any(|listener| {
+        let state = listener.status.as_ref().map(|status| status.state);
+        listener.spec.port == port
+            && listener.metadata.deletion_timestamp.is_none()
+            && state == Some(ListenerState::Serving)
+            && is_fresh(listener, &observed.relays)
+    });
+    serves && leads_there(observed, port)
 }
 
 /// All conditions. `settled`: nothing is left to be written for what the spec asks.
@@ -221,21 +238,22 @@ pub fn conditions(
         .iter()
         .map(|port| (port.name.as_str(), port_state(observed, &port.name)))
         .collect();
-    let serving = ports
-        .values()
-        .filter(|port| **port == Port::Serving)
-        .count();
-    let all = serving == ports.len();
-    let count = format!("{serving} of {} ports can be dialled", ports.len());
-    set_available(&mut conditions, observed, &ports, &count);
+    let all = ports.values().all(|port| *port == Port::Serving);
+    let dialled = ports.keys().filter(|name| can_be_dialled(observed, name));
+    let dialled = dialled.count();
+    let count = format!("{dialled} of {} ports can be dialled", ports.len());
+    set_available(&mut conditions, observed, &ports, dialled, &count);
     facts::set_aws(&mut conditions, observed);
     facts::set_target(&mut conditions, observed);
     facts::set_destination(&mut conditions, observed);
     if session.metadata.deletion_timestamp.is_some() {
-        let message = format!(
+        let mut message = format!(
             "{} listeners wait for the end of their sessions",
             observed.listeners.len()
         );
+        if let Some(refusal) = refusal(observed) {
+            message = format!("{message}; refused: {}", refusal.message);
+        }
         conditions.set(Condition::Ready(ReadyReason::Deleting), message);
         return conditions;
     }
@@ -252,7 +270,7 @@ pub fn conditions(
     let broken = ports
         .values()
         .any(|port| matches!(port, Port::Failing | Port::Unbound));
-    let ready = if serving > 0 && broken {
+    let ready = if dialled > 0 && broken {
         ReadyReason::Degraded
     } else {
         ReadyReason::Progressing
@@ -267,8 +285,17 @@ fn reconciling(
     trouble: Option<&Trouble>,
     ports: &BTreeMap<&str, Port>,
 ) -> (ReconcilingReason, String) {
-    if let ClassFound::Missing { message } = &observed.class {
-        return (ReconcilingReason::Resolving, message.clone());
+    match &observed.class {
+        ClassFound::Ours { .. } => {}
+        ClassFound::Missing { message, .. } => {
+            return (ReconcilingReason::Resolving, message.clone());
+        }
+        ClassFound::Foreign { name } => {
+            let message = format!(
+                "SsmSessionClass {name} is another installation's: what was made here ends, and that one takes over"
+            );
+            return (ReconcilingReason::Resolving, message);
+        }
     }
     if let ServiceFound::Leaving { message } = &observed.service {
         return (ReconcilingReason::Resolving, message.clone());
@@ -309,8 +336,11 @@ fn reconciling(
         );
     }
     let name = has(Port::Preparing).unwrap_or_default();
-    let message =
-        format!("port {name}: listener, Service and slices are being made").replace("port : ", "");
+    let message = if name.is_empty() {
+        "the Service and the slices are being changed".to_owned()
+    } else {
+        format!("port {name}: listener, Service and slices are being made")
+    };
     (ReconcilingReason::Starting, message)
 }
 
@@ -318,9 +348,10 @@ fn set_available(
     conditions: &mut Conditions,
     observed: &Observed,
     ports: &BTreeMap<&str, Port>,
+    dialled: usize,
     count: &str,
 ) {
-    if ports.values().all(|port| *port == Port::Serving) {
+    if dialled == ports.len() {
         return conditions.set(Condition::Available(AvailableReason::Serving), count);
     }
     let any_relay = observed

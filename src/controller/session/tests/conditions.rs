@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::*;
 use crate::broker::{BrokerError, ErrorKind};
+use crate::controller::context::Refusal;
 use crate::controller::fixtures::{aws, listener};
 use crate::crd::listener::{DestinationState, ErrorClass, ListenerState};
 
@@ -140,6 +141,7 @@ fn a_missing_class_is_looked_for_and_stalled_after_two_minutes() {
     let mut world = World::new(&["sql"]);
     world.observed.class = ClassFound::Missing {
         message: "no class".into(),
+        gone: true,
     };
     let plan = world.decide();
     assert!(
@@ -166,20 +168,54 @@ fn a_service_of_somebody_else_is_stalled_at_once() {
 #[test]
 fn what_the_api_server_refuses_is_stalled_for_that_generation() {
     let mut world = World::new(&["sql"]);
-    world.observed.memory.refusal = Some((1, "spec.ports: duplicate".into()));
+    world.observed.memory.refusal = Some(refusal(false));
     assert!(is_stalled(&world.report(), StalledReason::InvalidRequest));
     world.change(|session| session.metadata.generation = Some(2));
     assert!(!is_stalled(&world.report(), StalledReason::InvalidRequest));
+}
+
+fn refusal(forbidden: bool) -> Refusal {
+    Refusal {
+        generation: 1,
+        message: "exceeded quota".into(),
+        forbidden,
+    }
+}
+
+#[test]
+fn what_a_quota_or_a_policy_forbids_is_said_at_once_and_stalled_once_it_lasts() {
+    let mut world = World::new(&["sql"]);
+    world.observed.memory.refusal = Some(refusal(true));
+    let status = world.report();
+    assert!(says(&status, "Reconciling=True/Retrying"));
+    let said = status
+        .conditions
+        .iter()
+        .any(|c| c.message == "exceeded quota");
+    assert!(said, "{:?}", status.conditions);
+    assert!(is_stalled(&world.after(120), StalledReason::InvalidRequest));
+    world.observed.memory.refusal = None;
+    assert!(says(&world.after(1), "Reconciling=True/Starting"));
+}
+
+#[test]
+fn what_is_refused_while_a_session_is_deleted_is_said() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
+    world.observed.memory.refusal = Some(refusal(true));
+    let status = world.report();
+    assert!(says(&status, "Ready=False/Deleting"));
+    assert!(status.conditions[0].message.contains("exceeded quota"));
 }
 
 #[test]
 fn a_spec_that_the_relay_has_not_taken_up_is_retargeting() {
     let serving = listener("sql").serving("a", "1", "s-1");
     let newer = serving.change(|listener| listener.metadata.generation = Some(2));
-    assert!(says(
-        &World::made(&["sql"], vec![newer]).report(),
-        "Reconciling=True/Retargeting"
-    ));
+    let status = World::made(&["sql"], vec![newer]).report();
+    assert!(says(&status, "Reconciling=True/Retargeting"));
+    assert!(says(&status, "Ready=False/Progressing"));
+    assert!(says(&status, "Available=True/Serving"), "it still serves");
 }
 
 #[test]
@@ -220,6 +256,53 @@ fn a_failed_poll_shows_without_taking_readiness() {
     assert!(
         says(&status, "AwsReachable=False/AccessDenied") && says(&status, "Ready=True/Available")
     );
+}
+
+#[test]
+fn an_identity_with_which_nothing_runs_any_more_is_not_spoken_of() {
+    let mut other = aws();
+    other.region = "eu-test-2".into();
+    let moved = listener("sql").serving("a", "1", "s-1").ended("s-1");
+    let mut moved = moved.serving("a", "1", "s-2");
+    moved = moved.change(|listener| {
+        let status = listener.status.as_mut().expect("serving");
+        status.sessions[1].identity = other.clone();
+    });
+    let mut world = World::made(&["sql"], vec![moved.clone()]);
+    let denied = BrokerError::new(ErrorKind::AccessDenied, "DescribeSessions", "denied");
+    let snapshot = Snapshot {
+        error: Some(denied),
+        ..Snapshot::default()
+    };
+    world
+        .observed
+        .snapshots
+        .insert(identity_of(&other), Arc::new(snapshot));
+    world.poll(|_| {});
+    assert!(says(&world.report(), "AwsReachable=True/Reachable"));
+    world.listeners(vec![moved.change(|listener| {
+        let status = listener.status.as_mut().expect("serving");
+        status.sessions[1].ended_at = None;
+    })]);
+    assert!(says(&world.report(), "AwsReachable=False/AccessDenied"));
+}
+
+#[test]
+fn an_answer_to_another_identity_is_none_to_the_class() {
+    let mut world = World::made(&["sql"], vec![listener("sql")]);
+    let mut other = aws();
+    other.region = "eu-test-2".into();
+    let answered = Snapshot {
+        round: 1,
+        ..Snapshot::default()
+    };
+    world
+        .observed
+        .snapshots
+        .insert(identity_of(&other), Arc::new(answered));
+    assert!(!says(&world.report(), "AwsReachable=True/Reachable"));
+    world.poll(|_| {});
+    assert!(says(&world.report(), "AwsReachable=True/Reachable"));
 }
 
 #[test]

@@ -181,8 +181,32 @@ fn a_session_whose_listener_is_gone_is_not_lost() {
     });
     let status = world.after(1);
     assert_eq!(ids(&status.history), ["s-1"]);
-    assert_eq!(status.history[0].end_reason, Some(EndReason::Replaced));
+    assert_eq!(status.history[0].end_reason, Some(EndReason::Deleted));
     assert_eq!(status.history[0].duration.as_deref(), Some("59s"));
+}
+
+#[test]
+fn an_end_is_looked_for_with_the_identity_that_class_and_listener_had() {
+    let mut world = serving();
+    world.report();
+    world.listeners(vec![]);
+    world.observed.snapshots.clear();
+    world.observed.class = ClassFound::Missing {
+        message: "deleted".into(),
+    };
+    world.report();
+    let plan = world.decide();
+    assert_eq!(ids(&plan.mirror.sessions), ["s-1"]);
+    let identity = identity_of(&fixtures::aws());
+    assert_eq!(plan.mirror.wanted, HashSet::from([(identity, id("s-1"))]));
+    world.poll(|snapshot| {
+        let over = described("s-1", "Terminated").ended_at(at(59)).build();
+        snapshot.ended.insert(id("s-1"), over);
+    });
+    let status = world.report();
+    assert_eq!(ids(&status.history), ["s-1"]);
+    assert!(status.history[0].end_date.is_some());
+    assert!(world.decide().mirror.started_with.is_empty());
 }
 
 #[test]
@@ -212,6 +236,9 @@ fn history_keeps_the_last_five_newest_first_and_what_fell_off_does_not_come_back
     assert_eq!(ids(&status.history), ["s-7", "s-6", "s-5", "s-4", "s-3"]);
     world.poll(|snapshot| snapshot.ended.clear());
     assert_eq!(world.report(), status);
+    assert_eq!(world.decide().mirror.wanted, HashSet::new());
+    world.observed.memory = Memory::default();
+    assert_eq!(world.report(), status, "nor for a new controller");
     assert_eq!(world.decide().mirror.wanted, HashSet::new());
 }
 

@@ -2,6 +2,7 @@
 
 mod conditions;
 mod history;
+mod leaving;
 mod objects;
 mod services;
 
@@ -21,7 +22,7 @@ use crate::controller::fixtures::{self, ListenerBuilder, at};
 use crate::controller::names::identity_of;
 use crate::controller::poll::Snapshot;
 use crate::crd::condition::StalledReason;
-use crate::crd::{SESSION_FINALIZER, SsmSession, SsmSessionStatus};
+use crate::crd::{DEFAULT_CONTROLLER_NAME, SsmSession, SsmSessionStatus, session_finalizer};
 
 const SETTINGS: Settings = Settings {
     stalled_after: Duration::from_secs(120),
@@ -46,6 +47,7 @@ impl World {
             identity: fixtures::aws(),
         };
         let observed = Observed {
+            controller_name: DEFAULT_CONTROLLER_NAME.into(),
             session: Arc::new(session),
             previous: SsmSessionStatus::default(),
             class,
@@ -67,7 +69,8 @@ impl World {
     /// Everything made, with these listeners; slices as a first decision applies them.
     fn made(ports: &[&str], listeners: Vec<ListenerBuilder>) -> Self {
         let mut world = Self::new(ports);
-        world.change(|session| session.metadata.finalizers = Some(vec![SESSION_FINALIZER.into()]));
+        let finalizer = session_finalizer(DEFAULT_CONTROLLER_NAME);
+        world.change(|session| session.metadata.finalizers = Some(vec![finalizer]));
         world.observed.service = ServiceFound::Ours(Arc::new(world.stored_service()));
         world.listeners(listeners);
         world.apply_slices();
@@ -115,6 +118,8 @@ impl World {
                 .unwrap_or((trouble.reason, now))
         });
         memory.ending = plan.mirror.ending;
+        memory.started_with = plan.mirror.started_with;
+        memory.leaving = plan.leaving;
         memory.finished = plan.mirror.finished;
         self.observed.previous = plan.status.expect("a status for our own session");
         self.observed.previous.clone()

@@ -1,7 +1,5 @@
 //! Listeners and slices: what is made, changed and taken away.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-
 use super::*;
 use crate::controller::fixtures::listener;
 use crate::controller::names::listener_name;
@@ -188,53 +186,6 @@ fn a_listener_that_is_being_deleted_is_waited_for_and_not_made_twice() {
     let plan = World::made(&["sql"], vec![going]).decide();
     assert!(plan.create_listeners.is_empty() && plan.update_listeners.is_empty());
     assert!(plan.delete_listeners.is_empty());
-}
-
-#[test]
-fn while_the_session_is_deleted_slices_and_listeners_go_and_nothing_is_made() {
-    let mut world = World::made(
-        &["sql", "web"],
-        vec![listener("sql").serving("a", "1", "s-1")],
-    );
-    world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
-    let plan = world.decide();
-    assert_eq!(
-        plan.delete_services,
-        [("db".to_owned(), "uid-of-service".to_owned())]
-    );
-    world.observed.service = ServiceFound::Absent;
-    let plan = world.decide();
-    assert!(plan.create_service.is_none() && plan.create_listeners.is_empty());
-    assert!(plan.apply_slices.is_empty() && !plan.add_finalizer);
-    assert_eq!(
-        (plan.delete_slices.len(), plan.delete_listeners.len()),
-        (2, 1)
-    );
-    assert_eq!(
-        (plan.release, plan.requeue_after),
-        (None, Some(SETTINGS.finalizer_timeout))
-    );
-}
-
-#[test]
-fn the_session_goes_with_its_last_listener_or_after_a_minute() {
-    use super::super::decide::Release;
-    let going = listener("sql").serving("a", "1", "s-1").deleted_at(at(0));
-    let mut world = World::made(&["sql"], vec![going]);
-    world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
-    world.seconds = 59;
-    assert_eq!(world.decide().release, None);
-    world.seconds = 60;
-    assert_eq!(world.decide().release, Some(Release::Pending(1)));
-    world.observed.listeners.clear();
-    assert_eq!(world.decide().release, Some(Release::Clean));
-}
-
-#[test]
-fn a_deleted_session_without_our_finalizer_is_nobodys_work() {
-    let mut world = World::new(&["sql"]);
-    world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
-    assert_eq!(world.decide(), Plan::default());
 }
 
 #[test]

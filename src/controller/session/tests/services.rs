@@ -1,5 +1,6 @@
 //! Classes and Services: whose a session is, and which Service it may have.
 
+use k8s_openapi::api::core::v1::ServiceSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, Time};
 use serde_json::json;
 
@@ -103,22 +104,11 @@ fn whose_a_service_is() {
 }
 
 #[test]
-fn a_session_of_another_installation_is_not_touched() {
-    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
-    world.observed.class = ClassFound::Foreign;
-    let plan = world.decide();
-    let ours = Plan {
-        delete_listeners: plan.delete_listeners.clone(),
-        ..Plan::default()
-    };
-    assert_eq!((plan.delete_listeners.len(), plan), (1, ours));
-}
-
-#[test]
 fn a_missing_class_ends_the_sessions_only_once_it_is_stalled() {
     let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
     world.observed.class = ClassFound::Missing {
         message: "none".into(),
+        gone: true,
     };
     world.report();
     assert_eq!(world.decide().delete_listeners, []);
@@ -150,9 +140,8 @@ fn which_class_serves_a_session() {
         found(Some("x"), vec![class("x", ours)]),
         ClassFound::Ours { .. }
     ));
-    assert_eq!(
-        found(Some("x"), vec![class("x", "other")]),
-        ClassFound::Foreign
+    assert!(
+        matches!(found(Some("x"), vec![class("x", "other")]), ClassFound::Foreign { name } if name == "x")
     );
     assert!(matches!(
         found(Some("x"), vec![class("y", ours)]),
@@ -164,13 +153,81 @@ fn which_class_serves_a_session() {
     ));
     let mixed = vec![default("x", ours), default("y", "other")];
     assert!(matches!(found(None, mixed), ClassFound::Ours { name, .. } if name == "x"));
-    assert_eq!(
+    assert!(matches!(
         found(None, vec![default("y", "other")]),
-        ClassFound::Foreign
-    );
-    let ClassFound::Missing { message } = found(None, vec![default("b", ours), default("a", ours)])
+        ClassFound::Foreign { .. }
+    ));
+    let ClassFound::Missing { message, .. } =
+        found(None, vec![default("b", ours), default("a", ours)])
     else {
         panic!("two defaults are none")
     };
     assert!(message.contains("a, b"), "{message}");
+}
+
+#[test]
+fn a_session_without_a_class_name_keeps_its_class_while_there_is_no_single_default() {
+    let ours = DEFAULT_CONTROLLER_NAME;
+    let default = |name: &str, controller: &str| {
+        let mut class = class(name, controller);
+        class
+            .annotations_mut()
+            .insert(DEFAULT_CLASS_ANNOTATION.into(), "true".into());
+        class
+    };
+    let mut session = fixtures::session(&["sql"]);
+    session.spec.class_name = None;
+    session.status = Some(SsmSessionStatus {
+        class: Some("a".into()),
+        ..SsmSessionStatus::default()
+    });
+    let found = |classes: Vec<SsmSessionClass>| {
+        let classes: Vec<_> = classes.into_iter().map(Arc::new).collect();
+        find_class(&session, &classes, ours)
+    };
+    for classes in [
+        vec![default("a", ours), default("b", ours)],
+        vec![class("a", ours), class("b", ours)],
+        vec![class("a", ours), default("b", "other")],
+    ] {
+        assert!(matches!(found(classes), ClassFound::Ours { name, .. } if name == "a"));
+    }
+    let moved = vec![class("a", ours), default("b", ours)];
+    assert!(matches!(found(moved), ClassFound::Ours { name, .. } if name == "b"));
+    assert!(matches!(
+        found(vec![class("b", ours)]),
+        ClassFound::Missing { gone: true, .. }
+    ));
+}
+
+#[test]
+fn an_ambiguous_default_ends_no_session_however_long_it_lasts() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    world.observed.class = ClassFound::Missing {
+        message: "two".into(),
+        gone: false,
+    };
+    world.report();
+    assert!(is_stalled(&world.after(3600), StalledReason::ClassNotFound));
+    let plan = world.decide();
+    assert!(plan.delete_listeners.is_empty() && plan.delete_slices.is_empty());
+}
+
+#[test]
+fn a_service_that_somebody_bent_is_taken_back() {
+    let world = World::made(&["sql"], vec![]);
+    let wanted = desired::service(&world.observed.session);
+    let bends: [fn(&mut ServiceSpec); 5] = [
+        |spec| spec.selector = Some([("app".to_owned(), "db".to_owned())].into()),
+        |spec| spec.external_ips = Some(vec!["192.0.2.9".into()]),
+        |spec| spec.external_name = Some("example.com".into()),
+        |spec| spec.publish_not_ready_addresses = Some(true),
+        |spec| spec.type_ = Some("LoadBalancer".into()),
+    ];
+    for bend in bends {
+        let mut service = world.stored_service();
+        assert!(!desired::service_differs(&service, &wanted));
+        bend(service.spec.as_mut().expect("a spec"));
+        assert!(desired::service_differs(&service, &wanted), "{service:?}");
+    }
 }

@@ -239,7 +239,7 @@ fn terminate_session_is_called_until_it_is_answered() {
     for attempt in 0..20 {
         world
             .listener
-            .handle_terminated(&id("s-1"), false, world.now);
+            .handle_terminated(&id("s-1"), unanswered(), world.now);
         assert!(world.actions().is_empty(), "no call before its delay");
         assert_eq!(world.end_of("s-1"), None);
         let delay = world.advance_to_deadline();

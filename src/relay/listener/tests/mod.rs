@@ -215,7 +215,7 @@ impl World {
 
     /// TerminateSession has answered.
     fn terminated(&mut self, name: &str) {
-        self.listener.handle_terminated(&id(name), true, self.now);
+        self.listener.handle_terminated(&id(name), Ok(()), self.now);
     }
 
     /// The end of a session as it is on record, if it has ended.
@@ -256,4 +256,13 @@ fn destination(destination: Destination) -> TunnelState {
         destination: Some(destination),
         ..established()
     }
+}
+
+/// What TerminateSession says when nobody knows whether it was carried out.
+fn unanswered() -> Result<(), BrokerError> {
+    Err(BrokerError::new(
+        ErrorKind::Unavailable,
+        "TerminateSession",
+        "no answer",
+    ))
 }

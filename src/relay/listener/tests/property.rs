@@ -156,9 +156,11 @@ impl Outside {
         if answered {
             self.live.retain(|live| *live != name);
         }
-        self.world
-            .listener
-            .handle_terminated(&id(&name), answered, self.world.now);
+        self.world.listener.handle_terminated(
+            &id(&name),
+            if answered { Ok(()) } else { unanswered() },
+            self.world.now,
+        );
     }
 
     fn act(&mut self) {

@@ -151,7 +151,7 @@ fn an_old_session_that_aws_says_is_over_is_no_longer_terminated() {
     assert_eq!(terminations(&world.actions()), ["s-1"]);
     world
         .listener
-        .handle_terminated(&id("s-1"), false, world.now);
+        .handle_terminated(&id("s-1"), unanswered(), world.now);
     let mut spec = spec(3, "i-2");
     spec.lost.push((id("s-1"), EndReason::ClosedByService));
     world.spec(spec);

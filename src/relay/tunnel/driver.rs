@@ -1,33 +1,25 @@
-//! A tunnel: one running session. Its websockets come and go; its streams stay.
-//!
-//! The machine is behind a lock that is never held across an await. The driver alone touches the websocket; streams
-//! talk to the machine and wake the driver, and the driver wakes the streams.
+//! The driver of a tunnel: the only one that touches the websocket.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use futures::task::AtomicWaker;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::{debug, info};
 use uuid::Uuid;
 
-use super::backoff::Backoff;
-use super::metrics::Metrics;
-use super::options::RelayOptions;
-use super::report::Destination;
-use super::stream::TunnelStream;
-use super::websocket::Websocket;
+use super::{Inner, Shared, TunnelState};
 use crate::broker::{Broker, Identity, Next, Ticket};
-use crate::protocol::{Config, End, Established, Event, PortSession, StreamId};
-
-/// Bytes sent and not acknowledged: the product of 20 MB/s and 50 ms of round trip.
-const OUTBOX_BYTES_MAX: usize = 1 << 20;
+use crate::protocol::{End, Event, StreamId};
+use crate::relay::backoff::Backoff;
+use crate::relay::metrics::Metrics;
+use crate::relay::options::RelayOptions;
+use crate::relay::report::Destination;
+use crate::relay::websocket::{OpenError, Websocket};
 
 /// Messages that are read, and written, before other tasks get their turn.
 const MESSAGES_PER_TURN: usize = 128;
@@ -38,160 +30,19 @@ const RESUME_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Durati
 /// A websocket that stayed up for so long was a success: the next try to resume comes with the shortest delay.
 const LASTED_WELL: Duration = Duration::from_secs(30);
 
-/// What a tunnel shows to its listener.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct TunnelState {
-    /// What the handshake has shown, once it is complete.
-    pub established: Option<Established>,
-    /// What the agent's last dial came to.
-    pub destination: Option<Destination>,
-    /// Why the last websocket could not be opened, or was lost.
-    pub trouble: Option<String>,
-    /// Why the tunnel is over, once it is.
-    pub end: Option<End>,
-}
-
-/// A running session. Dropping it closes the websocket and resets every stream; the AWS session lives on until it is
-/// terminated.
-pub struct Tunnel {
-    shared: Arc<Shared>,
-    state: watch::Receiver<TunnelState>,
-    driver: AbortHandle,
-}
-
-/// What driver and streams share.
-pub(super) struct Shared {
-    inner: Mutex<Inner>,
-    driver: AtomicWaker,
-}
-
-pub(super) struct Inner {
-    pub(super) session: PortSession,
-    pub(super) readers: HashMap<StreamId, Waker>,
-    pub(super) writers: HashMap<StreamId, Waker>,
-    /// No driver serves the session any more.
-    pub(super) closed: bool,
-}
-
-/// Where streams are opened.
-#[derive(Clone)]
-pub struct TunnelHandle(Arc<Shared>);
-
-impl Tunnel {
-    /// Opens the data channel of a session that was just started.
-    #[must_use]
-    pub fn open(
-        options: Arc<RelayOptions>,
-        broker: Arc<dyn Broker>,
-        identity: Identity,
-        ticket: Ticket,
-        metrics: Metrics,
-    ) -> Self {
-        let epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let config = Config {
-            origin: Instant::now().into_std(),
-            epoch_ms: u64::try_from(epoch.as_millis()).unwrap_or(u64::MAX),
-            seed: fastrand::u64(..),
-            outbox_bytes_max: OUTBOX_BYTES_MAX,
-        };
-        let shared = Arc::new(Shared {
-            inner: Mutex::new(Inner {
-                session: PortSession::new(config, options.stall_limit),
-                readers: HashMap::new(),
-                writers: HashMap::new(),
-                closed: false,
-            }),
-            driver: AtomicWaker::new(),
-        });
-        let (sender, state) = watch::channel(TunnelState::default());
-        let driver = Driver {
-            shared: shared.clone(),
-            state: sender,
-            options,
-            broker,
-            identity,
-            metrics,
-        };
-        let driver = tokio::spawn(driver.run(ticket)).abort_handle();
-        Self {
-            shared,
-            state,
-            driver,
-        }
-    }
-
-    /// What the tunnel shows; changes wake the receiver.
-    #[must_use]
-    pub fn state(&self) -> watch::Receiver<TunnelState> {
-        self.state.clone()
-    }
-
-    /// Where streams are opened.
-    #[must_use]
-    pub fn handle(&self) -> TunnelHandle {
-        TunnelHandle(self.shared.clone())
-    }
-}
-
-impl Drop for Tunnel {
-    fn drop(&mut self) {
-        self.driver.abort();
-        self.shared.close();
-    }
-}
-
-impl TunnelHandle {
-    /// Opens a stream: the agent dials the destination. `None` when the tunnel is over.
-    #[must_use]
-    pub fn open_stream(&self) -> Option<TunnelStream> {
-        let id = {
-            let mut inner = self.0.lock();
-            if inner.closed {
-                None
-            } else {
-                inner.session.open()
-            }
-        }?;
-        self.0.wake_driver();
-        Some(TunnelStream::new(self.0.clone(), id))
-    }
-}
-
-impl Shared {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn wake_driver(&self) {
-        self.driver.wake();
-    }
-
-    fn close(&self) {
-        let mut inner = self.lock();
-        inner.closed = true;
-        for (_, waker) in inner.readers.drain() {
-            waker.wake();
-        }
-        for (_, waker) in inner.writers.drain() {
-            waker.wake();
-        }
-    }
-}
-
-struct Driver {
-    shared: Arc<Shared>,
-    state: watch::Sender<TunnelState>,
-    options: Arc<RelayOptions>,
-    broker: Arc<dyn Broker>,
-    identity: Identity,
-    metrics: Metrics,
+/// Drives the session of one tunnel.
+pub(super) struct Driver {
+    pub(super) shared: Arc<Shared>,
+    pub(super) state: watch::Sender<TunnelState>,
+    pub(super) options: Arc<RelayOptions>,
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) identity: Identity,
+    pub(super) metrics: Metrics,
 }
 
 impl Driver {
     /// Serves the session over one websocket after another, until it is over.
-    async fn run(self, mut ticket: Ticket) {
+    pub(super) async fn run(self, mut ticket: Ticket) {
         let session_id = ticket.session_id.clone();
         let client_id = Uuid::new_v4();
         let mut backoff = Backoff::new(RESUME_BACKOFF.0, RESUME_BACKOFF.1);
@@ -213,7 +64,9 @@ impl Driver {
                         }
                     }
                 }
-                Err(why) => {
+                // Another ticket would have the same URL.
+                Err(OpenError::Refused(why)) => break End::Violation(why),
+                Err(OpenError::Failed(why)) => {
                     info!(session = %session_id, why, "no websocket, trying again");
                     why
                 }
@@ -237,7 +90,7 @@ impl Driver {
         self.finish(end);
     }
 
-    async fn connect(&self, ticket: &Ticket, client_id: Uuid) -> Result<Websocket, String> {
+    async fn connect(&self, ticket: &Ticket, client_id: Uuid) -> Result<Websocket, OpenError> {
         let broker = self.broker.as_ref();
         Websocket::open(&self.options, broker, &self.identity, ticket, client_id).await
     }
@@ -248,10 +101,16 @@ impl Driver {
     }
 
     async fn pump(&self, mut websocket: Websocket) -> Pumped {
-        self.shared.lock().session.handle_transport_opened();
+        {
+            let mut inner = self.shared.lock();
+            inner.connected_since = Some(Instant::now());
+            inner.session.handle_transport_opened();
+        }
         let mut timer = Box::pin(sleep(Duration::ZERO));
         let pumped = poll_fn(|cx| self.poll_pump(cx, &mut websocket, &mut timer)).await;
-        self.shared.lock().session.handle_transport_lost();
+        let mut inner = self.shared.lock();
+        inner.connected_since = None;
+        inner.session.handle_transport_lost();
         pumped
     }
 

@@ -1,28 +1,44 @@
 //! The client's data channel: handshake, numbering, acknowledgements. It outlives its websockets.
 
+mod event;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::agreement::check_request;
-use super::handshake::{
+use crate::protocol::agreement::{check_request, cut};
+use crate::protocol::handshake::{
     CLIENT_VERSION, HandshakeComplete, HandshakeRequest, HandshakeResponse, ProcessedAction,
     Version,
 };
-use super::inbox::{Arrival, Inbox};
-use super::message::{FLAG_SYN, FLAGS_CONTROL, Message, MessageError, MessageType};
-use super::outbox::Outbox;
-use super::payload::{Acknowledgement, ChannelClosed, Flag, PayloadType};
+use crate::protocol::inbox::{Arrival, Inbox};
+use crate::protocol::message::{FLAG_SYN, FLAGS_CONTROL, Message, MessageError, MessageType};
+use crate::protocol::outbox::Outbox;
+pub use event::{End, Established, Event};
+
+use crate::protocol::payload::{Acknowledgement, ChannelClosed, Flag, PayloadType};
 
 /// How long data waits after the handshake: the agent says that it is complete before it is ready, and would
 /// acknowledge and throw away what comes in between.
-const FIRST_DATA_DELAY: Duration = Duration::from_millis(20);
+const FIRST_DATA_DELAY: Duration = Duration::from_millis(100);
 
 /// Acknowledgements that wait for the websocket. Past it they are dropped: the far end sends again, and we
 /// acknowledge again.
 const ACKNOWLEDGEMENTS_MAX: usize = 16_384;
+
+/// Acknowledgements said again on a new websocket. Those in flight when the old one died are lost, and the agent,
+/// which recovers one message in 100 ms, would spend its time on messages that are here.
+const ACKNOWLEDGEMENTS_REPEATED: usize = 1024;
+
+/// Characters of the far end's words for people that are kept: they end up in statuses and logs.
+const OUTPUT_CHARS_MAX: usize = 1024;
+
+/// How long messages may go unanswered on an open websocket before the session is given up: as long as the real
+/// client waits. The gateway answers pings for an agent that is gone, and one destination that does not read stops the
+/// agent for all streams: only a new session helps.
+pub const UNANSWERED_MAX: Duration = Duration::from_mins(5);
 
 /// What the owner gives a data channel.
 #[derive(Clone, Debug)]
@@ -37,41 +53,6 @@ pub struct Config {
     pub outbox_bytes_max: usize,
 }
 
-/// What happens on a data channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The handshake is complete: a port session with the multiplexer.
-    Established(Established),
-    /// Bytes of the multiplexer, in order.
-    Data(Bytes),
-    /// The agent could not dial the destination of one of the streams.
-    ConnectFailed,
-    /// The session is over, or has to be ended.
-    Ended(End),
-}
-
-/// What the handshake has shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Established {
-    /// Version of the agent.
-    pub agent_version: String,
-    /// Whether this agent closes a multiplexer that sends no keepalive.
-    pub keepalive: bool,
-    /// The agent's words for the user; may be empty.
-    pub customer_message: String,
-}
-
-/// Why a data channel has no future.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The service closed it, for good, and said why; may be empty.
-    Closed(String),
-    /// It is not a port session with the multiplexer. The session lives and has to be terminated.
-    Unsupported(String),
-    /// The far end broke the protocol. The session lives and has to be terminated.
-    Violation(String),
-}
-
 /// The machine.
 #[derive(Debug)]
 pub struct DataChannel {
@@ -81,10 +62,12 @@ pub struct DataChannel {
     inbox: Inbox,
     outbox: Outbox,
     acknowledgements: VecDeque<(Uuid, i64)>,
+    /// The last that were handed to a websocket.
+    acknowledged: VecDeque<(Uuid, i64)>,
     events: VecDeque<Event>,
     transport_open: bool,
-    /// The far end's websocket is away: sending again is of no use until it is back.
-    paused: bool,
+    /// Since when there are messages on the websocket and nothing is heard of the agent.
+    unanswered_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -111,22 +94,27 @@ impl DataChannel {
             phase: Phase::AwaitingRequest,
             inbox: Inbox::default(),
             acknowledgements: VecDeque::new(),
+            acknowledged: VecDeque::new(),
             events: VecDeque::new(),
             transport_open: false,
-            paused: false,
+            unanswered_since: None,
         }
     }
 
     /// A websocket is open and admitted: what is unacknowledged is sent again, in order.
     pub fn handle_transport_opened(&mut self) {
         self.transport_open = true;
-        self.paused = false;
+        // In their order, before those that wait.
+        while let Some(acknowledged) = self.acknowledged.pop_back() {
+            self.acknowledgements.push_front(acknowledged);
+        }
         self.outbox.handle_transport_opened();
     }
 
     /// The websocket is gone. Nothing is lost.
     pub fn handle_transport_lost(&mut self) {
         self.transport_open = false;
+        self.unanswered_since = None;
     }
 
     /// A binary message has come. What is not a message of a data channel is ignored, as the real peers do.
@@ -144,20 +132,21 @@ impl DataChannel {
         match message.message_type {
             MessageType::OutputStreamData => self.handle_data(message, now),
             MessageType::Acknowledge => {
-                self.paused = false;
                 if let Ok(ack) = serde_json::from_slice::<Acknowledgement>(&message.payload) {
                     self.outbox
                         .handle_acknowledge(ack.acknowledged_message_sequence_number, now);
+                    self.heard(now);
                 }
             }
             MessageType::ChannelClosed => {
                 let closed: ChannelClosed =
                     serde_json::from_slice(&message.payload).unwrap_or_default();
-                self.end(End::Closed(closed.output.trim().to_owned()));
+                self.end(End::Closed(cut(&closed.output, OUTPUT_CHARS_MAX)));
             }
-            MessageType::PausePublication => self.paused = true,
-            MessageType::StartPublication => self.paused = false,
-            MessageType::InputStreamData
+            // Nobody knows that a start follows each pause; what is lost meanwhile is found by probes.
+            MessageType::PausePublication
+            | MessageType::StartPublication
+            | MessageType::InputStreamData
             | MessageType::AgentSessionState
             | MessageType::InteractiveShell
             | MessageType::AgentTaskComplete
@@ -165,10 +154,21 @@ impl DataChannel {
         }
     }
 
-    /// The deadline of [`Self::poll_timeout`] has passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if self.transport_open && !self.paused {
-            self.outbox.handle_timeout(now);
+    /// The deadline of [`Self::poll_timeout`] has passed. Who does not read, with `reading` false, hears no answer.
+    pub fn handle_timeout(&mut self, now: Instant, reading: bool) {
+        if !self.transport_open {
+            return;
+        }
+        self.outbox.handle_timeout(now);
+        if let Some(since) = &mut self.unanswered_since
+            && now >= *since + UNANSWERED_MAX
+        {
+            if reading {
+                let why = format!("the agent has answered nothing for {UNANSWERED_MAX:?}");
+                self.end(End::Unanswered(why));
+            } else {
+                *since = now;
+            }
         }
     }
 
@@ -178,24 +178,34 @@ impl DataChannel {
             return None;
         }
         if let Some((message_id, sequence)) = self.acknowledgements.pop_front() {
+            if self.acknowledged.len() == ACKNOWLEDGEMENTS_REPEATED {
+                self.acknowledged.pop_front();
+            }
+            self.acknowledged.push_back((message_id, sequence));
             return self.encode_acknowledgement(message_id, sequence, now);
         }
-        self.outbox.poll_transmit(now)
+        let message = self.outbox.poll_transmit(now)?;
+        self.unanswered_since.get_or_insert(now);
+        Some(message)
     }
 
     /// When [`Self::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.transport_open && !self.paused {
-            self.outbox.poll_timeout()
-        } else {
-            None
-        }
+        let unanswered = self.unanswered_since.map(|since| since + UNANSWERED_MAX);
+        let open = self.transport_open && !matches!(self.phase, Phase::Ended);
+        let deadlines = self.outbox.poll_timeout().into_iter().chain(unanswered);
+        deadlines.min().filter(|_| open)
     }
 
     /// What has happened, in order.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// The agent was heard.
+    fn heard(&mut self, now: Instant) {
+        self.unanswered_since = (!self.outbox.is_empty()).then_some(now);
     }
 
     /// When [`Self::send_data`] takes data; none before the handshake is complete and after the end.
@@ -225,7 +235,7 @@ impl DataChannel {
     }
 
     fn handle_data(&mut self, message: Message, now: Instant) {
-        self.paused = false;
+        self.heard(now);
         if matches!(self.phase, Phase::Ended) {
             return;
         }
@@ -310,7 +320,7 @@ impl DataChannel {
             self.events.push_back(Event::Established(Established {
                 agent_version: agent_version_text,
                 keepalive: agent_version <= Version::LAST_WITH_KEEPALIVE,
-                customer_message: complete.customer_message,
+                customer_message: cut(&complete.customer_message, OUTPUT_CHARS_MAX),
             }));
         }
     }

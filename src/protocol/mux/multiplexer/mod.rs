@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::frame::{Command, FrameError, HEADER_BYTES, Header, StreamId};
-use super::stream::Stream;
+use crate::protocol::mux::frame::{Command, FrameError, HEADER_BYTES, Header, StreamId};
+use crate::protocol::mux::stream::Stream;
 
 /// Unread bytes of all streams together before nothing more is read: what the agent's own end holds.
 pub const RECEIVE_BYTES_MAX: usize = 4 << 20;
@@ -130,11 +130,15 @@ impl Multiplexer {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        let unread = stream.discard();
+        let unread = stream.incoming_bytes();
+        stream.discard();
         let unknown = stream.pending().syn && stream.pending().data_bytes == 0;
         if stream.is_fin_sent() || unknown {
             // The far end knows of its end, or never knew of it.
             self.streams.remove(&id);
+            if self.queued.remove(&id) {
+                self.turns.retain(|turn| *turn != id);
+            }
         } else {
             self.discarded.insert(id);
             self.queue(id);
@@ -186,7 +190,7 @@ impl Multiplexer {
                     let data = bytes.split_to(bytes.len().min(*left));
                     *left -= data.len();
                     if command == Command::Push {
-                        self.handle_data(stream, data, now);
+                        self.handle_data(stream, &data, now);
                     }
                 }
             }
@@ -279,7 +283,7 @@ impl Multiplexer {
         }
     }
 
-    fn handle_data(&mut self, id: StreamId, data: Bytes, now: Instant) {
+    fn handle_data(&mut self, id: StreamId, data: &[u8], now: Instant) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
@@ -339,61 +343,4 @@ fn header(command: Command, length: u16, stream: StreamId) -> [u8; HEADER_BYTES]
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn frame(command: Command, id: StreamId, data: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(data.len()).expect("short");
-        [&header(command, length, id)[..], data].concat()
-    }
-
-    proptest! {
-        #[test]
-        fn a_run_of_bytes_may_be_cut_anywhere(
-            pieces in vec((prop_oneof![Just(3), Just(5)], vec(any::<u8>(), 0..300)), 0..20),
-            cuts in vec(1..64_usize, 1..50),
-        ) {
-            let mut mux = Multiplexer::default();
-            prop_assert_eq!((mux.open(), mux.open()), (Some(3), Some(5)));
-            let mut run: Vec<u8> = pieces
-                .iter()
-                .flat_map(|(id, data)| frame(Command::Push, *id, data))
-                .collect();
-            run.extend(frame(Command::Fin, 5, &[]));
-            let (mut run, mut cuts) = (Bytes::from(run), cuts.into_iter().cycle());
-            while !run.is_empty() {
-                let cut = cuts.next().unwrap_or(1).min(run.len());
-                prop_assert_eq!(mux.handle_bytes(run.split_to(cut), Instant::now()), Ok(()));
-            }
-            for id in [3, 5] {
-                let read: Vec<u8> = std::iter::from_fn(|| mux.read(id, 50)).flatten().collect();
-                let said = pieces.iter().filter(|(to, _)| *to == id);
-                prop_assert_eq!(read, said.flat_map(|(_, data)| data.clone()).collect::<Vec<_>>());
-                let finished = mux.stream(id).map(Stream::remote_finished);
-                prop_assert_eq!(finished, Some(id == 5));
-            }
-            prop_assert_eq!(mux.unread_bytes, 0);
-        }
-
-        #[test]
-        fn arbitrary_bytes_never_panic(
-            frames in vec((any::<bool>(), 0..4_u8, 0..6_u32, vec(any::<u8>(), 0..40)), 0..20),
-        ) {
-            let mut mux = Multiplexer::default();
-            prop_assert_eq!((mux.open(), mux.open()), (Some(3), Some(5)));
-            for (plausible, command, id, data) in frames {
-                let head = Header::decode([1, command, 9, 0, 0, 0, 0, 0]).map(|h| h.command);
-                let bytes = match head {
-                    Ok(command) if plausible => frame(command, id, &data),
-                    Ok(_) | Err(_) => data,
-                };
-                let _ = mux.handle_bytes(bytes.into(), Instant::now());
-            }
-            let unread: usize = mux.streams().map(|(_, stream)| stream.incoming_bytes()).sum();
-            prop_assert_eq!(mux.unread_bytes, unread);
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,239 @@
+//! What the operator costs as it is deployed, in memory and CPU: `all-in-one` as a process of its own, between a real
+//! Kubernetes control plane and a simulated AWS, seen from outside through `/proc`. Linux only.
+//!
+//! - Memory: RSS without a session, with one and with many, each an SsmSession with one port and so one AWS session.
+//!   What one more costs decides how many a relay may take within its limit.
+//! - CPU for bytes: seconds for a GB through the relay, up and down, next to a process that only copies between two
+//!   sockets. Clients, gateway, agent and destination are not in these processes, and not counted.
+//! - Idling: what sessions cost while nobody uses them, in CPU and in calls of AWS, which throttles whole accounts.
+//!
+//! How to read it: RSS hardly depends on what else runs, but CPU time does, since busy neighbours make each byte dearer.
+//! So compare ratios between runs: to the process without a session, or to the plain copy, with which the relay takes
+//! turns. CPU time is counted in ticks of 10 ms, so a figure of a few ticks is a rough one. It takes about two minutes,
+//! most of them waiting.
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::print_stdout,
+    reason = "a benchmark prints what it has measured"
+)]
+
+#[path = "../../tests/support/control_plane.rs"]
+mod control_plane;
+#[path = "../../tests/support/dial.rs"]
+mod dial;
+#[path = "../../tests/support/process.rs"]
+mod process;
+#[path = "../../tests/support/transfer.rs"]
+mod transfer;
+#[path = "../../tests/support/wait.rs"]
+mod wait;
+
+mod forwarder;
+mod stage;
+mod usage;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use stage::Stage;
+use usage::Usage;
+
+/// Sessions at the end, of one port each.
+const SESSIONS: usize = 40;
+
+/// How often relay and plain copy take turns; what they used is added up.
+const TURNS: u32 = 3;
+
+/// Bytes each way through the relay in one turn: some tens of ticks.
+const RELAYED_BYTES: u64 = 32 << 20;
+
+/// Bytes each way through the plain copy in one turn: it needs more of them for as many ticks.
+const COPIED_BYTES: u64 = 256 << 20;
+
+/// Until what a change has set off is over: watches, conditions, events.
+const SETTLING: Duration = Duration::from_secs(3);
+
+/// Idling without a session.
+const IDLE_WITHOUT: Duration = Duration::from_secs(20);
+
+/// Idling with all sessions: several renewals of the Lease, and two polls of AWS.
+const IDLE_WITH_ALL: Duration = Duration::from_secs(40);
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    if !cfg!(target_os = "linux") {
+        println!("process: not measured, since only Linux has /proc");
+        return Ok(());
+    }
+    if let Some(destination) = forwarder::destination() {
+        return forwarder::run(destination).await;
+    }
+    if cfg!(debug_assertions) {
+        println!("built without optimization: these figures say nothing");
+    }
+    println!(
+        "process: starting a control plane, a simulated AWS and the operator; about two minutes"
+    );
+    let stage = Stage::set().await?;
+    let measured = measure(&stage).await;
+    if measured.is_err() {
+        println!("The operator's last words:\n{}", stage.last_words());
+    }
+    stage.strike().await?;
+    measured
+}
+
+async fn measure(stage: &Stage) -> Result<()> {
+    let pid = stage.operator_pid();
+    sleep(SETTLING).await;
+    let idle = Idle::measure(stage, IDLE_WITHOUT).await?;
+    let mut resident = vec![(0, Usage::of(pid)?.resident_bytes)];
+    for sessions in [1, SESSIONS] {
+        stage.wish_for(sessions).await?;
+        sleep(SETTLING).await;
+        resident.push((sessions, Usage::of(pid)?.resident_bytes));
+    }
+    let idle_with_all = Idle::measure(stage, IDLE_WITH_ALL).await?;
+
+    let relay_address = stage.relay_address().await?;
+    let (forwarder, forwarder_address) = stage.start_forwarder().await?;
+    let (mut relayed, mut copied) = (Carried::default(), Carried::default());
+    for _ in 0..TURNS {
+        relayed.add(relay_address, pid, RELAYED_BYTES).await?;
+        copied
+            .add(forwarder_address, forwarder.pid(), COPIED_BYTES)
+            .await?;
+    }
+    forwarder.stop().await?;
+    let peak_bytes = Usage::of(pid)?.resident_peak_bytes;
+
+    print_memory(&resident, peak_bytes);
+    print_carried(&relayed, &copied);
+    print_idle(&idle, &idle_with_all);
+    Ok(())
+}
+
+/// What carrying bytes took of a process.
+#[derive(Default)]
+struct Carried {
+    /// Bytes each way.
+    bytes: u64,
+    up: Duration,
+    down: Duration,
+}
+
+impl Carried {
+    /// Carries so many bytes more each way.
+    async fn add(&mut self, address: SocketAddr, pid: u32, bytes: u64) -> Result<()> {
+        let mut connection = TcpStream::connect(address).await.context("dialling")?;
+        // The first bytes of a connection set up what the others find.
+        transfer::exchange(&mut connection, 1, 1).await?;
+        let before = Usage::of(pid)?.cpu;
+        transfer::exchange(&mut connection, bytes, 0).await?;
+        let between = Usage::of(pid)?.cpu;
+        transfer::exchange(&mut connection, 0, bytes).await?;
+        let after = Usage::of(pid)?.cpu;
+        self.bytes += bytes;
+        self.up += between.saturating_sub(before);
+        self.down += after.saturating_sub(between);
+        Ok(())
+    }
+
+    /// CPU seconds for a GB that the client sent, and for one that it received.
+    fn seconds_per_gigabyte(&self) -> [f64; 2] {
+        [self.up, self.down].map(|cpu| cpu.as_secs_f64() / (self.bytes as f64 / 1e9))
+    }
+}
+
+/// What idling took.
+struct Idle {
+    elapsed: Duration,
+    cpu: Duration,
+    /// Calls of AWS by their names.
+    calls: Vec<(String, u64)>,
+}
+
+impl Idle {
+    async fn measure(stage: &Stage, duration: Duration) -> Result<Self> {
+        let pid = stage.operator_pid();
+        let (begun, calls, cpu) = (Instant::now(), stage.aws_calls(), Usage::of(pid)?.cpu);
+        sleep(duration).await;
+        let calls_since = stage.aws_calls().into_iter().map(|(name, total)| {
+            let before = calls.iter().find(|(other, _)| *other == name);
+            (name, total - before.map_or(0, |(_, before)| *before))
+        });
+        Ok(Self {
+            calls: calls_since.filter(|(_, count)| *count > 0).collect(),
+            cpu: Usage::of(pid)?.cpu.saturating_sub(cpu),
+            elapsed: begun.elapsed(),
+        })
+    }
+
+    fn cpu_ms_per_second(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e3 / self.elapsed.as_secs_f64()
+    }
+
+    fn calls_per_minute(&self) -> String {
+        let per_minute = |count: u64| count as f64 * 60.0 / self.elapsed.as_secs_f64();
+        let calls = self.calls.iter();
+        let words: Vec<_> = calls
+            .map(|(name, count)| format!("{name} {:.1}", per_minute(*count)))
+            .collect();
+        if words.is_empty() {
+            "none".to_owned()
+        } else {
+            words.join(", ")
+        }
+    }
+}
+
+fn print_memory(resident: &[(usize, u64)], peak_bytes: u64) {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    println!("\n{:<28}{:>16}{:>10}", "memory", "RSS", "ratio");
+    let without = resident.first().map_or(0, |(_, bytes)| *bytes);
+    let print = |name: String, bytes: u64| {
+        let ratio = bytes as f64 / without as f64;
+        println!("{name:<28}{:>12.1} MiB{ratio:>10.2}", mib(bytes));
+    };
+    for (sessions, bytes) in resident {
+        print(format!("sessions: {sessions}"), *bytes);
+    }
+    print("peak, bytes carried as well".to_owned(), peak_bytes);
+    if let [.., (fewer, before), (more, after)] = resident {
+        let each = (*after as f64 - *before as f64) / (more - fewer) as f64 / 1024.0;
+        println!("{:<28}{each:>12.0} KiB", "one more session");
+    }
+}
+
+fn print_carried(relayed: &Carried, copied: &Carried) {
+    println!(
+        "\n{:<28}{:>16}{:>16}{:>10}",
+        "CPU for a GB", "plain copy", "operator", "ratio"
+    );
+    let ([copied_up, copied_down], [relayed_up, relayed_down]) = (
+        copied.seconds_per_gigabyte(),
+        relayed.seconds_per_gigabyte(),
+    );
+    for (name, copied, relayed) in [
+        ("up", copied_up, relayed_up),
+        ("down", copied_down, relayed_down),
+    ] {
+        let ratio = relayed / copied;
+        println!("{name:<28}{copied:>14.2} s{relayed:>14.2} s{ratio:>10.1}");
+    }
+}
+
+fn print_idle(without: &Idle, with_all: &Idle) {
+    println!("\n{:<28}{:>16}{:>10}", "idling", "CPU", "ratio");
+    let unit = without.cpu_ms_per_second();
+    for (sessions, idle) in [(0, without), (SESSIONS, with_all)] {
+        let (name, cpu) = (format!("sessions: {sessions}"), idle.cpu_ms_per_second());
+        println!("{name:<28}{cpu:>11.1} ms/s{:>10.2}", cpu / unit);
+    }
+    let (name, calls) = ("calls of AWS a minute", with_all.calls_per_minute());
+    println!("{name:<28}{calls}, for all {SESSIONS} sessions together");
+}

@@ -1,0 +1,66 @@
+//! How a session is let go, because it is deleted or because its class is another installation's: what we made for it
+//! is taken away, and then our finalizer. Pure.
+
+use kube::ResourceExt as _;
+
+use super::decide::{Now, Plan, Release, Settings, doomed};
+use super::observe::{ClassFound, Observed, ServiceFound};
+use crate::crd::{INSTALLATION_LABEL, relay_label_value};
+
+/// Decides for a session that has our finalizer.
+///
+/// Time is measured from when this process saw it first: the API server's clock and ours may be minutes apart.
+pub fn decide_leaving(plan: &mut Plan, observed: &Observed, settings: &Settings, now: Now) {
+    let deleting = observed.session.metadata.deletion_timestamp.is_some();
+    plan.delete_listeners = doomed(observed, |_| true);
+    match &observed.class {
+        // The other installation's slices may be there already.
+        ClassFound::Foreign { .. } => plan.delete_slices = slices_of_ours(observed),
+        ClassFound::Ours { .. } | ClassFound::Missing { .. } => {
+            plan.delete_slices = observed.slices.iter().map(|s| s.name_any()).collect();
+            // The garbage collector would do it too, but learns of our kinds late in a young cluster.
+            let service = match &observed.service {
+                ServiceFound::Ours(service) => Some(service),
+                ServiceFound::Absent
+                | ServiceFound::Leaving { .. }
+                | ServiceFound::Conflict { .. } => None,
+            };
+            let services = service.into_iter().chain(&observed.old_services);
+            plan.delete_services = services
+                .map(|service| (service.name_any(), service.uid().unwrap_or_default()))
+                .collect();
+        }
+    }
+    let since = observed.memory.leaving.unwrap_or(now.instant);
+    plan.leaving = Some(since);
+    let waited = now.instant.duration_since(since);
+    let overdue = waited >= settings.finalizer_timeout;
+    // Slices of a deleted session go with it; those of one that is handed over would stay, and lead somewhere else.
+    plan.overdue = overdue && deleting;
+    let left = observed.listeners.len();
+    if left == 0 {
+        plan.release = Some(Release::Clean);
+    } else if overdue {
+        plan.release = Some(Release::Pending(left));
+    } else {
+        plan.requeue_after = Some(settings.finalizer_timeout.saturating_sub(waited));
+    }
+}
+
+fn slices_of_ours(observed: &Observed) -> Vec<String> {
+    let ours = relay_label_value(&observed.controller_name);
+    let slices = observed.slices.iter();
+    slices
+        .filter(|slice| slice.labels().get(INSTALLATION_LABEL) == Some(&ours))
+        .map(|slice| slice.name_any())
+        .collect()
+}
+
+/// Whether the status is already that of the installation to which the session went: two writers would never end.
+#[must_use]
+pub fn is_said_by_another(observed: &Observed) -> bool {
+    match &observed.class {
+        ClassFound::Foreign { name } => observed.previous().class.as_ref() == Some(name),
+        ClassFound::Ours { .. } | ClassFound::Missing { .. } => false,
+    }
+}

@@ -1,0 +1,148 @@
+//! How sessions are let go: deleted, or handed over to another installation.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::super::decide::Release;
+use super::*;
+use crate::controller::fixtures::listener;
+use crate::crd::{INSTALLATION_LABEL, relay_label_value};
+
+/// A session that we serve, whose class became one of another installation.
+fn handed_over() -> World {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    world.report();
+    world.observed.class = ClassFound::Foreign {
+        name: "theirs".into(),
+    };
+    world
+}
+
+#[test]
+fn a_session_that_another_installation_serves_is_nobodys_work_here() {
+    let mut world = handed_over();
+    let theirs = session_finalizer("example.com/other");
+    world.change(|session| session.metadata.finalizers = Some(vec![theirs]));
+    assert_eq!(world.decide(), Plan::default());
+    world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
+    assert_eq!(world.decide(), Plan::default());
+}
+
+#[test]
+fn what_we_made_for_a_session_of_another_installation_goes_and_then_our_finalizer() {
+    let mut world = handed_over();
+    let plan = world.decide();
+    assert_eq!(
+        (plan.delete_slices.len(), plan.delete_listeners.len()),
+        (2, 1)
+    );
+    assert!(plan.delete_services.is_empty() && plan.apply_slices.is_empty());
+    assert_eq!(
+        (plan.release, plan.requeue_after),
+        (None, Some(SETTINGS.finalizer_timeout))
+    );
+    world.listeners(vec![]);
+    world.observed.slices.clear();
+    assert_eq!(world.decide().release, Some(Release::Clean));
+}
+
+#[test]
+fn the_slices_of_the_installation_that_takes_over_stay() {
+    let mut world = handed_over();
+    let mut theirs = world.observed.slices[0].as_ref().clone();
+    theirs.metadata.name = Some("theirs".into());
+    theirs.labels_mut().insert(
+        INSTALLATION_LABEL.into(),
+        relay_label_value("example.com/other"),
+    );
+    world.observed.slices.push(Arc::new(theirs));
+    let plan = world.decide();
+    assert_eq!(plan.delete_slices.len(), 2);
+    assert!(!plan.delete_slices.contains(&"theirs".to_owned()));
+}
+
+#[test]
+fn a_session_that_is_handed_over_says_so_until_the_other_installation_speaks() {
+    let mut world = handed_over();
+    world.listeners(vec![
+        listener("sql").serving("a", "1", "s-1").deleted_at(at(0)),
+    ]);
+    let status = world.report();
+    assert!(
+        says(&status, "Ready=False/Progressing") && says(&status, "Reconciling=True/Resolving")
+    );
+    assert!(says(&status, "Available=False/NoSession"));
+    assert_eq!((status.class, status.endpoint), (None, None));
+    world.observed.previous.class = Some("theirs".into());
+    assert_eq!(world.decide().status, None);
+}
+
+#[test]
+fn a_session_is_handed_over_after_a_minute_with_listeners_left_but_never_with_slices() {
+    let mut world = handed_over();
+    world.report();
+    world.seconds = 60;
+    let plan = world.decide();
+    assert_eq!(plan.release, Some(Release::Pending(1)));
+    assert!(!plan.overdue, "a slice that can't be deleted keeps it");
+    world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
+    assert!(world.decide().overdue);
+}
+
+#[test]
+fn the_wait_begins_when_we_see_the_deletion_whatever_the_api_servers_clock_says() {
+    for deleted_at in [at(-3600), at(3600)] {
+        let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+        world.change(|session| session.metadata.deletion_timestamp = Some(Time(deleted_at)));
+        assert_eq!(world.decide().release, None);
+        world.report();
+        world.seconds = 60;
+        assert_eq!(world.decide().release, Some(Release::Pending(1)));
+    }
+}
+
+#[test]
+fn while_the_session_is_deleted_slices_and_listeners_go_and_nothing_is_made() {
+    let mut world = World::made(
+        &["sql", "web"],
+        vec![listener("sql").serving("a", "1", "s-1")],
+    );
+    world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
+    let plan = world.decide();
+    assert_eq!(
+        plan.delete_services,
+        [("db".to_owned(), "uid-of-service".to_owned())]
+    );
+    world.observed.service = ServiceFound::Absent;
+    let plan = world.decide();
+    assert!(plan.create_service.is_none() && plan.create_listeners.is_empty());
+    assert!(plan.apply_slices.is_empty() && !plan.add_finalizer);
+    assert_eq!(
+        (plan.delete_slices.len(), plan.delete_listeners.len()),
+        (2, 1)
+    );
+    assert_eq!(
+        (plan.release, plan.requeue_after),
+        (None, Some(SETTINGS.finalizer_timeout))
+    );
+}
+
+#[test]
+fn the_session_goes_with_its_last_listener_or_after_a_minute() {
+    let going = listener("sql").serving("a", "1", "s-1").deleted_at(at(0));
+    let mut world = World::made(&["sql"], vec![going]);
+    world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
+    world.report();
+    world.seconds = 59;
+    assert_eq!(world.decide().release, None);
+    world.seconds = 60;
+    assert_eq!(world.decide().release, Some(Release::Pending(1)));
+    world.observed.listeners.clear();
+    assert_eq!(world.decide().release, Some(Release::Clean));
+}
+
+#[test]
+fn a_deleted_session_without_our_finalizer_is_nobodys_work() {
+    let mut world = World::new(&["sql"]);
+    world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
+    assert_eq!(world.decide(), Plan::default());
+}

@@ -1,0 +1,172 @@
+//! A tunnel: one running session. Its websockets come and go; its streams stay.
+//!
+//! The machine is behind a lock that is never held across an await. The driver alone touches the websocket; streams
+//! talk to the machine and wake the driver, and the driver wakes the streams.
+
+mod driver;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures::task::AtomicWaker;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::broker::{Broker, Identity, Ticket};
+use crate::protocol::{Config, End, Established, PortSession, StreamId};
+use crate::relay::metrics::Metrics;
+use crate::relay::options::RelayOptions;
+use crate::relay::report::Destination;
+use crate::relay::stream::TunnelStream;
+use driver::Driver;
+
+/// Bytes sent and not acknowledged: the product of 20 MB/s and 50 ms of round trip.
+const OUTBOX_BYTES_MAX: usize = 1 << 20;
+
+/// What a tunnel shows to its listener.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TunnelState {
+    /// What the handshake has shown, once it is complete.
+    pub established: Option<Established>,
+    /// What the agent's last dial came to.
+    pub destination: Option<Destination>,
+    /// Why the last websocket could not be opened, or was lost.
+    pub trouble: Option<String>,
+    /// Why the tunnel is over, once it is.
+    pub end: Option<End>,
+}
+
+/// A running session. Dropping it closes the websocket and resets every stream; the AWS session lives on until it is
+/// terminated.
+pub struct Tunnel {
+    shared: Arc<Shared>,
+    state: watch::Receiver<TunnelState>,
+    driver: AbortHandle,
+}
+
+/// What driver and streams share.
+pub(super) struct Shared {
+    inner: Mutex<Inner>,
+    driver: AtomicWaker,
+}
+
+pub(super) struct Inner {
+    pub(super) session: PortSession,
+    pub(super) readers: HashMap<StreamId, Waker>,
+    pub(super) writers: HashMap<StreamId, Waker>,
+    /// Since when a websocket is up; none while there is none.
+    pub(super) connected_since: Option<Instant>,
+    /// No driver serves the session any more.
+    pub(super) closed: bool,
+}
+
+/// Where streams are opened.
+#[derive(Clone)]
+pub struct TunnelHandle(Arc<Shared>);
+
+impl Tunnel {
+    /// Opens the data channel of a session that was just started.
+    #[must_use]
+    pub fn open(
+        options: Arc<RelayOptions>,
+        broker: Arc<dyn Broker>,
+        identity: Identity,
+        ticket: Ticket,
+        metrics: Metrics,
+    ) -> Self {
+        let epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let config = Config {
+            origin: Instant::now().into_std(),
+            epoch_ms: u64::try_from(epoch.as_millis()).unwrap_or(u64::MAX),
+            seed: fastrand::u64(..),
+            outbox_bytes_max: OUTBOX_BYTES_MAX,
+        };
+        let shared = Arc::new(Shared {
+            inner: Mutex::new(Inner {
+                session: PortSession::new(config, options.stall_limit),
+                readers: HashMap::new(),
+                writers: HashMap::new(),
+                connected_since: None,
+                closed: false,
+            }),
+            driver: AtomicWaker::new(),
+        });
+        let (sender, state) = watch::channel(TunnelState::default());
+        let driver = Driver {
+            shared: shared.clone(),
+            state: sender,
+            options,
+            broker,
+            identity,
+            metrics,
+        };
+        let driver = tokio::spawn(driver.run(ticket)).abort_handle();
+        Self {
+            shared,
+            state,
+            driver,
+        }
+    }
+
+    /// What the tunnel shows; changes wake the receiver.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<TunnelState> {
+        self.state.clone()
+    }
+
+    /// Where streams are opened.
+    #[must_use]
+    pub fn handle(&self) -> TunnelHandle {
+        TunnelHandle(self.shared.clone())
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.driver.abort();
+        self.shared.close();
+    }
+}
+
+impl TunnelHandle {
+    /// Opens a stream: the agent dials the destination. `None` when the tunnel is over.
+    #[must_use]
+    pub fn open_stream(&self) -> Option<TunnelStream> {
+        let id = {
+            let mut inner = self.0.lock();
+            if inner.closed {
+                None
+            } else {
+                inner.session.open()
+            }
+        }?;
+        self.0.wake_driver();
+        Some(TunnelStream::new(self.0.clone(), id))
+    }
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn wake_driver(&self) {
+        self.driver.wake();
+    }
+
+    fn close(&self) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        for (_, waker) in inner.readers.drain() {
+            waker.wake();
+        }
+        for (_, waker) in inner.writers.drain() {
+            waker.wake();
+        }
+    }
+}
