@@ -193,6 +193,7 @@ async fn short_and_empty_pages_and_late_answers_confuse_nothing() {
     let doomed = live(&before, "b").expect("a session").session_id;
     world.wait_polls(20).await;
     let same = world.sessions().get("orders").await.expect("the session");
+    assert_eq!(same.status, before.status);
     assert_eq!(same.resource_version(), before.resource_version());
     assert_eq!(world.simulator.sessions().len(), 3, "each was started once");
     assert_eq!(

@@ -192,6 +192,7 @@ fn an_end_is_looked_for_with_the_identity_that_class_and_listener_had() {
     world.listeners(vec![]);
     world.observed.snapshots.clear();
     world.observed.class = ClassFound::Missing {
+        gone: true,
         message: "deleted".into(),
     };
     world.report();
