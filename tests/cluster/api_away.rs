@@ -54,7 +54,7 @@ async fn streams_go_on(
     let noticed = relay.wait_for_log("Lease not renewed", WAIT_MAX).await;
     noticed.expect("the relay notices");
     // Longer than the Lease holds, and than the sweeper's grace: both are counted in polls here.
-    for _ in 0..3 {
+    for _ in 0..4 {
         world.wait_ten_polls().await;
         carry().await;
     }

@@ -152,8 +152,10 @@ async fn a_session_that_aws_does_not_show_yet_lives() {
         milliseconds: 3_600_000,
     };
     world.simulator.inject(never).expect("a fault");
-    world.wait_ten_polls().await;
-    world.wait_ten_polls().await;
+    // Longer than the grace.
+    for _ in 0..4 {
+        world.wait_ten_polls().await;
+    }
     transfer::exchange(&mut connection, 1000, 1000)
         .await
         .expect("the stream goes on");

@@ -56,8 +56,8 @@ pub struct World {
     pub class: String,
     /// AWS.
     pub simulator: Simulator,
-    /// The target's agent.
-    pub agent: Agent,
+    /// The target's agent, which lives as long as the world.
+    _agent: Agent,
     /// The destination that only the agent reaches.
     pub server: Server,
     /// Where processes that are started from now on find the API server, and who they are there.
@@ -99,7 +99,7 @@ impl World {
             namespace,
             class,
             simulator,
-            agent,
+            _agent: agent,
             server,
             kubeconfig: ground.kubeconfig().to_owned(),
             folder,
