@@ -122,7 +122,7 @@ async fn forget_strangers(context: Arc<context::Context>) {
         context.forget_strangers();
         tokio::time::sleep(jittered(context.options.resync_interval)).await;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 type Finished = Result<&'static str, tokio::task::JoinError>;

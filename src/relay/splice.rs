@@ -99,10 +99,11 @@ pub async fn splice(
                     uploading = false;
                     match result {
                         Upload::HalfClosed if downloading => hold_until = Some(Instant::now() + half_close_hold()),
-                        Upload::HalfClosed | Upload::ClientGone => break Err(Outcome::ClientGone),
                         // What the far end said before it closed is still to be delivered.
                         Upload::NotWanted if downloading => {}
-                        Upload::NotWanted => break Err(Outcome::ClientGone),
+                        Upload::HalfClosed | Upload::ClientGone | Upload::NotWanted => {
+                            break Err(Outcome::ClientGone);
+                        }
                     }
                 }
                 // A client that does not read would otherwise never hear of it.

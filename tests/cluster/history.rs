@@ -171,7 +171,8 @@ async fn short_and_empty_pages_and_late_answers_confuse_nothing() {
     world.simulator.inject(pages).expect("a fault");
     let late = Fault::ConsistencyDelay { milliseconds: 1000 };
     world.simulator.inject(late).expect("a fault");
-    let operator = world.all_in_one(&[]).await;
+    // Eight pages a poll: faster, and our own rate limiter would hold them back.
+    let operator = world.all_in_one(&["--poll-interval=1s"]).await;
     let ports = [
         port("a", 1, REMOTE_PORT),
         port("b", 2, REMOTE_PORT),
@@ -191,7 +192,7 @@ async fn short_and_empty_pages_and_late_answers_confuse_nothing() {
         .wait("orders", "three mirrored sessions", all_shown)
         .await;
     let doomed = live(&before, "b").expect("a session").session_id;
-    world.wait_polls(20).await;
+    world.wait_polls(5).await;
     let same = world.sessions().get("orders").await.expect("the session");
     assert_eq!(same.status, before.status);
     assert_eq!(same.resource_version(), before.resource_version());

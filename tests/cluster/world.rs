@@ -148,7 +148,7 @@ impl World {
 
     /// Starts `all-in-one`.
     pub async fn all_in_one(&self, more: &[&str]) -> Process {
-        let mut arguments = self.relay_arguments("relay-a");
+        let mut arguments = Self::relay_arguments("relay-a");
         arguments.extend(controller_arguments(&self.namespace));
         self.start("all-in-one", "all-in-one", arguments, more)
             .await
@@ -163,11 +163,11 @@ impl World {
 
     /// Starts a relay.
     pub async fn relay(&self, name: &str, more: &[&str]) -> Process {
-        self.start("relay", name, self.relay_arguments(name), more)
+        self.start("relay", name, Self::relay_arguments(name), more)
             .await
     }
 
-    fn relay_arguments(&self, name: &str) -> Vec<String> {
+    fn relay_arguments(name: &str) -> Vec<String> {
         [
             format!("--relay-name={name}"),
             "--listen-address=127.0.0.1".to_owned(),
@@ -296,26 +296,23 @@ impl World {
         condition: impl Fn(&SsmSession) -> bool,
     ) -> SsmSession {
         let met = |session: Option<&SsmSession>| session.is_some_and(&condition);
-        match timeout(WAIT_MAX, await_condition(self.sessions(), name, met)).await {
-            Ok(session) => session
-                .expect("the watch holds")
-                .expect("the session is there"),
-            Err(_) => {
-                let session = self
-                    .sessions()
-                    .get_opt(name)
-                    .await
-                    .expect("the API answers");
-                let listeners = self.listeners().list(&ListParams::default()).await;
-                let listeners = listeners.expect("the API answers").items;
-                panic!(
-                    "{name}: {what} did not come about\nsession: {}\nlisteners: {}\nAWS: {:#?}\nlogs: {}",
-                    serde_json::to_string_pretty(&session).unwrap_or_default(),
-                    serde_json::to_string_pretty(&listeners).unwrap_or_default(),
-                    self.simulator.overview(),
-                    self.log_ends(),
-                );
-            }
+        if let Ok(session) = timeout(WAIT_MAX, await_condition(self.sessions(), name, met)).await { session
+        .expect("the watch holds")
+        .expect("the session is there") } else {
+            let session = self
+                .sessions()
+                .get_opt(name)
+                .await
+                .expect("the API answers");
+            let listeners = self.listeners().list(&ListParams::default()).await;
+            let listeners = listeners.expect("the API answers").items;
+            panic!(
+                "{name}: {what} did not come about\nsession: {}\nlisteners: {}\nAWS: {:#?}\nlogs: {}",
+                serde_json::to_string_pretty(&session).unwrap_or_default(),
+                serde_json::to_string_pretty(&listeners).unwrap_or_default(),
+                self.simulator.overview(),
+                self.log_ends(),
+            );
         }
     }
 

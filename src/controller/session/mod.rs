@@ -70,7 +70,7 @@ async fn steps(session: &Arc<SsmSession>, context: &Context) -> Result<Option<Du
     // A refusal is for people to mend, so it is said in the status. What fails otherwise neither adds one nor mends it.
     let refusal = match &acted {
         Ok(_) => None,
-        Err(error) => refusal(&session, error).or_else(|| observed.memory.refusal.clone()),
+        Err(error) => refusal(session, error).or_else(|| observed.memory.refusal.clone()),
     };
     if observed.memory.refusal != refusal {
         observed.memory.refusal = refusal;
