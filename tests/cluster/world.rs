@@ -148,7 +148,7 @@ impl World {
 
     /// Starts `all-in-one`.
     pub async fn all_in_one(&self, more: &[&str]) -> Process {
-        let mut arguments = self.relay_arguments("relay-a");
+        let mut arguments = relay_arguments("relay-a");
         arguments.extend(controller_arguments(&self.namespace));
         self.start("all-in-one", "all-in-one", arguments, more)
             .await
@@ -163,26 +163,7 @@ impl World {
 
     /// Starts a relay.
     pub async fn relay(&self, name: &str, more: &[&str]) -> Process {
-        self.start("relay", name, self.relay_arguments(name), more)
-            .await
-    }
-
-    fn relay_arguments(&self, name: &str) -> Vec<String> {
-        [
-            format!("--relay-name={name}"),
-            "--listen-address=127.0.0.1".to_owned(),
-            "--listen-address=::1".to_owned(),
-            format!(
-                "--advertise-address={},{}",
-                dial::ADVERTISED_V4,
-                dial::ADVERTISED_V6
-            ),
-            "--insecure-stream-urls".to_owned(),
-            "--lease-renew=1s".to_owned(),
-            "--hold=3s".to_owned(),
-            "--external-end-delay=3s".to_owned(),
-        ]
-        .to_vec()
+        self.start("relay", name, relay_arguments(name), more).await
     }
 
     async fn start(
@@ -296,27 +277,22 @@ impl World {
         condition: impl Fn(&SsmSession) -> bool,
     ) -> SsmSession {
         let met = |session: Option<&SsmSession>| session.is_some_and(&condition);
-        match timeout(WAIT_MAX, await_condition(self.sessions(), name, met)).await {
-            Ok(session) => session
-                .expect("the watch holds")
-                .expect("the session is there"),
-            Err(_) => {
-                let session = self
-                    .sessions()
-                    .get_opt(name)
-                    .await
-                    .expect("the API answers");
-                let listeners = self.listeners().list(&ListParams::default()).await;
-                let listeners = listeners.expect("the API answers").items;
-                panic!(
-                    "{name}: {what} did not come about\nsession: {}\nlisteners: {}\nAWS: {:#?}\nlogs: {}",
-                    serde_json::to_string_pretty(&session).unwrap_or_default(),
-                    serde_json::to_string_pretty(&listeners).unwrap_or_default(),
-                    self.simulator.overview(),
-                    self.log_ends(),
-                );
-            }
+        let session = timeout(WAIT_MAX, await_condition(self.sessions(), name, met)).await;
+        if let Ok(session) = session {
+            let session = session.expect("the watch holds");
+            return session.expect("the session is there");
         }
+        let session = self.sessions().get_opt(name).await;
+        let session = session.expect("the API answers");
+        let listeners = self.listeners().list(&ListParams::default()).await;
+        let listeners = listeners.expect("the API answers").items;
+        panic!(
+            "{name}: {what} did not come about\nsession: {}\nlisteners: {}\nAWS: {:#?}\nlogs: {}",
+            serde_json::to_string_pretty(&session).unwrap_or_default(),
+            serde_json::to_string_pretty(&listeners).unwrap_or_default(),
+            self.simulator.overview(),
+            self.log_ends(),
+        );
     }
 
     /// Waits until clients can dial a session.
@@ -453,6 +429,24 @@ impl Drop for World {
         }
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+fn relay_arguments(name: &str) -> Vec<String> {
+    [
+        format!("--relay-name={name}"),
+        "--listen-address=127.0.0.1".to_owned(),
+        "--listen-address=::1".to_owned(),
+        format!(
+            "--advertise-address={},{}",
+            dial::ADVERTISED_V4,
+            dial::ADVERTISED_V6
+        ),
+        "--insecure-stream-urls".to_owned(),
+        "--lease-renew=1s".to_owned(),
+        "--hold=3s".to_owned(),
+        "--external-end-delay=3s".to_owned(),
+    ]
+    .to_vec()
 }
 
 fn controller_arguments(namespace: &str) -> Vec<String> {
