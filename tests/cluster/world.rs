@@ -314,6 +314,17 @@ impl World {
                 self.log_ends(),
             );
         }
+        let session = self.sessions().get_opt(name).await;
+        let session = session.expect("the API answers");
+        let listeners = self.listeners().list(&ListParams::default()).await;
+        let listeners = listeners.expect("the API answers").items;
+        panic!(
+            "{name}: {what} did not come about\nsession: {}\nlisteners: {}\nAWS: {:#?}\nlogs: {}",
+            serde_json::to_string_pretty(&session).unwrap_or_default(),
+            serde_json::to_string_pretty(&listeners).unwrap_or_default(),
+            self.simulator.overview(),
+            self.log_ends(),
+        );
     }
 
     /// Waits until clients can dial a session.
@@ -450,6 +461,24 @@ impl Drop for World {
         }
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+fn relay_arguments(name: &str) -> Vec<String> {
+    [
+        format!("--relay-name={name}"),
+        "--listen-address=127.0.0.1".to_owned(),
+        "--listen-address=::1".to_owned(),
+        format!(
+            "--advertise-address={},{}",
+            dial::ADVERTISED_V4,
+            dial::ADVERTISED_V6
+        ),
+        "--insecure-stream-urls".to_owned(),
+        "--lease-renew=1s".to_owned(),
+        "--hold=3s".to_owned(),
+        "--external-end-delay=3s".to_owned(),
+    ]
+    .to_vec()
 }
 
 fn controller_arguments(namespace: &str) -> Vec<String> {
