@@ -296,9 +296,11 @@ impl World {
         condition: impl Fn(&SsmSession) -> bool,
     ) -> SsmSession {
         let met = |session: Option<&SsmSession>| session.is_some_and(&condition);
-        if let Ok(session) = timeout(WAIT_MAX, await_condition(self.sessions(), name, met)).await { session
-        .expect("the watch holds")
-        .expect("the session is there") } else {
+        if let Ok(session) = timeout(WAIT_MAX, await_condition(self.sessions(), name, met)).await {
+            session
+                .expect("the watch holds")
+                .expect("the session is there")
+        } else {
             let session = self
                 .sessions()
                 .get_opt(name)
