@@ -296,25 +296,10 @@ impl World {
         condition: impl Fn(&SsmSession) -> bool,
     ) -> SsmSession {
         let met = |session: Option<&SsmSession>| session.is_some_and(&condition);
-        if let Ok(session) = timeout(WAIT_MAX, await_condition(self.sessions(), name, met)).await {
-            session
-                .expect("the watch holds")
-                .expect("the session is there")
-        } else {
-            let session = self
-                .sessions()
-                .get_opt(name)
-                .await
-                .expect("the API answers");
-            let listeners = self.listeners().list(&ListParams::default()).await;
-            let listeners = listeners.expect("the API answers").items;
-            panic!(
-                "{name}: {what} did not come about\nsession: {}\nlisteners: {}\nAWS: {:#?}\nlogs: {}",
-                serde_json::to_string_pretty(&session).unwrap_or_default(),
-                serde_json::to_string_pretty(&listeners).unwrap_or_default(),
-                self.simulator.overview(),
-                self.log_ends(),
-            );
+        let waiting = await_condition(self.sessions(), name, met);
+        if let Ok(session) = timeout(WAIT_MAX, waiting).await {
+            let session = session.expect("the watch holds");
+            return session.expect("the session is there");
         }
         let session = self.sessions().get_opt(name).await;
         let session = session.expect("the API answers");
