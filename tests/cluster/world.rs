@@ -148,7 +148,7 @@ impl World {
 
     /// Starts `all-in-one`.
     pub async fn all_in_one(&self, more: &[&str]) -> Process {
-        let mut arguments = Self::relay_arguments("relay-a");
+        let mut arguments = relay_arguments("relay-a");
         arguments.extend(controller_arguments(&self.namespace));
         self.start("all-in-one", "all-in-one", arguments, more)
             .await
@@ -163,26 +163,7 @@ impl World {
 
     /// Starts a relay.
     pub async fn relay(&self, name: &str, more: &[&str]) -> Process {
-        self.start("relay", name, Self::relay_arguments(name), more)
-            .await
-    }
-
-    fn relay_arguments(name: &str) -> Vec<String> {
-        [
-            format!("--relay-name={name}"),
-            "--listen-address=127.0.0.1".to_owned(),
-            "--listen-address=::1".to_owned(),
-            format!(
-                "--advertise-address={},{}",
-                dial::ADVERTISED_V4,
-                dial::ADVERTISED_V6
-            ),
-            "--insecure-stream-urls".to_owned(),
-            "--lease-renew=1s".to_owned(),
-            "--hold=3s".to_owned(),
-            "--external-end-delay=3s".to_owned(),
-        ]
-        .to_vec()
+        self.start("relay", name, relay_arguments(name), more).await
     }
 
     async fn start(
