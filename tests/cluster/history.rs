@@ -58,7 +58,7 @@ async fn a_session_that_somebody_terminates_in_aws_is_recorded_once_and_followed
         .until("another session", |session| {
             is_ready(session)
                 && ended(session, &old).is_some()
-                && live(session, "db").is_some_and(|now| now.status.is_some())
+                && live(session, "db").is_some_and(|now| now.status.as_deref() == Some("Connected"))
         })
         .await;
     let waited = following.versions.iter().find(|session| {
