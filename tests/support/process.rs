@@ -49,6 +49,8 @@ impl Process {
             .envs(environment.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // A group of its own: Ctrl-C in a terminal is for who started it, which then ends it in order.
+            .process_group(0)
             .spawn()
             .context("sh could not be started")?;
         let stdin = shell.stdin.take();
