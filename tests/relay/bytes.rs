@@ -27,11 +27,20 @@ async fn a_faithful_agent_gets_and_gives_every_byte() {
     ground.shelf.wait_last("the dial's outcome", dialled).await;
 }
 
-#[tokio::test]
-async fn sixteen_mebibytes_pass_each_way() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_mebibytes_pass_each_way_over_twenty_connections() {
+    const EACH_BYTES: u64 = (64_u64 << 20).div_ceil(20);
     let server = Server::start().await.expect("a server");
     let ground = Ground::serving(server.address()).await;
-    exchange_over(&ground, 16 << 20, 16 << 20).await;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let mut client = ground.dial().await;
+        clients.spawn(async move { exchange(&mut client, EACH_BYTES, EACH_BYTES).await });
+    }
+    // Each end comes within the usual limit after the one before it.
+    while let Some(exchanged) = within("an exchange", clients.join_next()).await {
+        exchanged.expect("a client").expect("all bytes");
+    }
 }
 
 #[tokio::test]
