@@ -145,7 +145,8 @@ pub struct RelayArgs {
     /// How often a websocket is pinged; without a pong by the next ping it counts as lost
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub ping_interval: Duration,
-    /// How long a half-closed client may hear nothing before the agent is told to close: it closes both ways
+    /// How long a half-closed client may hear nothing before the agent is told to close: it closes both ways. At most
+    /// 2 s where more than half of a listener's places are taken, since a client that has gone looks the same
     #[arg(long, default_value = "60s", value_parser = duration)]
     pub half_close_hold: Duration,
     /// How long one stream may keep the session's whole receive budget full before it is reset for the others' sake

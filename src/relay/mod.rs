@@ -162,7 +162,7 @@ impl Relay {
         let mut server = first;
         loop {
             let Ok(exit) = AssertUnwindSafe(server.run(&mut wish)).catch_unwind().await else {
-                error!(listener = %id, "serving the listener has panicked; it is begun anew when it is wished for again");
+                error!(listener = %id, "serving the listener has panicked; it is begun anew when it is wished for again, which a change of it or a restart brings about");
                 self.wishes().remove(&id);
                 break;
             };

@@ -37,7 +37,8 @@ pub struct RelayOptions {
     pub external_end_delay: Duration,
     /// How often a websocket is pinged; it counts as lost when no pong came by the next ping.
     pub ping_interval: Duration,
-    /// How long a half-closed client may hear nothing before the agent is told to close: it closes both ways.
+    /// How long a half-closed client may hear nothing before the agent is told to close: it closes both ways. At most
+    /// 2 s where more than half of a listener's places are taken, since a client that has gone looks the same.
     pub half_close_hold: Duration,
     /// How long one stream may keep the session's whole receive budget full before it is reset.
     pub stall_limit: Duration,
