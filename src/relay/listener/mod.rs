@@ -7,8 +7,9 @@
 //!    └───── Waiting ◄──────┴───────────────────────┴───────────────────────────────────┘
 //! ```
 //!
-//! It holds three promises of the operator. AWS is not called before the claim is on record. A session serves nobody
-//! before it is on record. A session that was started is terminated until AWS has said that it is over.
+//! It holds three promises of the operator. AWS is not called before something is on record, which proves that the
+//! listener is ours, and StartSession not before the claim is. A session serves nobody before it is on record. A session
+//! that was started is terminated until AWS has said that it is over.
 
 mod output;
 mod phase;
@@ -140,6 +141,12 @@ impl Listener {
         self.stop(Stop::Final, reason, now);
     }
 
+    /// The listener is another relay's: nothing can be recorded any more, and what this one started is terminated.
+    pub fn handle_disowned(&mut self, now: Now) {
+        self.sessions.handle_disowned();
+        self.stop(Stop::Final, EndReason::Replaced, now);
+    }
+
     /// The process has no future.
     pub fn handle_shutdown(&mut self, now: Now) {
         self.stop(Stop::Shutdown, EndReason::RelayLost, now);
@@ -147,6 +154,7 @@ impl Listener {
 
     /// `report`, made at claim number `claim`, is on record.
     pub fn handle_recorded(&mut self, claim: u64, report: &Report, now: Now) {
+        self.sessions.handle_recorded();
         match &mut self.phase {
             Phase::Claiming => {
                 let claimed = claim == self.claim && report.state == State::Starting;
