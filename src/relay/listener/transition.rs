@@ -100,13 +100,13 @@ impl Listener {
     }
 
     pub(super) fn show_destination(&mut self, now: Now) {
-        if self.destination_due().is_some_and(|at| now.monotonic >= at)
-            || self.destination_at.is_none()
-        {
-            if let Some(heard) = self.destination_heard.take() {
-                self.destination = Some(heard);
-                self.destination_at = Some(now.monotonic);
-            }
+        let shown = self.destination_at;
+        if shown.is_some_and(|at| now.monotonic < at + DESTINATION_EVERY) {
+            return;
+        }
+        if let Some(heard) = self.destination_heard.take() {
+            self.destination = Some(heard);
+            self.destination_at = Some(now.monotonic);
         }
     }
 
