@@ -5,7 +5,7 @@
     reason = "tables of JSON read better without ampersands"
 )]
 
-#[path = "../support/control_plane.rs"]
+#[path = "../support/control_plane/mod.rs"]
 mod control_plane;
 #[path = "../support/dial.rs"]
 mod dial;
