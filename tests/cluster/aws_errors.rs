@@ -10,7 +10,6 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpSocket;
 
 use crate::looks::{Following, is_ready, is_stalled, live, message, port, status};
-use crate::transfer::exchange;
 use crate::world::{World, condition, reason};
 
 /// Whether a condition is `False` for this reason.
@@ -72,10 +71,7 @@ async fn a_target_that_is_not_connected_is_tried_for_ever_and_never_stalled() {
         .iter()
         .find(|session| !condition(session, "Stalled").is_empty());
     assert_eq!(stalled, None, "Flux gives up at once on Stalled");
-    let mut connection = world.dial("orders", "db").await;
-    exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("bytes arrive");
+    world.connect("orders", "db").await;
     operator.stop().await.expect("it ends well");
 }
 
@@ -203,10 +199,7 @@ async fn an_agent_too_old_for_the_multiplexer_is_told_and_its_session_terminated
     agent.shutdown().await;
     let _updated = world.start_agent(target, None).await;
     world.wait_ready("orders").await;
-    let mut connection = world.dial("orders", "db").await;
-    exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("bytes arrive");
+    world.connect("orders", "db").await;
     operator.stop().await.expect("it ends well");
 }
 
