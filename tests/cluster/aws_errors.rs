@@ -303,7 +303,7 @@ async fn without_credentials_aws_is_not_called_and_they_are_found_when_they_appe
     let failing = Failing {
         class: ErrorClass::CredentialsUnavailable,
         said: ("AwsReachable", "False", "CredentialsUnavailable"),
-        words: "no usable credentials",
+        words: "no usable credentials: Environment: ",
         ready: ReadyReason::Progressing,
         told: &[],
     };
