@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use serde_json::json;
-use ssm_session_operator::simulator::{Fault, Operation};
+use ssm_session_operator::simulator::{Agent, AgentOptions, Fault, Operation, Pace};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -41,17 +41,27 @@ async fn a_lone_newline_arrives_as_it_was_sent() {
     let echo = Server::echo().await.expect("loopback takes a server");
     let world = World::new("newline").await;
     let operator = world.all_in_one(&[]).await;
-    let ports = json!({ "ports": [port("db", 5432, echo.address().port())] });
-    world.create(&world.session_with("orders", ports)).await;
+    // An agent that cuts at 1024 bytes, as the real one does.
+    let target = "i-00000000000000a0a";
+    let mut options = AgentOptions::new(target);
+    options.pace = Pace::Faithful;
+    let _agent = Agent::start(&world.simulator.endpoint(), options).expect("a URL");
+    let online = world.simulator.wait_for_target(target).await;
+    online.expect("the agent connects");
+    let spec = json!({
+        "target": { "id": target },
+        "ports": [port("db", 5432, echo.address().port())],
+    });
+    world.create(&world.session_with("orders", spec)).await;
     world.wait_ready("orders").await;
-    // Alone; and, with the header of its frame, alone behind a cut at 1024 bytes.
+    // Alone; and behind so many bytes that, with the header of their frame, it is a message's whole payload.
     for sent in [b"\n".to_vec(), [&[b'x'; 1016][..], b"\n"].concat()] {
         let mut client = world.dial("orders", "db").await;
         client.write_all(&sent).await.expect("it is sent");
         let mut heard = vec![0; sent.len()];
         let echoed = timeout(WAIT_MAX, client.read_exact(&mut heard)).await;
         echoed.expect("no byte is lost").expect("an echo");
-        assert_eq!(heard, sent);
+        assert!(heard == sent, "it ends in {:?}", heard.last());
     }
     operator.stop().await.expect("it ends well");
 }
@@ -81,10 +91,9 @@ async fn a_transfer_survives_websockets_that_the_service_closes() {
         Result::<()>::Ok(())
     });
     for closed in 1..=3 {
-        let close = Fault::CloseWebsockets {
+        world.inject(Fault::CloseWebsockets {
             session: session.clone(),
-        };
-        world.simulator.inject(close).expect("a fault");
+        });
         world
             .wait_aws("the session is resumed", |aws| {
                 let session = aws.session(&session).expect("the session");

@@ -17,26 +17,7 @@ const NEVER_LET_GO: &str = "--finalizer-timeout=1h";
 
 /// AWS terminates nothing until it is mended.
 fn break_terminations(world: &World) {
-    let down = Fault::Fail {
-        operation: Operation::TerminateSession,
-        calls: u32::MAX,
-        code: "InternalServerError".to_owned(),
-    };
-    world.simulator.inject(down).expect("a fault");
-}
-
-fn mend(world: &World) {
-    world.simulator.inject(Fault::Clear).expect("a fault");
-}
-
-/// Waits until AWS was asked so often to terminate something.
-async fn wait_terminations(world: &World, count: u64) {
-    world
-        .wait_aws("calls of TerminateSession", |aws| {
-            let calls = aws.calls.get(&Operation::TerminateSession);
-            calls.is_some_and(|calls| calls.total >= count)
-        })
-        .await;
+    world.fail(Operation::TerminateSession, "InternalServerError");
 }
 
 /// Deletes the user's namespace, and waits until it is gone.
@@ -56,8 +37,7 @@ async fn delete_namespace(world: &World) {
 async fn while_the_session_starts_its_clients_are_reset_and_it_is_terminated() {
     let world = World::new("starting").await;
     // The agent never answers, and nobody gives up on it or on a client in the time of this test.
-    let silent = Fault::SilentStarts { calls: u32::MAX };
-    world.simulator.inject(silent).expect("a fault");
+    world.inject(Fault::SilentStarts { calls: u32::MAX });
     let operator = world
         .all_in_one(&["--hold=1h", "--handshake-timeout=1h", NEVER_LET_GO])
         .await;
@@ -81,12 +61,7 @@ async fn while_the_session_starts_its_clients_are_reset_and_it_is_terminated() {
 #[tokio::test]
 async fn before_any_session_could_be_started_it_leaves_nothing_either() {
     let world = World::new("waiting").await;
-    let denied = Fault::Fail {
-        operation: Operation::StartSession,
-        calls: u32::MAX,
-        code: "AccessDeniedException".to_owned(),
-    };
-    world.simulator.inject(denied).expect("a fault");
+    world.fail(Operation::StartSession, "AccessDeniedException");
     let operator = world.all_in_one(&[NEVER_LET_GO]).await;
     world.create(&world.session("orders")).await;
     let failed = |session: &SsmSession| reason(session, "AwsReachable") == "AccessDenied";
@@ -113,8 +88,7 @@ async fn a_second_deletion_changes_nothing_about_the_first() {
     assert_eq!(condition(&first, "Ready"), "False");
 
     world.delete("orders").await;
-    let calls = world.simulator.calls(Operation::TerminateSession);
-    wait_terminations(&world, calls + 2).await;
+    world.wait_calls(Operation::TerminateSession, 2).await;
     let second = world.sessions().get("orders").await;
     let second = second.expect("it waits for AWS");
     assert_eq!(second.uid(), before.uid());
@@ -126,7 +100,7 @@ async fn a_second_deletion_changes_nothing_about_the_first() {
     assert_eq!(second.finalizers(), [finalizer]);
     assert_eq!(world.live_sessions().len(), 1, "nobody could end it");
 
-    mend(&world);
+    world.mend();
     world.wait_gone("orders").await;
     world.assert_nothing_is_left().await;
     assert_eq!(world.simulator.sessions().len(), 1, "none was started anew");
@@ -176,7 +150,7 @@ async fn without_aws_a_deletion_ends_the_traffic_at_once_and_the_sessions_when_i
     assert!(services.items.is_empty() && slices.items.is_empty());
     assert_eq!(world.live_sessions(), one, "nobody could end it");
 
-    mend(&world);
+    world.mend();
     world.assert_nothing_is_left().await;
     relay.stop().await.expect("it ends well");
     controller.stop().await.expect("it ends well");
@@ -222,7 +196,7 @@ async fn a_namespace_goes_without_aws_and_its_sessions_end_when_aws_is_back() {
         .filter(|listener| listener.metadata.deletion_timestamp.is_some());
     assert_eq!(waiting.count(), 2, "they are the wish to terminate");
 
-    mend(&world);
+    world.mend();
     world.assert_nothing_is_left().await;
     assert_eq!(world.simulator.sessions().len(), 2, "none was started anew");
     operator.stop().await.expect("it ends well");

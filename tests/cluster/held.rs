@@ -13,11 +13,10 @@ use tokio::time::timeout;
 use crate::transfer::carry;
 use crate::world::{WAIT_MAX, World, condition, reason};
 
-/// A world whose agent answers no start until [`Fault::Clear`].
+/// A world whose agent answers no start until it is mended.
 async fn silent_world(name: &str) -> World {
     let world = World::new(name).await;
-    let silent = Fault::SilentStarts { calls: u32::MAX };
-    world.simulator.inject(silent).expect("a fault");
+    world.inject(Fault::SilentStarts { calls: u32::MAX });
     world
 }
 
@@ -30,13 +29,8 @@ async fn a_client_that_dials_while_the_session_starts_is_held_and_then_served() 
     world.create(&world.session("orders")).await;
     // Its slice leads to the relay already.
     let mut client = world.dial("orders", "db").await;
-    let started = world.simulator.calls(Operation::StartSession);
-    world
-        .wait_aws("another start that nobody answers", |aws| {
-            let starts = aws.calls.get(&Operation::StartSession);
-            starts.is_some_and(|calls| calls.total >= started + 2)
-        })
-        .await;
+    // Another start that nobody answers.
+    world.wait_calls(Operation::StartSession, 2).await;
     let nothing = client.try_read(&mut [0]).map_err(|error| error.kind());
     assert_eq!(nothing, Err(ErrorKind::WouldBlock), "it is held");
     let session = world.sessions().get("orders").await;
@@ -49,7 +43,7 @@ async fn a_client_that_dials_while_the_session_starts_is_held_and_then_served() 
         ("False", "NoSession")
     );
 
-    world.simulator.inject(Fault::Clear).expect("a fault");
+    world.mend();
     carry(&mut client).await;
     world.remove("orders").await;
     operator.stop().await.expect("it ends well");
@@ -79,7 +73,7 @@ async fn a_client_that_no_session_serves_in_time_is_reset_and_no_other_is_sent_t
     world.wait_listener("orders", "not ready", unready).await;
     world.wait_endpoints_gone("orders").await;
 
-    world.simulator.inject(Fault::Clear).expect("a fault");
+    world.mend();
     world.wait_ready("orders").await;
     world.connect("orders", "db").await;
     operator.stop().await.expect("it ends well");

@@ -29,6 +29,7 @@ mod classes;
 mod deletion;
 mod edits;
 mod examples;
+mod failing_starts;
 mod ground;
 mod held;
 mod history;

@@ -2,6 +2,7 @@
 //!
 //! Worlds share the control plane and nothing else: each has a controllerName, and its operator watches one namespace.
 
+mod aws;
 mod course;
 mod operator;
 mod waits;

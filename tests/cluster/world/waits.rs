@@ -1,4 +1,4 @@
-//! What becomes of a wish: objects of the API, what AWS has of it, the way in for clients.
+//! What becomes of a wish: objects of the API, the way in for clients, what is left in the end.
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::{Event, Service};
@@ -8,7 +8,7 @@ use kube::Api;
 use kube::api::ListParams;
 use kube_runtime::wait::await_condition;
 use ssm_session_operator::crd::{SsmListener, SsmSession};
-use ssm_session_operator::simulator::{Overview, Status};
+use ssm_session_operator::simulator::Status;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -79,14 +79,6 @@ impl World {
         .await;
     }
 
-    /// Waits until AWS is as it should be.
-    pub async fn wait_aws(&self, what: &str, condition: impl FnMut(&Overview) -> bool) -> Overview {
-        match self.simulator.wait_for(what, condition).await {
-            Ok(overview) => overview,
-            Err(error) => panic!("{error}\nlogs: {}", self.log_ends()),
-        }
-    }
-
     /// Asks until the answer is yes.
     pub async fn until(&self, what: &str, ask: impl AsyncFn() -> Result<bool>) {
         let met = ask_until(WAIT_MAX, async || {
@@ -134,16 +126,6 @@ impl World {
             )
         };
         events.items.into_iter().filter(about).map(say).collect()
-    }
-
-    /// Sessions that AWS has not ended.
-    pub fn live_sessions(&self) -> Vec<String> {
-        let ended = |status| matches!(status, Status::Terminated | Status::Failed);
-        let sessions = self.simulator.sessions().into_iter();
-        sessions
-            .filter(|session| !ended(session.status))
-            .map(|session| session.id)
-            .collect()
     }
 
     /// Nothing of the operator is left: no object in Kubernetes, and in AWS no session that is not Terminated.
