@@ -8,8 +8,7 @@ use ssm_session_operator::simulator::Status;
 use tokio::io::AsyncReadExt as _;
 
 use crate::looks::{ended, live, port, status};
-use crate::transfer::carry;
-use crate::world::{REMOTE_PORT, TARGET, World};
+use crate::world::{REMOTE_PORT, TARGET, World, carry};
 
 #[tokio::test]
 async fn an_added_port_gets_listener_slices_and_service_port_and_carries_bytes() {

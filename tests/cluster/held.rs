@@ -10,8 +10,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::transfer::carry;
-use crate::world::{WAIT_MAX, World, condition, reason};
+use crate::world::{WAIT_MAX, World, carry, condition, reason};
 
 /// A world whose agent answers no start until it is mended.
 async fn silent_world(name: &str) -> World {

@@ -6,8 +6,8 @@ use serde_json::json;
 use ssm_session_operator::crd::{SsmSession, session_finalizer};
 use ssm_session_operator::simulator::Status;
 
-use crate::transfer::{carry, exchange};
-use crate::world::{TARGET, World, condition, reason};
+use crate::transfer::exchange;
+use crate::world::{TARGET, World, carry, condition, reason};
 
 #[tokio::test]
 async fn a_session_carries_bytes_both_ways_and_leaves_nothing() {

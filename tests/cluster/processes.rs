@@ -4,8 +4,8 @@ use ssm_session_operator::crd::listener::EndReason;
 use ssm_session_operator::simulator::Operation;
 
 use crate::listeners::{live_session, port, serves};
-use crate::transfer::{carry, dead};
-use crate::world::{MORTAL, WAIT_MAX, World};
+use crate::transfer::dead;
+use crate::world::{MORTAL, WAIT_MAX, World, carry};
 
 #[tokio::test]
 async fn when_a_relay_is_killed_its_clients_notice_and_the_other_takes_over() {

@@ -8,8 +8,7 @@ use ssm_session_operator::crd::SsmSession;
 use ssm_session_operator::simulator::Operation;
 
 use crate::looks::{is_stalled, live, message};
-use crate::transfer::carry;
-use crate::world::{World, condition, reason};
+use crate::world::{World, carry, condition, reason};
 
 /// A Service as a user made it, before any of ours.
 async fn create_service(world: &World, name: &str) {

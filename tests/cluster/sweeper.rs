@@ -9,8 +9,7 @@ use ssm_session_operator::simulator::{Fault, Operation, Status};
 
 use crate::http::call_ssm;
 use crate::listeners::live_session;
-use crate::transfer::carry;
-use crate::world::{REMOTE_PORT, TARGET, World, condition};
+use crate::world::{REMOTE_PORT, TARGET, World, carry, condition};
 
 /// UIDs that no object of these tests has.
 const NO_NAMESPACE: &str = "6f1c0f5e-0d4c-4f5c-9a7e-2b1f3c4d5e6f";

@@ -18,9 +18,6 @@ use tokio::time::timeout;
 /// Bytes made and hashed at once.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Some hundred messages each way: enough to see that bytes flow, and over at once.
-const CARRIED_BYTES: u64 = 300_000;
-
 /// A server on loopback; dropping it ends it.
 pub struct Server {
     address: SocketAddr,
@@ -97,12 +94,6 @@ pub async fn exchange_half_closed(
     let sent = ask(connection, up_bytes, down_bytes).await?;
     connection.shutdown().await.context("half-close")?;
     hear(connection, sent, down_bytes).await
-}
-
-/// Carries some bytes both ways, where only that they arrive is of interest.
-pub async fn carry(connection: &mut TcpStream) {
-    let carried = exchange(connection, CARRIED_BYTES, CARRIED_BYTES).await;
-    carried.expect("all bytes arrive");
 }
 
 async fn ask(connection: &mut TcpStream, up_bytes: u64, down_bytes: u64) -> Result<[u8; 32]> {

@@ -5,7 +5,10 @@ use tokio::net::TcpStream;
 
 use super::World;
 use crate::process::Process;
-use crate::transfer::carry;
+use crate::transfer::exchange;
+
+/// Some hundred messages each way: enough to see that bytes flow, and over at once.
+const CARRIED_BYTES: u64 = 300_000;
 
 impl World {
     /// A world in which `all-in-one` serves session `orders`, and that session when it is Ready.
@@ -44,4 +47,10 @@ impl World {
         self.wait_gone(name).await;
         self.assert_nothing_is_left().await;
     }
+}
+
+/// Carries some bytes both ways, where only that they arrive is of interest.
+pub async fn carry(connection: &mut TcpStream) {
+    let carried = exchange(connection, CARRIED_BYTES, CARRIED_BYTES).await;
+    carried.expect("all bytes arrive");
 }

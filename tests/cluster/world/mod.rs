@@ -19,6 +19,7 @@ use ssm_session_operator::simulator::{Agent, AgentOptions, Pace, Simulator, Simu
 use crate::ground::{Ground, ground};
 use crate::transfer::Server;
 
+pub use course::carry;
 pub use waits::{condition, reason};
 
 /// How long a condition may take: far above what anything here takes on a loaded machine.
