@@ -111,7 +111,7 @@ async fn fails_and_heals(world: &World, failing: &Failing, heal: impl FnOnce(&Wo
         "Stalled is for what needs somebody"
     );
     world.connect("orders", "db").await;
-    // What failed after it had begun is terminated, by whoever began it.
+    // What failed after it had begun is terminated.
     world
         .wait_aws("no session is live but the one that serves", |_| {
             world.live_sessions().len() == 1
