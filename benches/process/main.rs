@@ -20,7 +20,7 @@
     reason = "a benchmark prints what it has measured"
 )]
 
-#[path = "../../tests/support/control_plane.rs"]
+#[path = "../../tests/support/control_plane/mod.rs"]
 mod control_plane;
 #[path = "../../tests/support/dial.rs"]
 mod dial;

@@ -5,7 +5,7 @@
 
 #![allow(clippy::print_stdout, reason = "it is a demonstration")]
 
-#[path = "../../tests/support/control_plane.rs"]
+#[path = "../../tests/support/control_plane/mod.rs"]
 mod control_plane;
 #[path = "../../tests/support/dial.rs"]
 mod dial;

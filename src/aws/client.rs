@@ -26,7 +26,7 @@ use tracing::instrument::WithSubscriber;
 
 use super::AwsOptions;
 use super::classify::{Cause, classify};
-use super::credentials::{KeptCredentials, default_chain};
+use super::credentials::{DefaultChain, KeptCredentials};
 use super::limiter::{Lane, Limiter, Overdue};
 use super::mute::mute;
 use super::sign;
@@ -104,7 +104,7 @@ impl Clients {
         {
             by_identity.remove(&unused);
         }
-        let client = Arc::new(Client::new(identity, &self.options, &self.http).await);
+        let client = Arc::new(Client::new(identity, &self.options, &self.http));
         by_identity.insert(identity.clone(), (client.clone(), Instant::now()));
         client
     }
@@ -123,7 +123,7 @@ pub(super) struct Client {
 
 impl Client {
     /// Region and endpoint are the identity's alone: the environment and profiles give credentials only.
-    async fn new(identity: &Identity, options: &AwsOptions, http: &SharedHttpClient) -> Self {
+    fn new(identity: &Identity, options: &AwsOptions, http: &SharedHttpClient) -> Self {
         let Identity {
             region,
             ssm_endpoint,
@@ -131,7 +131,7 @@ impl Client {
         } = identity;
         let source: Arc<dyn ProvideCredentials> = match &options.credentials {
             Some(source) => Arc::new(source.clone()),
-            None => default_chain(region, http.clone(), behaviour()).await,
+            None => Arc::new(DefaultChain::new(region, http.clone(), behaviour())),
         };
         let credentials = Arc::new(KeptCredentials::new(source, options.credentials_timeout));
         let provider: Arc<dyn ProvideCredentials> = credentials.clone();
