@@ -17,6 +17,7 @@ mod documents;
 mod error;
 mod faults;
 mod gateway;
+mod line;
 mod request;
 mod server;
 mod sessions;
@@ -37,6 +38,7 @@ use tokio_util::task::TaskTracker;
 
 pub use agent::{Agent, AgentOptions, Pace};
 pub use faults::Fault;
+pub use line::Mangling;
 pub use request::Operation;
 pub use sessions::Status;
 pub use view::{Calls, Overview, SessionView};
@@ -170,7 +172,7 @@ impl Simulator {
     /// Makes something go wrong, from now on or for the next calls.
     ///
     /// # Errors
-    /// [`Fault::CloseWebsockets`] of a session that does not exist.
+    /// A fault of one session, and there is no such session or it is over.
     pub fn inject(&self, fault: Fault) -> Result<(), String> {
         self.shared.change(|store| store.inject(fault))
     }

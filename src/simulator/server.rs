@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::{Extension, Router, routing::post};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use socket2::{SockRef, Socket};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -19,15 +20,25 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a client may take for its TLS handshake.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One HTTP connection, for handlers that end it without an answer.
+/// One HTTP connection, for handlers that end it without an answer, or without a close.
 #[derive(Clone)]
-pub(super) struct Connection(CancellationToken);
+pub(super) struct Connection {
+    abort: CancellationToken,
+    /// The same socket once more, under TLS too; the connection closes when this is gone as well.
+    socket: Arc<Socket>,
+}
 
 impl Connection {
     /// Closes the connection; what was being answered never is.
     pub(super) async fn abort(&self) -> std::convert::Infallible {
-        self.0.cancel();
+        self.abort.cancel();
         std::future::pending().await
+    }
+
+    /// Once it closes, it is reset, and what is still to be sent on it is thrown away.
+    pub(super) fn reset_on_close(&self) {
+        // It fails only for a socket that is gone already.
+        let _ = self.socket.set_linger(Some(Duration::ZERO));
     }
 }
 
@@ -60,7 +71,12 @@ pub(super) async fn accept(
         let (router, acceptor) = (router.clone(), acceptor.clone());
         let shared_by_connection = Arc::clone(&shared);
         shared.tasks.spawn(async move {
-            let connection = Connection(shared_by_connection.cancel.child_token());
+            let socket = match SockRef::from(&stream).try_clone() {
+                Ok(socket) => Arc::new(socket),
+                Err(error) => return tracing::warn!(%error, "a connection could not be kept"),
+            };
+            let abort = shared_by_connection.cancel.child_token();
+            let connection = Connection { abort, socket };
             let serving = async {
                 let Some(acceptor) = acceptor else {
                     return serve(stream, router, connection.clone()).await;
@@ -72,7 +88,7 @@ pub(super) async fn accept(
                 }
             };
             tokio::select! {
-                () = connection.0.cancelled() => {}
+                () = connection.abort.cancelled() => {}
                 () = serving => {}
             }
         });

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::data_channel::{DataChannel, Side};
+use super::line::{Line, Loss};
 use super::view::SessionView;
 
 /// Published changes kept for each session. A session has a handful; only one whose websockets come
@@ -67,6 +68,8 @@ pub(super) struct Seat {
     pub(super) generation: u64,
     /// Closes it with 1000 `Bye`.
     pub(super) kick: CancellationToken,
+    /// Resets its connection.
+    pub(super) reset: CancellationToken,
 }
 
 /// What `DescribeSessions` may show from some moment on.
@@ -100,9 +103,11 @@ impl Session {
         target: String,
         document: String,
         reason: Option<String>,
+        loss: Arc<Loss>,
     ) -> Self {
         let started = now();
-        let channel = Arc::new(DataChannel::new(id.clone(), target.clone()));
+        let line = Line::new(loss);
+        let channel = Arc::new(DataChannel::new(id.clone(), target.clone(), line));
         let view = SessionView {
             id,
             target,
@@ -199,6 +204,13 @@ impl Session {
     pub(super) fn kick(&self) {
         for seat in self.client.iter().chain(&self.agent) {
             seat.kick.cancel();
+        }
+    }
+
+    /// Resets every websocket's connection; the session goes on.
+    pub(super) fn reset(&self) {
+        for seat in self.client.iter().chain(&self.agent) {
+            seat.reset.cancel();
         }
     }
 

@@ -93,6 +93,10 @@ impl Store {
         self.sessions.get_mut(*self.index.get(id)?)
     }
 
+    fn known(&self, id: &str) -> Result<&Session, String> {
+        self.session(id).ok_or(format!("no session {id}"))
+    }
+
     pub(super) fn overview(&self) -> Overview {
         Overview {
             sessions: self
@@ -102,6 +106,7 @@ impl Store {
                 .collect(),
             targets: self.controls.keys().cloned().collect(),
             calls: self.calls.clone(),
+            frames_lost: self.faults.loss.lost(),
         }
     }
 
@@ -129,12 +134,25 @@ impl Store {
                 self.faults.empty_pages = empty;
             }
             Fault::CloseWebsockets { session } => {
-                let known = self
-                    .session(&session)
-                    .ok_or(format!("no session {session}"))?;
-                known.kick();
+                self.known(&session)?.kick();
             }
-            Fault::Clear => self.faults.clear(),
+            Fault::ResetWebsockets { session } => self.known(&session)?.reset(),
+            Fault::Mangle {
+                session,
+                frames,
+                mangling,
+            } => {
+                let channel = self.known(&session)?.channel.as_ref();
+                let channel = channel.ok_or(format!("session {session} is over"))?;
+                channel.line().mangle(frames, mangling);
+            }
+            Fault::LoseFrames { every } => self.faults.loss.set(every),
+            Fault::Clear => {
+                self.faults.clear();
+                for channel in self.sessions.iter().filter_map(|s| s.channel.as_ref()) {
+                    channel.line().mend();
+                }
+            }
         }
         Ok(())
     }
@@ -169,6 +187,7 @@ impl Store {
         Seat {
             generation: self.generations,
             kick: CancellationToken::new(),
+            reset: CancellationToken::new(),
         }
     }
 
@@ -206,6 +225,7 @@ impl Store {
             request.target.clone(),
             document_name.to_owned(),
             request.reason.clone(),
+            Arc::clone(&self.faults.loss),
         );
         self.index.insert(id.clone(), self.sessions.len());
         self.sessions.push(session);

@@ -16,6 +16,8 @@ pub struct Overview {
     pub targets: Vec<String>,
     /// Calls so far.
     pub calls: BTreeMap<Operation, Calls>,
+    /// Frames that [`super::Fault::LoseFrames`] lost so far.
+    pub frames_lost: u64,
 }
 
 impl Overview {

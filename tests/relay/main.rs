@@ -6,6 +6,8 @@ mod bytes;
 mod failures;
 mod ground;
 mod lives;
+mod losses;
+mod malformed;
 mod owner;
 mod recorder;
 mod secrets;
