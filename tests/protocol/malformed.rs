@@ -9,15 +9,11 @@ use crate::wire;
 use crate::world::{PERFECT, World};
 
 fn ended(world: &World) -> Vec<&End> {
-    let end = |event| match event {
-        &Event::Ended(ref end) => Some(end),
+    let ends = world.events.iter().filter_map(|(_, event)| match event {
+        Event::Ended(end) => Some(end),
         _ => None,
-    };
-    world
-        .events
-        .iter()
-        .filter_map(|(_, event)| end(event))
-        .collect()
+    });
+    ends.collect()
 }
 
 /// A world whose client gets 20,000 bytes of sevens, and is in the midst of it.

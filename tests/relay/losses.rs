@@ -1,8 +1,12 @@
 //! A network that loses what it carries: frames one by one, or whole connections.
 
-use ssm_session_operator::simulator::{Fault, Operation, Overview};
+use std::time::Duration;
 
-use crate::ground::{Ground, within};
+use ssm_session_operator::simulator::{Fault, Operation, Overview};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+
+use crate::ground::{Ground, Setting, destination, options, within};
 use crate::transfer::{Server, exchange};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -24,7 +28,7 @@ async fn frames_that_are_lost_cost_no_byte() {
 #[tokio::test]
 async fn a_handshake_survives_lost_frames() {
     let server = Server::start().await.expect("a server");
-    let ground = Ground::new(server.address(), crate::ground::Setting::default()).await;
+    let ground = Ground::new(server.address(), Setting::default()).await;
     ground.inject(Fault::LoseFrames { every: 2 });
     ground.ensure();
     ground.wait_serving().await;
@@ -65,4 +69,50 @@ async fn a_websocket_that_is_reset_in_mid_transfer_is_resumed_and_streams_go_on(
     transferred.expect("all bytes");
     assert_eq!(ground.simulator.calls(Operation::StartSession), 1);
     assert!(ground.metrics().contains("relay_websockets_lost_total 3"));
+}
+
+#[tokio::test]
+async fn a_half_closed_client_gets_its_answer_though_no_websocket_was_up_for_longer_than_the_hold()
+{
+    let (answers, answering) = watch::channel(false);
+    let destination = destination(move |mut connection| {
+        let mut answering = answering.clone();
+        async move {
+            let question = connection.read_u8().await?;
+            connection.write_u8(question).await?;
+            let _ = answering.wait_for(|answers| *answers).await;
+            connection.write_u64(42).await
+        }
+    });
+    let hold = Duration::from_secs(1);
+    let setting = Setting {
+        options: ssm_session_operator::relay::RelayOptions {
+            half_close_hold: hold,
+            ..options("run-1")
+        },
+        ..Setting::default()
+    };
+    let ground = Ground::new(destination.await, setting).await;
+    ground.ensure();
+    let session = ground.wait_serving().await.sessions[0].session_id.clone();
+    let mut client = ground.dial().await;
+    client.write_u8(7).await.expect("sent");
+    let asked = within("the first answer", client.read_u8()).await;
+    assert_eq!(asked.expect("an answer"), 7);
+    ground.inject(Fault::throttle(Operation::ResumeSession, u32::MAX));
+    ground.inject(Fault::CloseWebsockets {
+        session: session.to_string(),
+    });
+    client.shutdown().await.expect("half closed");
+    // The pauses before the tries are of 0.1, 0.2, 0.4 and 0.8 s at least.
+    let tried = |overview: &Overview| {
+        let calls = overview.calls.get(&Operation::ResumeSession);
+        calls.is_some_and(|calls| calls.total >= 5)
+    };
+    ground.wait_aws("tries to resume", tried).await;
+    // The agent is back, and holds the answer when the client's websocket is.
+    answers.send_replace(true);
+    ground.inject(Fault::Clear);
+    let answer = within("the answer", client.read_u64()).await;
+    assert_eq!(answer.expect("an answer"), 42);
 }

@@ -9,6 +9,7 @@ mod lives;
 mod losses;
 mod malformed;
 mod owner;
+mod panics;
 mod recorder;
 mod secrets;
 mod streams;

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use ssm_session_operator::relay::{Destination, Inherited, RelayOptions, Report};
+use ssm_session_operator::simulator::{Fault, Operation};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
@@ -241,4 +242,71 @@ async fn clients_beyond_the_limit_are_reset() {
         within("the echo", first.read_u8()).await.expect("an echo"),
         2
     );
+}
+
+/// A destination that says what each of its clients has said, once that has closed. It greets them if `greets`.
+async fn listening(greets: bool) -> (SocketAddr, mpsc::UnboundedReceiver<Vec<u8>>) {
+    let (ended, end) = mpsc::unbounded_channel();
+    let address = destination(move |mut connection| {
+        let ended = ended.clone();
+        async move {
+            if greets {
+                connection.write_all(&[1; 64 << 10]).await?;
+            }
+            let mut said = Vec::new();
+            connection.read_to_end(&mut said).await?;
+            ended.send(said).map_err(io::Error::other)
+        }
+    });
+    (address.await, end)
+}
+
+#[tokio::test]
+async fn what_a_client_said_before_it_was_reset_still_arrives() {
+    for greets in [false, true] {
+        let (destination, mut end) = listening(greets).await;
+        let ground = Ground::new(destination, Setting::default()).await;
+        ground.inject(Fault::throttle(Operation::StartSession, u32::MAX));
+        ground.ensure();
+        // All of it waits in the relay's socket, and the reset behind it, when a session comes up.
+        let mut client = ground.dial().await;
+        client.write_all(b"my last words").await.expect("sent");
+        client.set_zero_linger().expect("a reset");
+        let held = async {
+            while !ground.metrics().contains("relay_connections 1") {
+                tokio::task::yield_now().await;
+            }
+        };
+        within("the client's place", held).await;
+        drop(client);
+        ground.inject(Fault::Clear);
+        let said = within("the client's end", end.recv()).await;
+        assert_eq!(said.as_deref(), Some(&b"my last words"[..]), "{greets}");
+        let counted = async {
+            while !ground.metrics().contains("outcome=\"ClientGone\"} 1") {
+                tokio::task::yield_now().await;
+            }
+        };
+        within("the end of the connection", counted).await;
+    }
+}
+
+#[tokio::test]
+async fn where_places_are_short_a_half_closed_client_is_held_for_less() {
+    let (destination, mut end) = listening(false).await;
+    let ground = ground(destination, |options| {
+        options.half_close_hold = Duration::from_hours(1);
+        options.connections_max = 2;
+    });
+    let ground = ground.await;
+    let mut other = ground.dial().await;
+    other.write_u8(1).await.expect("sent");
+    let mut client = ground.dial().await;
+    client.write_all(b"that is all").await.expect("sent");
+    client.shutdown().await.expect("half closed");
+    let said = within("the client's end", end.recv()).await;
+    assert_eq!(said.as_deref(), Some(&b"that is all"[..]));
+    let read = within("the destination's end", client.read(&mut [0; 1])).await;
+    assert_eq!(read.expect("an orderly end"), 0);
+    drop(other);
 }

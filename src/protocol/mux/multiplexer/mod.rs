@@ -14,6 +14,11 @@ use crate::protocol::mux::stream::Stream;
 /// Unread bytes of all streams together before nothing more is read: what the agent's own end holds.
 pub const RECEIVE_BYTES_MAX: usize = 4 << 20;
 
+/// Discarded streams whose end still waits to be sent, each with the bytes that its client left behind. While nothing can
+/// be sent, clients come and go without a limit: past this one, what they said is forgotten with them. It is as many as
+/// a listener usually has places for, so that what is left behind takes no more than what is there: 16 MiB.
+const LEFT_BEHIND_MAX: usize = 256;
+
 /// The first stream's id; the client's are odd, and 1 is never used.
 const FIRST_STREAM: StreamId = 3;
 
@@ -124,14 +129,17 @@ impl Multiplexer {
         }
     }
 
-    /// Nobody uses the stream any more: it is closed, at once unless it was finished before, and then forgotten. What
-    /// the far end still sends for it is thrown away.
+    /// Nobody uses the stream any more: it is closed, at once unless it was finished before and there are not too many of
+    /// its kind, and then forgotten. What the far end still sends for it is thrown away.
     pub fn discard(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
         let unread = stream.incoming_bytes();
         stream.discard();
+        if self.discarded.len() >= LEFT_BEHIND_MAX && !self.discarded.contains(&id) {
+            stream.forget_outgoing();
+        }
         let unknown = stream.pending().syn && stream.pending().data_bytes == 0;
         if stream.is_fin_sent() || unknown {
             // The far end knows of its end, or never knew of it.
