@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ssm_session_operator::simulator::{Fault, Operation, Overview};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::ground::{Ground, Setting, destination, options, within};
@@ -84,35 +85,44 @@ async fn a_half_closed_client_gets_its_answer_though_no_websocket_was_up_for_lon
             connection.write_u64(42).await
         }
     });
-    let hold = Duration::from_secs(1);
+    let mut options = options("run-1");
+    options.half_close_hold = Duration::from_secs(3);
     let setting = Setting {
-        options: ssm_session_operator::relay::RelayOptions {
-            half_close_hold: hold,
-            ..options("run-1")
-        },
+        options,
         ..Setting::default()
     };
     let ground = Ground::new(destination.await, setting).await;
     ground.ensure();
     let session = ground.wait_serving().await.sessions[0].session_id.clone();
-    let mut client = ground.dial().await;
-    client.write_u8(7).await.expect("sent");
-    let asked = within("the first answer", client.read_u8()).await;
-    assert_eq!(asked.expect("an answer"), 7);
-    ground.inject(Fault::throttle(Operation::ResumeSession, u32::MAX));
+    let mut client = asking(&ground).await;
+    ground.inject(Fault::Fail {
+        operation: Operation::ResumeSession,
+        calls: u32::MAX,
+        code: "AccessDeniedException".to_owned(),
+    });
     ground.inject(Fault::CloseWebsockets {
         session: session.to_string(),
     });
     client.shutdown().await.expect("half closed");
-    // The pauses before the tries are of 0.1, 0.2, 0.4 and 0.8 s at least.
+    // The pauses before the tries are of 0.1, 0.2, 0.4, 0.8 and 1.6 s at least: longer than the hold.
     let tried = |overview: &Overview| {
         let calls = overview.calls.get(&Operation::ResumeSession);
-        calls.is_some_and(|calls| calls.total >= 5)
+        calls.is_some_and(|calls| calls.total >= 6)
     };
     ground.wait_aws("tries to resume", tried).await;
-    // The agent is back, and holds the answer when the client's websocket is.
-    answers.send_replace(true);
     ground.inject(Fault::Clear);
+    // What the agent was told while the websocket was away, it knows by now.
+    asking(&ground).await;
+    answers.send_replace(true);
     let answer = within("the answer", client.read_u64()).await;
     assert_eq!(answer.expect("an answer"), 42);
+}
+
+/// A client that was heard.
+async fn asking(ground: &Ground) -> TcpStream {
+    let mut client = ground.dial().await;
+    client.write_u8(7).await.expect("sent");
+    let heard = within("the first answer", client.read_u8()).await;
+    assert_eq!(heard.expect("an answer"), 7);
+    client
 }

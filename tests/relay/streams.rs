@@ -244,17 +244,23 @@ async fn clients_beyond_the_limit_are_reset() {
     );
 }
 
-/// A destination that says what each of its clients has said, once that has closed. It greets them if `greets`.
-async fn listening(greets: bool) -> (SocketAddr, mpsc::UnboundedReceiver<Vec<u8>>) {
+/// A destination that says what each of its clients has said, once that has closed. Meanwhile it talks without an end
+/// if it `floods`.
+async fn listening(floods: bool) -> (SocketAddr, mpsc::UnboundedReceiver<Vec<u8>>) {
     let (ended, end) = mpsc::unbounded_channel();
-    let address = destination(move |mut connection| {
+    let address = destination(move |connection| {
         let ended = ended.clone();
         async move {
-            if greets {
-                connection.write_all(&[1; 64 << 10]).await?;
-            }
+            let (mut reader, mut writer) = connection.into_split();
+            let flood = async {
+                while floods && writer.write_all(&[1; 64 << 10]).await.is_ok() {}
+                std::future::pending::<()>().await;
+            };
             let mut said = Vec::new();
-            connection.read_to_end(&mut said).await?;
+            tokio::select! {
+                () = flood => {}
+                read = reader.read_to_end(&mut said) => drop(read),
+            }
             ended.send(said).map_err(io::Error::other)
         }
     });
@@ -262,33 +268,47 @@ async fn listening(greets: bool) -> (SocketAddr, mpsc::UnboundedReceiver<Vec<u8>
 }
 
 #[tokio::test]
-async fn what_a_client_said_before_it_was_reset_still_arrives() {
-    for greets in [false, true] {
-        let (destination, mut end) = listening(greets).await;
-        let ground = Ground::new(destination, Setting::default()).await;
-        ground.inject(Fault::throttle(Operation::StartSession, u32::MAX));
-        ground.ensure();
-        // All of it waits in the relay's socket, and the reset behind it, when a session comes up.
+async fn what_a_client_said_before_it_was_reset_arrives_when_a_session_comes_up() {
+    let (destination, mut end) = listening(false).await;
+    let ground = Ground::new(destination, Setting::default()).await;
+    ground.inject(Fault::throttle(Operation::StartSession, u32::MAX));
+    ground.ensure();
+    // All of it waits in the relay's socket, and the reset behind it.
+    let mut client = ground.dial().await;
+    client.write_all(b"my last words").await.expect("sent");
+    client.set_zero_linger().expect("a reset");
+    wait_metric(&ground, "relay_connections 1").await;
+    drop(client);
+    ground.inject(Fault::Clear);
+    let said = within("the client's end", end.recv()).await;
+    assert_eq!(said.as_deref(), Some(&b"my last words"[..]));
+    wait_metric(&ground, "outcome=\"ClientGone\"} 1").await;
+}
+
+#[tokio::test]
+async fn what_a_client_said_before_it_was_reset_arrives_while_the_destination_talks() {
+    let (destination, mut end) = listening(true).await;
+    let ground = Ground::serving(destination).await;
+    for _ in 0..20 {
         let mut client = ground.dial().await;
-        client.write_all(b"my last words").await.expect("sent");
+        within("the flood", client.read_u8()).await.expect("a byte");
+        // The words and the reset arrive together, when the relay may want to write as well as to read.
+        let words = client.try_write(b"my last words");
+        assert_eq!(words.expect("sent"), 13);
         client.set_zero_linger().expect("a reset");
-        let held = async {
-            while !ground.metrics().contains("relay_connections 1") {
-                tokio::task::yield_now().await;
-            }
-        };
-        within("the client's place", held).await;
         drop(client);
-        ground.inject(Fault::Clear);
         let said = within("the client's end", end.recv()).await;
-        assert_eq!(said.as_deref(), Some(&b"my last words"[..]), "{greets}");
-        let counted = async {
-            while !ground.metrics().contains("outcome=\"ClientGone\"} 1") {
-                tokio::task::yield_now().await;
-            }
-        };
-        within("the end of the connection", counted).await;
+        assert_eq!(said.as_deref(), Some(&b"my last words"[..]));
     }
+}
+
+async fn wait_metric(ground: &Ground, line: &str) {
+    let counted = async {
+        while !ground.metrics().contains(line) {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(line, counted).await;
 }
 
 #[tokio::test]
