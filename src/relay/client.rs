@@ -11,9 +11,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::metrics::{Metrics, OutcomeValue};
 use super::options::RelayOptions;
-use super::splice::splice;
-use super::stream::TunnelStream;
-use super::tunnel::TunnelHandle;
+use super::splice::{Outcome, splice};
+use super::tunnel::{TunnelHandle, TunnelStream};
+use crate::protocol::ResetCause;
 
 /// When a silent client is probed, and how often: one that vanished gives its place back in three minutes.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_secs(30));
@@ -62,6 +62,18 @@ struct Place {
     metrics: Metrics,
     crowd: Crowd,
     outcome: OutcomeValue,
+}
+
+impl From<Outcome> for OutcomeValue {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Finished => Self::Finished,
+            Outcome::ClientGone => Self::ClientGone,
+            Outcome::Reset(ResetCause::Refused) => Self::Refused,
+            Outcome::Reset(ResetCause::Stalled) => Self::Stalled,
+            Outcome::Reset(ResetCause::SessionEnded) => Self::SessionEnded,
+        }
+    }
 }
 
 impl Drop for Place {

@@ -13,7 +13,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::metrics::Metrics;
-use super::stream::TunnelStream;
+use super::tunnel::TunnelStream;
 use crate::protocol::ResetCause;
 
 /// Bytes read from a client at once; two buffers' worth fits what a stream takes.

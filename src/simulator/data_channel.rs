@@ -16,9 +16,9 @@ use tokio_tungstenite::tungstenite::{Error as WebsocketError, protocol::Message 
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::connection::Connection;
 use super::line::Line;
-use super::server::Connection;
-use super::sessions::Seat;
+use super::seat::{Seat, Side};
 use super::socket::{CLOSE_TIMEOUT, Socket, bye};
 use crate::protocol::message::{Message, MessageType};
 use crate::protocol::payload::{ChannelClosed, PayloadType};
@@ -32,15 +32,6 @@ const BATCH_FRAMES_MAX: usize = 64;
 
 /// Where the message type is in a frame.
 const MESSAGE_TYPE_FIELD: std::ops::Range<usize> = 4..36;
-
-/// Who is at the other end of a websocket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    /// Who called `StartSession`.
-    Client,
-    /// The target's agent.
-    Agent,
-}
 
 /// A message of the gateway's own making.
 pub(super) fn gateway_message(

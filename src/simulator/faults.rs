@@ -6,13 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::SimulatorOptions;
 use super::error::ApiError;
 use super::line::{Loss, Mangling};
+use super::options::{PAGE_SIZE_MAX, SimulatorOptions};
 use super::request::Operation;
-
-/// Sessions on a page of `DescribeSessions` at most, as in AWS.
-pub(super) const PAGE_SIZE_MAX: usize = 200;
 
 /// Something that goes wrong. In JSON: `{"fault": "fail", "operation": "StartSession", …}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,9 +11,9 @@ use axum::routing::post;
 use serde::Deserialize;
 
 use super::Shared;
+use super::connection::Connection;
 use super::control_channel;
-use super::data_channel::Side;
-use super::server::Connection;
+use super::seat::Side;
 use super::socket::{self, Socket, is_signed};
 use super::store::{Attached, Purpose};
 

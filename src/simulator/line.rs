@@ -10,7 +10,7 @@ use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::protocol::Message as Frame;
 
-use super::data_channel::Side;
+use super::seat::Side;
 use crate::protocol::message::{Message, MessageType};
 use crate::protocol::payload::PayloadType;
 

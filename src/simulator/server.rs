@@ -6,12 +6,11 @@ use std::time::Duration;
 use axum::{Extension, Router, routing::post};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use socket2::{SockRef, Socket};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 
+use super::connection::Connection;
 use super::{Shared, admin, api, gateway};
 
 /// Pause after a failed accept, which mostly means that descriptors have run out.
@@ -19,28 +18,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a client may take for its TLS handshake.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// One HTTP connection, for handlers that end it without an answer, or without a close.
-#[derive(Clone)]
-pub(super) struct Connection {
-    abort: CancellationToken,
-    /// The same socket once more, under TLS too; the connection closes when this is gone as well.
-    socket: Arc<Socket>,
-}
-
-impl Connection {
-    /// Closes the connection; what was being answered never is.
-    pub(super) async fn abort(&self) -> std::convert::Infallible {
-        self.abort.cancel();
-        std::future::pending().await
-    }
-
-    /// Once it closes, it is reset, and what is still to be sent on it is thrown away.
-    pub(super) fn reset_on_close(&self) {
-        // It fails only for a socket that is gone already.
-        let _ = self.socket.set_linger(Some(Duration::ZERO));
-    }
-}
 
 /// Serves each connection in a task of its own, until the simulator is shut down.
 pub(super) async fn accept(
@@ -71,12 +48,11 @@ pub(super) async fn accept(
         let (router, acceptor) = (router.clone(), acceptor.clone());
         let shared_by_connection = Arc::clone(&shared);
         shared.tasks.spawn(async move {
-            let socket = match SockRef::from(&stream).try_clone() {
-                Ok(socket) => Arc::new(socket),
+            let abort = shared_by_connection.cancel.child_token();
+            let connection = match Connection::new(&stream, abort) {
+                Ok(connection) => connection,
                 Err(error) => return tracing::warn!(%error, "a connection could not be kept"),
             };
-            let abort = shared_by_connection.cancel.child_token();
-            let connection = Connection { abort, socket };
             let serving = async {
                 let Some(acceptor) = acceptor else {
                     return serve(stream, router, connection.clone()).await;
@@ -88,7 +64,7 @@ pub(super) async fn accept(
                 }
             };
             tokio::select! {
-                () = connection.abort.cancelled() => {}
+                () = connection.aborted() => {}
                 () = serving => {}
             }
         });

@@ -10,15 +10,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::SimulatorOptions;
-use super::control_channel::closed_message;
-use super::data_channel::{DataChannel, Side};
+use super::data_channel::{DataChannel, closed_message};
 use super::documents::{DEFAULT_DOCUMENT, Document, Order};
 use super::error::ApiError;
 use super::faults::{Fault, Faults};
+use super::options::SimulatorOptions;
 use super::request::{Operation, StartSession};
-use super::sessions::{Seat, Session, Status};
-use super::view::{Calls, Overview};
+use super::seat::{Seat, Side};
+use super::sessions::Session;
+use super::view::{Calls, Overview, Status};
 
 /// Characters of a session id behind the owner's name.
 const SESSION_ID_DIGITS: usize = 17;
