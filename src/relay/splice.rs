@@ -218,21 +218,21 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_mins(1);
 
-    fn seconds(seconds: u64) -> Option<Duration> {
-        Some(Duration::from_secs(seconds))
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_counts_from_the_last_word() {
         let (silent, up) = (SilentSince(Mutex::new(None)), Some(Instant::now()));
         silent.set(Some(Instant::now()));
-        advance(Duration::from_secs(20)).await;
-        assert_eq!(silent.left_of(LIMIT, up), seconds(40));
+        advance(seconds(20)).await;
+        assert_eq!(silent.left_of(LIMIT, up), Some(seconds(40)));
         // A word, which the client took at once.
         silent.set(Some(Instant::now()));
-        advance(Duration::from_secs(59)).await;
-        assert_eq!(silent.left_of(LIMIT, up), seconds(1));
-        advance(Duration::from_secs(1)).await;
+        advance(seconds(59)).await;
+        assert_eq!(silent.left_of(LIMIT, up), Some(seconds(1)));
+        advance(seconds(1)).await;
         assert_eq!(silent.left_of(LIMIT, up), None);
     }
 
@@ -240,12 +240,12 @@ mod tests {
     async fn silence_is_counted_only_while_a_websocket_is_up() {
         let silent = SilentSince(Mutex::new(Some(Instant::now())));
         advance(10 * LIMIT).await;
-        assert_eq!(silent.left_of(LIMIT, None), seconds(60));
+        assert_eq!(silent.left_of(LIMIT, None), Some(seconds(60)));
         let up = Some(Instant::now());
-        assert_eq!(silent.left_of(LIMIT, up), seconds(60));
-        advance(Duration::from_secs(45)).await;
-        assert_eq!(silent.left_of(LIMIT, up), seconds(15));
-        advance(Duration::from_secs(15)).await;
+        assert_eq!(silent.left_of(LIMIT, up), Some(seconds(60)));
+        advance(seconds(45)).await;
+        assert_eq!(silent.left_of(LIMIT, up), Some(seconds(15)));
+        advance(seconds(15)).await;
         assert_eq!(silent.left_of(LIMIT, up), None);
     }
 
@@ -255,6 +255,6 @@ mod tests {
         let up = Some(Instant::now());
         silent.set(None);
         advance(10 * LIMIT).await;
-        assert_eq!(silent.left_of(LIMIT, up), seconds(60));
+        assert_eq!(silent.left_of(LIMIT, up), Some(seconds(60)));
     }
 }

@@ -252,8 +252,9 @@ async fn listening(floods: bool) -> (SocketAddr, mpsc::UnboundedReceiver<Vec<u8>
         let ended = ended.clone();
         async move {
             let (mut reader, mut writer) = connection.into_split();
+            let words = vec![1; 64 << 10];
             let flood = async {
-                while floods && writer.write_all(&[1; 64 << 10]).await.is_ok() {}
+                while floods && writer.write_all(&words).await.is_ok() {}
                 std::future::pending::<()>().await;
             };
             let mut said = Vec::new();
