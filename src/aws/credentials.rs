@@ -70,16 +70,20 @@ impl KeptCredentials {
             return Ok(good.clone());
         }
         let resolved = timeout(self.timeout, self.source.as_ref().provide_credentials()).await;
-        let fresh = match resolved {
-            Ok(resolved) => resolved?,
-            Err(_elapsed) => self
-                .source
-                .as_ref()
-                .fallback_on_interrupt()
-                .ok_or_else(|| CredentialsError::provider_timed_out(self.timeout))?,
+        let failure = match resolved {
+            Ok(Ok(fresh)) => {
+                *kept = fresh.expiry().is_some().then(|| fresh.clone());
+                return Ok(fresh);
+            }
+            Ok(Err(error)) => error,
+            Err(_elapsed) => CredentialsError::provider_timed_out(self.timeout),
         };
-        *kept = fresh.expiry().is_some().then(|| fresh.clone());
-        Ok(fresh)
+        // What is not renewed in time serves until it expires.
+        let valid = |c: &Credentials| c.expiry().is_none_or(|at| at > SystemTime::now());
+        let earlier = kept
+            .clone()
+            .or_else(|| self.source.as_ref().fallback_on_interrupt());
+        earlier.filter(valid).ok_or(failure)
     }
 }
 
@@ -162,6 +166,40 @@ mod tests {
             }
             assert_eq!(asked.load(Ordering::SeqCst), expected, "{lifetime:?}");
             assert!(!format!("{kept:?}").contains("SECRET"));
+        }
+    }
+
+    /// Gives credentials that are to be renewed at once, and fails from then on.
+    #[derive(Debug)]
+    struct Once {
+        lifetime: Duration,
+        asked: AtomicUsize,
+    }
+
+    impl ProvideCredentials for Once {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            if self.asked.fetch_add(1, Ordering::SeqCst) > 0 {
+                return future::ProvideCredentials::ready(Err(CredentialsError::not_loaded("no")));
+            }
+            let expiry = SystemTime::now() + self.lifetime;
+            let credentials = Credentials::new("AKIDONCE", "SECRET", None, Some(expiry), "test");
+            future::ProvideCredentials::ready(Ok(credentials))
+        }
+    }
+
+    #[tokio::test]
+    async fn credentials_that_can_not_be_renewed_serve_until_they_expire() {
+        for (lifetime, serves) in [(RENEW_AHEAD / 2, true), (Duration::ZERO, false)] {
+            let source = Once {
+                lifetime,
+                asked: AtomicUsize::default(),
+            };
+            let kept = KeptCredentials::new(Arc::new(source), RENEW_AHEAD);
+            kept.provide_credentials().await.unwrap();
+            assert_eq!(kept.provide_credentials().await.is_ok(), serves);
         }
     }
 

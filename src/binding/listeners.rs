@@ -95,13 +95,19 @@ impl<D: DataPlane> Listeners<D> {
         self.bound.insert(id, object);
     }
 
-    /// Whether something waits for the relay to let go of a listener, so that settling again may do more.
+    /// Whether settling again may do more: something waits for the relay to let go of a listener, or the relay has let
+    /// go of one that it was to serve.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
-        self.held.values().any(|held| match held.phase {
-            Phase::Serving => held.recorder.has_given_up(),
+        let live = self.live();
+        self.held.iter().any(|(id, held)| match held.phase {
+            Phase::Serving => held.recorder.has_given_up() || !live.contains(id),
             Phase::Deleting | Phase::Leaving => true,
         })
+    }
+
+    fn live(&self) -> BTreeSet<ListenerId> {
+        self.relay.listeners().into_iter().collect()
     }
 
     /// Tells the relay what has changed.
@@ -159,18 +165,16 @@ impl<D: DataPlane> Listeners<D> {
         }
     }
 
-    /// Forgets what the relay has let go of; a listener being deleted only with its object, so that it is not begun
-    /// again.
+    /// Forgets what the relay has let go of, be it that serving it has panicked; a listener being deleted only with its
+    /// object, so that it is not begun again.
     fn forget_stopped(&mut self) {
-        if !self.is_unsettled() {
-            return;
-        }
-        let live: BTreeSet<ListenerId> = self.relay.listeners().into_iter().collect();
+        let live = self.live();
         let bound = &self.bound;
         self.held.retain(|id, held| match held.phase {
-            Phase::Serving => true,
-            Phase::Leaving => live.contains(id),
-            Phase::Deleting => live.contains(id) || bound.contains_key(id),
+            Phase::Serving | Phase::Leaving => live.contains(id),
+            Phase::Deleting => {
+                live.contains(id) || (bound.contains_key(id) && held.recorder.has_recorded_end())
+            }
         });
     }
 

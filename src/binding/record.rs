@@ -21,6 +21,7 @@ use tracing::{debug, info};
 use super::metrics::BindingMetrics;
 use super::status::{Writer, status_of};
 use super::words;
+use crate::crd::listener::ListenerState;
 use crate::crd::{SsmListener, SsmListenerStatus};
 use crate::relay::{RecordError, Recorder, Report, State};
 
@@ -194,6 +195,15 @@ impl KubeRecorder {
     #[must_use]
     pub fn has_given_up(&self) -> bool {
         self.given_up.load(Ordering::Acquire)
+    }
+
+    /// Whether this run's word that all of the listener has ended is on record.
+    #[must_use]
+    pub fn has_recorded_end(&self) -> bool {
+        let known = self.known();
+        let status = known.object.status.as_ref();
+        let ended = |status: &SsmListenerStatus| status.state == ListenerState::Ended;
+        status.is_some_and(ended) && !written_by_another(&known.object, &self.desk.writer)
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {

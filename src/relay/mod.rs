@@ -37,6 +37,7 @@ pub use report::{
 };
 
 use crate::broker::Broker;
+use backoff::Backoff;
 use ports::Ports;
 use serve::{Exit, Server, Shared};
 use wish::{Order, Wish};
@@ -161,7 +162,12 @@ impl Relay {
         let mut server = first;
         loop {
             let Ok(exit) = AssertUnwindSafe(server.run(&mut wish)).catch_unwind().await else {
-                error!(listener = %id, "serving the listener has panicked; it is begun anew when it is wished for again, which a change of it or a restart brings about");
+                let options = &self.shared.options;
+                // What panics at once would otherwise start sessions as fast as its owner begins it anew.
+                let pause = Backoff::new(options.backoff_max, options.backoff_max).next_delay();
+                error!(listener = %id, ?pause, "serving the listener has panicked: it is let go of after a pause, for its owner to begin it anew");
+                let unwanted = wish.wait_for(|wish| !matches!(wish, Wish::Serve(_)));
+                let _ = timeout(pause, unwanted).await;
                 self.wishes().remove(&id);
                 break;
             };

@@ -1,6 +1,7 @@
 //! Serves one listener: drives its machine, calls the broker, keeps its reports, lets clients in.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -44,6 +45,9 @@ enum Outcome {
     BindDelayOver,
 }
 
+/// A client that dials in a loop fills a metric, not the log.
+const FULL_SAID_EVERY: Duration = Duration::from_secs(10);
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
@@ -66,6 +70,8 @@ pub(super) struct Server {
     admission: watch::Sender<Admission>,
     clients: JoinSet<()>,
     crowd: Crowd,
+    /// When it was last said that clients are reset because there are too many.
+    full_said_at: Option<Instant>,
     pending: FuturesUnordered<BoxFuture<'static, Outcome>>,
     record: RecordKeeping,
 }
@@ -104,6 +110,7 @@ impl Server {
             admission: watch::Sender::new(Admission::Hold),
             clients: JoinSet::new(),
             crowd: Crowd::new(places),
+            full_said_at: None,
             pending: FuturesUnordered::new(),
             record: RecordKeeping {
                 recorded: None,
@@ -245,6 +252,9 @@ impl Server {
                 self.admission
                     .send_replace(handle.map_or(Admission::Hold, Admission::Open));
             }
+            Action::Hold => {
+                self.admission.send_replace(Admission::Hold);
+            }
             Action::Close => {
                 self.admission.send_replace(Admission::Hold);
                 self.tunnel_state = None;
@@ -308,7 +318,8 @@ impl Server {
             Err(RecordError::NotOurs) => {
                 info!(listener = %self.id, "the listener belongs to another relay now, dropping it");
                 self.record.disowned = true;
-                self.stop(EndReason::Replaced);
+                self.machine.handle_disowned(Now::read());
+                self.cut_off();
             }
             Err(RecordError::Unavailable(error)) => {
                 let delay = self.record.backoff.next_delay();
@@ -335,7 +346,12 @@ impl Server {
         };
         let limit = self.shared.options.connections_max;
         if self.clients.len() >= limit {
-            warn!(listener = %self.id, limit, "a client was reset: there are too many connections");
+            let now = Instant::now();
+            let said = self.full_said_at;
+            if said.is_none_or(|at| now >= at + FULL_SAID_EVERY) {
+                self.full_said_at = Some(now);
+                warn!(listener = %self.id, limit, "clients are reset: there are too many connections");
+            }
             return client.refuse();
         }
         let (admission, options) = (self.admission.subscribe(), self.shared.options.clone());

@@ -1,6 +1,8 @@
 //! The AWS sessions of one listener, from StartSession's answer to TerminateSession's.
 //!
-//! A session stays on record as live until AWS has said that it is over, so that nothing forgets it.
+//! A session stays on record as live until AWS has said that it is over, so that nothing forgets it. What an earlier
+//! run left is ended only once this run has put something on record: until then another relay may own the listener, and
+//! those sessions may serve its clients.
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -17,6 +19,8 @@ const ENDED_MAX: usize = 5;
 pub struct Sessions {
     live: Vec<Live>,
     ended: Vec<SessionRecord>,
+    /// Whether a report of this run is on record, which proves that the listener is this relay's.
+    on_record: bool,
 }
 
 #[derive(Debug)]
@@ -36,7 +40,8 @@ struct Termination {
 }
 
 impl Sessions {
-    /// Takes over what earlier runs recorded: their live sessions are to be terminated.
+    /// Takes over what earlier runs recorded: their live sessions are to be terminated, once
+    /// [`Self::handle_recorded`] has said that they are ours.
     #[must_use]
     pub fn inherit(records: Vec<SessionRecord>, now: Instant, backoff: &Backoff) -> Self {
         let mut sessions = Self::default();
@@ -54,6 +59,18 @@ impl Sessions {
         }
         sessions.ended.truncate(ENDED_MAX);
         sessions
+    }
+
+    /// A report of this run is on record.
+    pub fn handle_recorded(&mut self) {
+        self.on_record = true;
+    }
+
+    /// The listener is another relay's. What was inherited without ever being ours is left to its owner.
+    pub fn handle_disowned(&mut self) {
+        if !self.on_record {
+            self.live.clear();
+        }
     }
 
     /// A session was started.
@@ -99,6 +116,9 @@ impl Sessions {
 
     /// The next session for which TerminateSession is due; it is not given again until the call is answered.
     pub fn poll_terminate(&mut self, now: Instant) -> Option<(SessionId, Identity)> {
+        if !self.on_record {
+            return None;
+        }
         self.live.iter_mut().find_map(|live| {
             let termination = live.termination.as_mut()?;
             if termination.calling || now < termination.call_at {
@@ -153,6 +173,9 @@ impl Sessions {
     /// When [`Self::poll_terminate`] has something to say.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if !self.on_record {
+            return None;
+        }
         let waiting = self
             .live
             .iter()
@@ -208,6 +231,13 @@ mod tests {
         }
     }
 
+    /// None so far, of a run that has recorded something.
+    fn recorded() -> Sessions {
+        let mut sessions = Sessions::default();
+        sessions.handle_recorded();
+        sessions
+    }
+
     fn due(sessions: &mut Sessions, now: Instant) -> Vec<String> {
         std::iter::from_fn(|| sessions.poll_terminate(now))
             .map(|(id, _)| id.to_string())
@@ -216,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_session_that_is_wanted_is_not_terminated() {
-        let mut sessions = Sessions::default();
+        let mut sessions = recorded();
         sessions.add(record("a"));
         assert_eq!(due(&mut sessions, Instant::now()), Vec::<String>::new());
         assert_eq!((sessions.live_count(), sessions.poll_timeout()), (1, None));
@@ -224,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_session_stays_live_until_aws_has_answered() {
-        let (mut sessions, now) = (Sessions::default(), Instant::now());
+        let (mut sessions, now) = (recorded(), Instant::now());
         sessions.add(record("a"));
         sessions.terminate(&id("a"), EndReason::Deleted, "", now, &backoff());
         assert_eq!(due(&mut sessions, now), ["a"]);
@@ -243,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_first_reason_stands() {
-        let (mut sessions, now) = (Sessions::default(), Instant::now());
+        let (mut sessions, now) = (recorded(), Instant::now());
         sessions.add(record("a"));
         sessions.add(record("b"));
         sessions.terminate(
@@ -271,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_session_that_nobody_had_ended_here_ends_for_the_reason_that_aws_gives() {
-        let mut sessions = Sessions::default();
+        let mut sessions = recorded();
         sessions.add(record("a"));
         let reason = EndReason::TerminatedExternally;
         let over = sessions.handle_over(&id("a"), reason, Timestamp::UNIX_EPOCH);
@@ -297,6 +327,9 @@ mod tests {
         });
         let records = vec![ended.clone(), record("a"), record("b")];
         let mut sessions = Sessions::inherit(records, now, &backoff());
+        assert!(due(&mut sessions, now).is_empty(), "they may be another's");
+        assert_eq!(sessions.poll_timeout(), None);
+        sessions.handle_recorded();
         assert_eq!(due(&mut sessions, now), ["a", "b"]);
         assert_eq!(sessions.records(), [record("a"), record("b"), ended]);
     }

@@ -460,6 +460,9 @@ fn controller_arguments(namespace: &str) -> Vec<String> {
         "--mass-death-pause=1s".to_owned(),
         "--finalizer-timeout=10s".to_owned(),
         "--conflict-interval=500ms".to_owned(),
+        "--election-duration=6s".to_owned(),
+        "--election-renew-deadline=5s".to_owned(),
+        "--election-retry=1s".to_owned(),
     ]
     .to_vec()
 }

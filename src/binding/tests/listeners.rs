@@ -77,17 +77,45 @@ async fn a_listener_is_told_again_only_when_its_spec_changed() {
 }
 
 #[tokio::test]
-async fn a_deleted_listener_is_stopped_once_and_never_served_again() {
+async fn a_listener_that_the_relay_let_go_of_unasked_is_begun_anew() {
     let mut fixture = fixture().await;
     fixture.listeners.apply(listener("l"));
     fixture.plane.take_calls();
-    fixture.listeners.apply(deleted(listener("l")));
-    fixture.listeners.apply(deleted(listener("l")));
+    fixture.plane.let_go(&id("l"));
+    assert!(fixture.listeners.is_unsettled());
+    fixture.listeners.settle();
+    assert_eq!(ensured(&fixture.plane), [id("l")]);
+
+    fixture.listeners.apply(deleted(recorded_by(
+        listener("l"),
+        RELAY,
+        INCARNATION,
+        10_240,
+    )));
+    fixture.plane.take_calls();
+    fixture.plane.let_go(&id("l"));
+    fixture.listeners.settle();
+    let calls = fixture.plane.take_calls();
+    let again = matches!(calls.as_slice(), [Call::Ensure(..), Call::Stop(..)]);
+    assert!(again, "its end is not on record: {calls:?}");
+}
+
+#[tokio::test]
+async fn a_deleted_listener_is_stopped_once_and_never_served_again() {
+    let mut fixture = fixture().await;
+    let object = fixture.api.put_listener(&listener("l"));
+    fixture.listeners.apply(object.clone());
+    fixture.plane.take_calls();
+    fixture.listeners.apply(deleted(object.clone()));
+    fixture.listeners.apply(deleted(object));
     assert_eq!(
         fixture.plane.take_calls(),
         [Call::Stop(id("l"), EndReason::Deleted)]
     );
 
+    let end = report(State::Ended);
+    let recorded = fixture.plane.recorder(&id("l")).record(&end).await;
+    assert_eq!(recorded, Ok(()));
     fixture.plane.let_go(&id("l"));
     fixture.listeners.settle();
     assert!(

@@ -7,8 +7,9 @@
 //!    └───── Waiting ◄──────┴───────────────────────┴───────────────────────────────────┘
 //! ```
 //!
-//! It holds three promises of the operator. AWS is not called before the claim is on record. A session serves nobody
-//! before it is on record. A session that was started is terminated until AWS has said that it is over.
+//! It holds three promises of the operator. AWS is not called before something is on record, which proves that the
+//! listener is ours, and StartSession not before the claim is. A session serves nobody before it is on record. A session
+//! that was started is terminated until AWS has said that it is over.
 
 mod output;
 mod phase;
@@ -57,7 +58,10 @@ pub struct Listener {
     unready_at: Option<Instant>,
     port: Option<u16>,
     destination: Option<Destination>,
-    /// What the present session's websocket last failed with.
+    /// When [`Self::destination`] last changed, and what was heard since that differs from it.
+    destination_at: Option<Instant>,
+    destination_heard: Option<Destination>,
+    /// What stands in the way of the present session's websocket; none while it is up.
     trouble: Option<String>,
     actions: std::collections::VecDeque<Action>,
 }
@@ -87,6 +91,8 @@ impl Listener {
             unready_at: None,
             port: None,
             destination: None,
+            destination_at: None,
+            destination_heard: None,
             trouble: None,
             actions: std::collections::VecDeque::new(),
         };
@@ -121,7 +127,7 @@ impl Listener {
             if self.port.is_some() {
                 self.failure = None;
             }
-            self.destination = None;
+            self.forget_destination();
             match &mut self.phase {
                 Phase::Starting { wanted, .. } => *wanted = false,
                 Phase::Opening { .. } | Phase::Serving { .. } => {
@@ -140,6 +146,12 @@ impl Listener {
         self.stop(Stop::Final, reason, now);
     }
 
+    /// The listener is another relay's: nothing can be recorded any more, and what this one started is terminated.
+    pub fn handle_disowned(&mut self, now: Now) {
+        self.sessions.handle_disowned();
+        self.stop(Stop::Final, EndReason::Replaced, now);
+    }
+
     /// The process has no future.
     pub fn handle_shutdown(&mut self, now: Now) {
         self.stop(Stop::Shutdown, EndReason::RelayLost, now);
@@ -147,6 +159,7 @@ impl Listener {
 
     /// `report`, made at claim number `claim`, is on record.
     pub fn handle_recorded(&mut self, claim: u64, report: &Report, now: Now) {
+        self.sessions.handle_recorded();
         match &mut self.phase {
             Phase::Claiming => {
                 let claimed = claim == self.claim && report.state == State::Starting;
@@ -235,7 +248,8 @@ impl Listener {
             end,
         } = tunnel;
         self.trouble.clone_from(trouble);
-        self.destination = destination.or(self.destination);
+        self.hear_of_destination(*destination, now);
+        self.follow_websocket(now);
         if established.is_some()
             && let Phase::Opening { established, .. } = &mut self.phase
         {
@@ -279,7 +293,14 @@ impl Listener {
         if self.unready_at.is_some_and(|at| now.monotonic >= at) {
             self.unready_at = None;
             self.unready = true;
+            if let Phase::Serving {
+                admitting: false, ..
+            } = &self.phase
+            {
+                self.failure = self.trouble.clone().map(Failure::DataChannel);
+            }
         }
+        self.show_destination(now);
         match &self.phase {
             Phase::Waiting { until } if now.monotonic >= *until => self.enter_claiming(),
             Phase::Opening {

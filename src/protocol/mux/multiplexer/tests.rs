@@ -4,38 +4,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::mux::stream::SEND_BYTES_MAX;
 
 fn frame(command: Command, id: StreamId, data: &[u8]) -> Vec<u8> {
     let length = u16::try_from(data.len()).expect("short");
     [&header(command, length, id)[..], data].concat()
-}
-
-#[test]
-fn what_clients_leave_behind_while_nothing_can_be_sent_is_limited() {
-    let mut mux = Multiplexer::default();
-    let said = vec![7; SEND_BYTES_MAX];
-    for _ in 0..10 * LEFT_BEHIND_MAX {
-        let id = mux.open().expect("an id");
-        assert_eq!(mux.write(id, &said), SEND_BYTES_MAX);
-        mux.finish(id);
-        mux.discard(id);
-        mux.discard(id);
-    }
-    assert_eq!(mux.streams().count(), LEFT_BEHIND_MAX);
-    let payloads = std::iter::from_fn(|| mux.poll_payload(1024));
-    let sent: usize = payloads.map(|payload| payload.len()).sum();
-    assert!(sent > LEFT_BEHIND_MAX * SEND_BYTES_MAX, "all of the first");
-    assert_eq!(mux.streams().count(), 0);
-    // There is room again.
-    let id = mux.open().expect("an id");
-    mux.write(id, &said);
-    mux.finish(id);
-    mux.discard(id);
-    assert_eq!(
-        mux.stream(id).map(|s| s.pending().data_bytes),
-        Some(said.len())
-    );
 }
 
 proptest! {

@@ -210,15 +210,18 @@ fn sessions_of_an_earlier_run_are_terminated_with_the_identity_that_started_them
     };
     let mut world = World::with(options(), inherited);
     world.listener.handle_listening(PORT);
+    assert!(
+        world.actions().is_empty(),
+        "it may be another relay's, and serving"
+    );
+    world.record();
     match world.actions().as_slice() {
-        [Action::Terminate(old, with)] => {
+        [Action::Start(..), Action::Terminate(old, with)] => {
             assert_eq!((old.as_str(), with.region.as_str()), ("old", "eu-west-1"));
         }
         other => panic!("{other:?}"),
     }
     assert_eq!(world.end_of("old"), None, "AWS has not answered");
-    world.record();
-    world.expect_start();
     world.terminated("old");
     assert_eq!(
         world.end_of("old").map(|end| end.0),
@@ -228,6 +231,29 @@ fn sessions_of_an_earlier_run_are_terminated_with_the_identity_that_started_them
         world.actions().as_slice(),
         [Action::Ended { own: false, .. }]
     ));
+}
+
+#[test]
+fn sessions_of_a_listener_that_turns_out_to_be_another_relays_are_left_alone() {
+    let inherited = Inherited {
+        port: Some(PORT),
+        sessions: vec![earlier("old")],
+    };
+    let mut world = World::with(options(), inherited);
+    world.listener.handle_listening(PORT);
+    world.listener.handle_disowned(world.now);
+    assert!(world.actions().is_empty());
+    assert!(world.listener.is_over(), "nothing is waited for");
+}
+
+#[test]
+fn what_was_started_before_the_listener_was_lost_is_terminated() {
+    let mut world = World::serving();
+    world.listener.handle_disowned(world.now);
+    assert_eq!(terminations(&world.actions()), ["s-1"]);
+    assert!(!world.listener.is_over());
+    world.terminated("s-1");
+    assert!(world.listener.is_over());
 }
 
 #[test]
@@ -263,13 +289,53 @@ fn nothing_new_is_started_while_too_many_old_sessions_wait_for_their_end() {
     };
     let mut world = World::with(options(), inherited);
     world.listener.handle_listening(PORT);
-    assert_eq!(terminations(&world.actions()).len(), TERMINATING_MAX);
     assert_eq!(world.listener.awaited_claim(), None);
     world.record();
-    assert!(world.actions().is_empty());
+    let actions = world.actions();
+    assert_eq!(terminations(&actions).len(), TERMINATING_MAX);
+    assert_eq!(actions.len(), TERMINATING_MAX, "{actions:?}");
     world.terminated("old-0");
     world.actions();
     assert!(world.listener.awaited_claim().is_some());
     world.record();
     world.expect_start();
+}
+
+#[test]
+fn while_the_websocket_is_away_no_more_clients_are_let_in_and_then_that_is_said() {
+    let mut world = World::serving();
+    let lost = TunnelState {
+        trouble: Some("credentials were revoked".to_owned()),
+        ..established()
+    };
+    world.tunnel(&lost);
+    assert!(matches!(world.actions().as_slice(), [Action::Hold]));
+    assert!(world.report().ready, "clients are held for so long");
+    world.advance(options().hold);
+    let report = world.report();
+    assert_eq!((report.ready, report.state), (false, State::Serving));
+    let why = Failure::DataChannel("credentials were revoked".to_owned());
+    assert_eq!(report.failure, Some(why));
+
+    world.established();
+    assert!(matches!(world.actions().as_slice(), [Action::Admit]));
+    assert!(world.report().ready);
+    assert_eq!(world.report().failure, None);
+}
+
+#[test]
+fn a_websocket_that_is_resumed_in_time_changes_no_report() {
+    let mut world = World::serving();
+    let before = world.report();
+    for _ in 0..10 {
+        world.tunnel(&TunnelState {
+            trouble: Some("the service closed the websocket".to_owned()),
+            ..established()
+        });
+        world.advance(options().hold / 2);
+        assert_eq!(world.report(), before);
+        world.established();
+        world.advance(options().hold);
+        assert_eq!(world.report(), before);
+    }
 }
