@@ -95,7 +95,7 @@ impl Ours {
         }
         self.uploads.retain(|_, upload| !upload.is_empty());
         if self.outgoing.len() < 8 * PAYLOAD_BYTES
-            && let Some(payload) = self.mux.poll_payload(PAYLOAD_BYTES)
+            && let Some(payload) = self.mux.poll_payload(PAYLOAD_BYTES, Instant::now())
         {
             assert!(payload.len() <= PAYLOAD_BYTES);
             self.outgoing.extend(&payload);

@@ -17,6 +17,7 @@ use anyhow::Context;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -65,6 +66,7 @@ fn start_runtime(
     relay: Option<RelayArgs>,
 ) -> anyhow::Result<()> {
     telemetry::init(common.log_format, &common.log_filter)?;
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -72,6 +74,22 @@ fn start_runtime(
     // A name look-up that hangs must not keep the process.
     runtime.shutdown_background();
     ran
+}
+
+/// Takes as many file descriptors as the system gives: each client and each websocket is one, and the usual soft limit of
+/// 1024 is used up by the clients of four listeners.
+fn raise_file_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => info!(limit = maximum, "file descriptors"),
+        Err(error) => {
+            warn!(limit = current, %error, "the limit of file descriptors can't be raised; clients beyond it are not accepted");
+        }
+    }
 }
 
 /// The exit code; before there are logs the error is printed.

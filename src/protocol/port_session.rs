@@ -128,6 +128,19 @@ impl PortSession {
         id
     }
 
+    /// Whether a stream has bytes that were not sent.
+    #[must_use]
+    pub fn has_unsent(&self, id: StreamId) -> bool {
+        let stream = self.mux.stream(id);
+        stream.is_some_and(|stream| stream.pending().data_bytes > 0)
+    }
+
+    /// When bytes of a stream were last sent.
+    #[must_use]
+    pub fn last_sent(&self, id: StreamId) -> Option<Instant> {
+        self.mux.stream(id)?.last_sent()
+    }
+
     /// Whether a stream has bytes of which [`Self::poll_transmit`] is still to hear: who writes more of them need not
     /// ask for it again.
     #[must_use]
@@ -250,7 +263,7 @@ impl PortSession {
             return Some(message);
         }
         if self.channel.has_room() && self.channel.data_from().is_some_and(|from| now >= from) {
-            let payload = self.mux.poll_payload(UPLINK_PAYLOAD_BYTES)?;
+            let payload = self.mux.poll_payload(UPLINK_PAYLOAD_BYTES, now)?;
             self.channel.send_data(payload, now);
             self.handle_stream_events(now);
         }

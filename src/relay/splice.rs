@@ -3,11 +3,12 @@
 //! Each way is slowed by its reader alone. The agent takes our FIN for a full close, so a half-closed client's FIN is
 //! held until the answer has come. What went wrong reaches the client as RST, what ended in order as FIN.
 
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -79,9 +80,9 @@ pub async fn splice(
     metrics: &Metrics,
 ) -> Outcome {
     let silent_since = SilentSince(Mutex::new(None));
-    let (mut reader, mut writer) = client.split();
+    let (reader, mut writer) = client.split();
     let ended = {
-        let mut upload = pin!(upload(&mut reader, &stream, metrics));
+        let mut upload = pin!(upload(&reader, &stream, metrics));
         let mut download = pin!(download(&stream, &mut writer, &silent_since, metrics));
         let (mut uploading, mut downloading) = (true, true);
         let (mut hold_until, mut finish_by, mut deliver_by) = (None, None, None);
@@ -156,22 +157,50 @@ async fn at(deadline: Option<Instant>) {
     }
 }
 
-async fn upload(client: &mut ReadHalf<'_>, stream: &TunnelStream, metrics: &Metrics) -> Upload {
-    let mut buffer = vec![0; CLIENT_READ_BYTES];
+async fn upload(client: &ReadHalf<'_>, stream: &TunnelStream, metrics: &Metrics) -> Upload {
     loop {
-        let mut bytes = match client.read(&mut buffer).await {
-            Ok(0) => return Upload::HalfClosed,
-            Ok(count) => buffer.get(..count).unwrap_or_default(),
-            Err(_) => return Upload::ClientGone,
-        };
-        metrics.bytes_up(bytes.len());
-        while !bytes.is_empty() {
-            match stream.write(bytes).await {
-                Ok(taken) => bytes = bytes.get(taken..).unwrap_or_default(),
-                Err(_) => return Upload::NotWanted,
+        if client.readable().await.is_err() {
+            return Upload::ClientGone;
+        }
+        // Only while there is something to read: most connections say nothing most of the time.
+        let mut buffer = Vec::with_capacity(CLIENT_READ_BYTES);
+        loop {
+            buffer.clear();
+            match client.try_read_buf(&mut buffer) {
+                Ok(0) => return Upload::HalfClosed,
+                Ok(count) => metrics.bytes_up(count),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => return Upload::ClientGone,
+            }
+            if let Err(end) = write(client, stream, &buffer).await {
+                return end;
             }
         }
     }
+}
+
+/// Hands all of `bytes` to the stream. While it takes none, a client that breaks would be noticed by nobody: it keeps
+/// its place for as long as the last of what it said may take, and no longer.
+async fn write(
+    client: &ReadHalf<'_>,
+    stream: &TunnelStream,
+    mut bytes: &[u8],
+) -> Result<(), Upload> {
+    let mut give_up_at = None;
+    while !bytes.is_empty() {
+        tokio::select! {
+            biased;
+            written = stream.write(bytes) => match written {
+                Ok(taken) => bytes = bytes.get(taken..).unwrap_or_default(),
+                Err(_) => return Err(Upload::NotWanted),
+            },
+            _ = client.ready(Interest::ERROR), if give_up_at.is_none() => {
+                give_up_at = Some(Instant::now() + FINISH_TIMEOUT);
+            }
+            () = at(give_up_at), if give_up_at.is_some() => return Err(Upload::ClientGone),
+        }
+    }
+    Ok(())
 }
 
 async fn download(

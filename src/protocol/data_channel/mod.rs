@@ -219,12 +219,6 @@ impl DataChannel {
         self.outbox.has_room()
     }
 
-    /// Whether all that was sent has been acknowledged.
-    #[must_use]
-    pub fn is_acknowledged(&self) -> bool {
-        self.outbox.is_empty()
-    }
-
     /// Sends bytes of the multiplexer: at most as many as the agent takes in one message, and not none.
     pub fn send_data(&mut self, payload: Bytes, now: Instant) {
         self.send(PayloadType::Output, payload, now);

@@ -7,6 +7,8 @@
 //!
 //! The agent takes a FIN for a full close, so that none is sent while an answer is still wanted.
 
+use std::time::Instant;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Bytes that one stream may have waiting to be sent: as much as a socket's buffer, so that a fast client is slowed
@@ -18,6 +20,7 @@ pub const SEND_BYTES_MAX: usize = 64 << 10;
 pub struct Stream {
     syn_sent: bool,
     outgoing: BytesMut,
+    last_sent: Option<Instant>,
     fin: Fin,
     incoming: BytesMut,
     received_bytes: u64,
@@ -120,13 +123,20 @@ impl Stream {
     }
 
     /// Moves the next `bytes` of the queue into `payload`.
-    pub fn take_data(&mut self, bytes: usize, payload: &mut BytesMut) {
+    pub fn take_data(&mut self, bytes: usize, payload: &mut BytesMut, now: Instant) {
+        self.last_sent = Some(now);
         let bytes = bytes.min(self.outgoing.len());
         payload.extend_from_slice(self.outgoing.get(..bytes).unwrap_or_default());
         self.outgoing.advance(bytes);
         if self.outgoing.is_empty() {
             self.outgoing = BytesMut::new();
         }
+    }
+
+    /// When bytes were last moved into a payload.
+    #[must_use]
+    pub fn last_sent(&self) -> Option<Instant> {
+        self.last_sent
     }
 
     /// FIN is on its way.

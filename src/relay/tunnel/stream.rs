@@ -43,12 +43,14 @@ impl TunnelStream {
         poll_fn(|cx| self.poll_broken(cx)).await
     }
 
-    /// Since when the far end can be heard; none while there is no websocket, or it is not read.
+    /// Since when the far end could have answered what was written, and could be heard; none while some of that waits to
+    /// be sent, while there is no websocket, and while it is not read.
     pub fn heard_since(&self) -> Option<Instant> {
         let inner = self.shared.lock();
-        inner
-            .connected_since
-            .filter(|_| inner.session.wants_to_read())
+        let waits = !inner.session.wants_to_read() || inner.session.has_unsent(self.id);
+        let connected = inner.connected_since.filter(|_| !waits)?;
+        let sent = inner.session.last_sent(self.id).map(Instant::from_std);
+        Some(sent.map_or(connected, |sent| connected.max(sent)))
     }
 
     /// Closes the stream behind what was written. The agent then closes both ways.

@@ -220,7 +220,7 @@ impl Multiplexer {
     }
 
     /// The next payload, of `bytes_max` bytes at most: the frames of the stream whose turn it is.
-    pub fn poll_payload(&mut self, bytes_max: usize) -> Option<Bytes> {
+    pub fn poll_payload(&mut self, bytes_max: usize, now: Instant) -> Option<Bytes> {
         if !self.wants_to_send() {
             return None;
         }
@@ -232,7 +232,7 @@ impl Multiplexer {
         while payload.is_empty() {
             let id = self.turns.pop_front()?;
             self.queued.remove(&id);
-            self.fill(id, &mut payload, bytes_max);
+            self.fill(id, &mut payload, bytes_max, now);
         }
         Some(payload.freeze())
     }
@@ -269,7 +269,7 @@ impl Multiplexer {
             .map(|(id, _)| *id)
     }
 
-    fn fill(&mut self, id: StreamId, payload: &mut BytesMut, bytes_max: usize) {
+    fn fill(&mut self, id: StreamId, payload: &mut BytesMut, bytes_max: usize, now: Instant) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
@@ -284,7 +284,7 @@ impl Multiplexer {
         if data_bytes > 0 {
             let length = u16::try_from(data_bytes).unwrap_or(u16::MAX);
             payload.put_slice(&header(Command::Push, length, id));
-            stream.take_data(data_bytes, payload);
+            stream.take_data(data_bytes, payload, now);
         }
         let rest = stream.pending();
         if rest.fin && rest.data_bytes == 0 && payload.len() + HEADER_BYTES <= bytes_max {
