@@ -138,7 +138,7 @@ async fn metrics_are_openmetrics_and_move_with_a_transfer() {
 }
 
 /// The value of a sample; one that is not there has counted nothing.
-fn value(metrics: &str, sample: &str) -> u64 {
+pub fn value(metrics: &str, sample: &str) -> u64 {
     let samples = metrics.lines().filter_map(|line| line.rsplit_once(' '));
     let mut found = samples.filter(|(name, _)| *name == sample);
     found

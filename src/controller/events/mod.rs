@@ -235,9 +235,10 @@ async fn publish_on(context: &Context, object: ObjectReference, event: SessionEv
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             let error = Error::api("publish an Event")(error);
-            match denied(&error) {
-                Some(words) => warn!(?event, "Event dropped, a right is missing: {words}"),
-                None => debug!(?event, %error, "Event refused and dropped"),
+            if let Some(words) = denied(&error) {
+                warn!(?event, "Event dropped, a right is missing: {words}");
+            } else {
+                debug!(?event, %error, "Event refused and dropped");
             }
         }
         Err(_) => debug!(?event, "Event dropped: the API server does not answer"),

@@ -242,18 +242,18 @@ async fn look_up(
 pub(super) fn forget(context: &Context, identity: &Identity) {
     context.polls.forget(identity);
     let region = identity.region.clone();
-    set_poll_timestamp(context, PollLabels { region });
+    set_poll_timestamp(context, &PollLabels { region });
 }
 
 /// One Region may have several identities, and the one that was not answered for longest is what somebody must know of.
-fn set_poll_timestamp(context: &Context, labels: PollLabels) {
+fn set_poll_timestamp(context: &Context, labels: &PollLabels) {
     let gauge = &context.metrics.poll_timestamp;
     match context.polls.known_since(&labels.region) {
         Some(seconds) => {
-            gauge.get_or_create(&labels).set(seconds);
+            gauge.get_or_create(labels).set(seconds);
         }
         None => {
-            gauge.remove(&labels);
+            gauge.remove(labels);
         }
     }
 }
@@ -289,7 +289,7 @@ pub(super) fn publish(
     let kind = |snapshot: &Snapshot| snapshot.error.as_ref().map(|error| error.kind);
     let health_changed = kind(&next) != kind(previous) || (previous.round == 0 && next.round > 0);
     context.polls.publish(identity.clone(), next);
-    set_poll_timestamp(context, labels);
+    set_poll_timestamp(context, &labels);
     for (namespace, name) in context.polls.interested(&changed) {
         context.trigger_session(&namespace, &name);
     }
