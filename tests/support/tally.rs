@@ -7,13 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 use axum::Router;
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::body::{Body, to_bytes};
+use axum::extract::{self, State};
+use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use kube::Client;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+/// What the API server takes as one object, and more than that.
+const BODY_BYTES_MAX: usize = 4 << 20;
 
 /// How often each was asked for: method and resource, such as `PUT leases` or `PUT ssmsessions/status`.
 pub type Counts = BTreeMap<String, u64>;
@@ -70,7 +73,7 @@ impl Drop for Tally {
     }
 }
 
-async fn forward(State(served): State<Served>, mut request: Request) -> Response {
+async fn forward(State(served): State<Served>, mut request: extract::Request) -> Response {
     let what = format!("{} {}", request.method(), resource(request.uri().path()));
     let count = || {
         let mut counts = served.counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,8 +83,16 @@ async fn forward(State(served): State<Served>, mut request: Request) -> Response
     // Both are the connection's, and the client sets its own.
     request.headers_mut().remove(header::HOST);
     request.headers_mut().remove(header::CONNECTION);
-    let request = request.map(kube::client::Body::wrap_body);
-    match served.client.send(request).await {
+    let (head, body) = request.into_parts();
+    let body = match to_bytes(body, BODY_BYTES_MAX).await {
+        Ok(body) => body.to_vec(),
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    match served
+        .client
+        .send(Request::from_parts(head, body.into()))
+        .await
+    {
         Ok(response) => response.map(Body::new),
         Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     }
@@ -90,17 +101,16 @@ async fn forward(State(served): State<Served>, mut request: Request) -> Response
 /// The resource of a path, with its subresource: `/api/v1/namespaces/a/services/b/status` is of `services/status`.
 fn resource(path: &str) -> String {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let parts = match parts.as_slice() {
-        ["api", _, rest @ ..] | ["apis", _, _, rest @ ..] => rest,
-        _ => return path.to_owned(),
-    };
-    let parts = match parts {
-        ["namespaces", _, rest @ ..] if !rest.is_empty() => rest,
-        parts => parts,
+    let (["api", _, parts @ ..] | ["apis", _, _, parts @ ..]) = parts.as_slice() else {
+        return path.to_owned();
     };
     match parts {
-        [resource, _, subresource] => format!("{resource}/{subresource}"),
-        [resource, ..] => (*resource).to_owned(),
+        ["namespaces", _, resource, _, subresource] | [resource, _, subresource]
+            if *resource != "namespaces" =>
+        {
+            format!("{resource}/{subresource}")
+        }
+        ["namespaces", _, resource, ..] | [resource, ..] => (*resource).to_owned(),
         [] => path.to_owned(),
     }
 }
