@@ -33,6 +33,7 @@ const FLOORS: &[(&str, May)] = &[
     ("operator", May::All),
     ("admin", May::Only(&[])),
     ("telemetry", May::Only(&[])),
+    ("election", May::Only(&[])),
     ("controller", May::Only(&["crd", "broker"])),
     ("binding", May::Only(&["crd", "relay", "broker"])),
     ("relay", May::Only(&["protocol", "broker"])),

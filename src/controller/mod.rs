@@ -4,7 +4,8 @@
 //! Leases of relays that are gone. It starts no AWS session and moves no byte: losing it closes no stream. With the
 //! relays it speaks through `SsmListener` objects only.
 //!
-//! One controller runs for an installation: nothing here elects a leader.
+//! One controller runs for an installation: the floor above sees to that, and drops this one where it stands when
+//! another may lead.
 
 pub mod backoff;
 mod context;

@@ -252,6 +252,9 @@ impl Server {
                 self.admission
                     .send_replace(handle.map_or(Admission::Hold, Admission::Open));
             }
+            Action::Hold => {
+                self.admission.send_replace(Admission::Hold);
+            }
             Action::Close => {
                 self.admission.send_replace(Admission::Hold);
                 self.tunnel_state = None;

@@ -25,11 +25,13 @@ use crate::protocol::handshake::OpenDataChannel;
 /// How long connecting, TLS and the upgrade may take together; the agent waits 15 s for its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Buffers of one websocket: about 50 messages of the agent's usual size to one system call.
-const BUFFER_BYTES: usize = 64 << 10;
+/// Read at once: about 14 messages of the agent's usual size. The buffer is cleared for each read, so that a larger one
+/// costs more than it saves.
+const READ_BYTES: usize = 16 << 10;
 
-/// Written and not taken by the socket; past it nothing more is taken from the session.
-const WRITE_BYTES_MAX: usize = 256 << 10;
+/// Written at once: about 50 messages of our size to one system call. While the socket does not take them nothing more
+/// is taken from the session.
+const WRITE_BYTES: usize = 64 << 10;
 
 /// The largest message that is accepted. The agent's are of 1 KiB, its multiplexer's frames of 64 KiB at most.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -222,9 +224,9 @@ async fn upgrade(
         Box::new(tcp)
     };
     let config = WebSocketConfig::default()
-        .read_buffer_size(BUFFER_BYTES)
-        .write_buffer_size(BUFFER_BYTES)
-        .max_write_buffer_size(WRITE_BYTES_MAX + MESSAGE_BYTES_MAX)
+        .read_buffer_size(READ_BYTES)
+        .write_buffer_size(WRITE_BYTES)
+        .max_write_buffer_size(WRITE_BYTES + MESSAGE_BYTES_MAX)
         .max_message_size(Some(MESSAGE_BYTES_MAX))
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
     let (websocket, _) =

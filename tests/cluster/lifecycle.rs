@@ -7,8 +7,8 @@ use ssm_session_operator::crd::{SsmSession, session_finalizer};
 use ssm_session_operator::simulator::Status;
 
 use crate::looks::port;
-use crate::transfer;
-use crate::world::{REMOTE_PORT, TARGET, World, condition, reason};
+use crate::transfer::exchange;
+use crate::world::{REMOTE_PORT, TARGET, World, carry, condition, reason};
 
 #[tokio::test]
 async fn a_session_carries_bytes_both_ways_and_leaves_nothing() {
@@ -27,7 +27,7 @@ async fn a_session_carries_bytes_both_ways_and_leaves_nothing() {
     assert!(session.finalizers().contains(&finalizer));
 
     let mut connection = world.dial("orders", "db").await;
-    transfer::exchange(&mut connection, 4 << 20, 4 << 20)
+    exchange(&mut connection, 4 << 20, 4 << 20)
         .await
         .expect("all bytes arrive");
     drop(connection);
@@ -67,9 +67,7 @@ async fn a_session_carries_bytes_both_ways_and_leaves_nothing() {
     let endpoint = status.endpoint.expect("it has an endpoint");
     assert_eq!(endpoint.host, format!("orders.{}.svc", world.namespace));
 
-    world.delete("orders").await;
-    world.wait_gone("orders").await;
-    world.assert_nothing_is_left().await;
+    world.remove("orders").await;
     let view = &world.simulator.sessions()[0];
     assert_eq!(view.status, Status::Terminated);
     operator.stop().await.expect("it ends well");
@@ -77,10 +75,7 @@ async fn a_session_carries_bytes_both_ways_and_leaves_nothing() {
 
 #[tokio::test]
 async fn both_families_lead_to_the_relay() {
-    let world = World::new("families").await;
-    let operator = world.all_in_one(&[]).await;
-    world.create(&world.session("orders")).await;
-    world.wait_available("orders").await;
+    let (world, operator, _) = World::serving("families").await;
     world
         .until("two endpoints", async || {
             let endpoints =
@@ -95,22 +90,15 @@ async fn both_families_lead_to_the_relay() {
         let mut connection = tokio::net::TcpStream::connect(endpoint)
             .await
             .expect("the relay listens");
-        transfer::exchange(&mut connection, 1000, 1000)
-            .await
-            .expect("all bytes arrive");
+        carry(&mut connection).await;
     }
-    world.delete("orders").await;
-    world.wait_gone("orders").await;
-    world.assert_nothing_is_left().await;
+    world.remove("orders").await;
     operator.stop().await.expect("it ends well");
 }
 
 #[tokio::test]
 async fn a_session_that_goes_to_another_installation_leaves_nothing_of_ours() {
-    let world = World::new("handover").await;
-    let operator = world.all_in_one(&[]).await;
-    world.create(&world.session("orders")).await;
-    world.wait_available("orders").await;
+    let (world, operator, _) = World::serving("handover").await;
     let theirs = format!("{}-theirs", world.namespace);
     world.create_class_of(&theirs, "example.com/nobody").await;
     world.edit("orders", &json!({ "className": theirs })).await;
@@ -138,10 +126,7 @@ async fn a_session_that_goes_to_another_installation_leaves_nothing_of_ours() {
 
 #[tokio::test]
 async fn a_service_that_somebody_bent_leads_to_the_relay_again() {
-    let world = World::new("bent").await;
-    let operator = world.all_in_one(&[]).await;
-    world.create(&world.session("orders")).await;
-    world.wait_available("orders").await;
+    let (world, operator, _) = World::serving("bent").await;
     let ports = async || {
         let service = world.services().get("orders").await?;
         anyhow::Ok(service.spec.unwrap_or_default().ports)
@@ -210,8 +195,6 @@ async fn a_service_that_somebody_bent_leads_to_the_relay_again() {
         let names: Vec<_> = (0..count).map(|n| format!("p{n}")).collect();
         assert_eq!(world.service_ports("orders").await, names);
     }
-    world.delete("orders").await;
-    world.wait_gone("orders").await;
-    world.assert_nothing_is_left().await;
+    world.remove("orders").await;
     operator.stop().await.expect("it ends well");
 }

@@ -294,7 +294,8 @@ fn a_want_replaces_what_was_wanted_before() {
 }
 
 #[tokio::test]
-async fn the_time_of_the_last_poll_is_that_of_the_identity_that_waits_longest_and_goes_with_the_last() {
+async fn the_time_of_the_last_poll_is_that_of_the_identity_that_waits_longest_and_goes_with_the_last()
+ {
     let context = fixtures::context(Arc::new(Aws::default()), RelaysView::default());
     let other = Identity {
         ssm_endpoint: Some("https://vpce.example.com".into()),

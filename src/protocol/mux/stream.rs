@@ -52,6 +52,13 @@ impl Stream {
         self.fin == Fin::Open && !self.remote_finished && self.outgoing.len() < SEND_BYTES_MAX
     }
 
+    /// Whether more than half of the room is taken. Who waits for room is woken when it no longer is, and so for many
+    /// bytes instead of each message's.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.outgoing.len() > SEND_BYTES_MAX / 2
+    }
+
     /// Sends FIN behind what is queued.
     pub fn finish(&mut self) {
         if self.fin == Fin::Open {
@@ -84,6 +91,11 @@ impl Stream {
     /// Up to `bytes_max` unread bytes.
     pub fn read(&mut self, bytes_max: usize) -> Option<Bytes> {
         let bytes = self.incoming.len().min(bytes_max);
+        if bytes == self.incoming.len() {
+            // A buffer that was emptied piece by piece would keep all the memory that it ever had.
+            let all = std::mem::take(&mut self.incoming);
+            return (bytes > 0).then(|| all.freeze());
+        }
         (bytes > 0).then(|| self.incoming.split_to(bytes).freeze())
     }
 
@@ -107,6 +119,9 @@ impl Stream {
         let bytes = bytes.min(self.outgoing.len());
         payload.extend_from_slice(self.outgoing.get(..bytes).unwrap_or_default());
         self.outgoing.advance(bytes);
+        if self.outgoing.is_empty() {
+            self.outgoing = BytesMut::new();
+        }
     }
 
     /// FIN is on its way.

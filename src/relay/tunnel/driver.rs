@@ -106,6 +106,8 @@ impl Driver {
             inner.connected_since = Some(Instant::now());
             inner.session.handle_transport_opened();
         }
+        self.state
+            .send_if_modified(|state| state.trouble.take().is_some());
         let mut timer = Box::pin(sleep(Duration::ZERO));
         let pumped = poll_fn(|cx| self.poll_pump(cx, &mut websocket, &mut timer)).await;
         let mut inner = self.shared.lock();
@@ -131,7 +133,9 @@ impl Driver {
         if let Some(why) = lost {
             return Poll::Ready(Pumped::Lost(why));
         }
-        let sent = match Self::send(cx, &mut inner, websocket) {
+        // Acknowledgements of what was received take no turn of what waits.
+        let messages_max = MESSAGES_PER_TURN + received;
+        let sent = match Self::send(cx, &mut inner, websocket, messages_max) {
             Ok(sent) => sent,
             Err(why) => return Poll::Ready(Pumped::Lost(why)),
         };
@@ -148,7 +152,7 @@ impl Driver {
         if let Poll::Ready(Err(error)) = websocket.poll_flush(cx) {
             return Poll::Ready(Pumped::Lost(error.to_string()));
         }
-        let turn_is_over = received == MESSAGES_PER_TURN || sent == MESSAGES_PER_TURN;
+        let turn_is_over = received == MESSAGES_PER_TURN || sent == messages_max;
         if let Some(deadline) = deadline {
             timer.as_mut().reset(Instant::from_std(deadline));
         }
@@ -190,16 +194,17 @@ impl Driver {
         cx: &mut Context<'_>,
         inner: &mut Inner,
         websocket: &mut Websocket,
+        messages_max: usize,
     ) -> Result<usize, String> {
         let now = Instant::now().into_std();
-        for sent in 0..MESSAGES_PER_TURN {
+        for sent in 0..messages_max {
             match websocket.poll_send(cx, || inner.session.poll_transmit(now)) {
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(Ok(false)) | Poll::Pending => return Ok(sent),
                 Poll::Ready(Err(error)) => return Err(error.to_string()),
             }
         }
-        Ok(MESSAGES_PER_TURN)
+        Ok(messages_max)
     }
 
     fn handle_events(&self, inner: &mut Inner) -> Option<End> {

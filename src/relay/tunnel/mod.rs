@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::broker::{Broker, Identity, Ticket};
-use crate::protocol::{Config, End, Established, PortSession, StreamId};
+use crate::protocol::{Config, End, Established, Limits, PortSession, StreamId};
 use crate::relay::metrics::Metrics;
 use crate::relay::options::RelayOptions;
 use crate::relay::report::Destination;
@@ -33,7 +33,7 @@ pub struct TunnelState {
     pub established: Option<Established>,
     /// What the agent's last dial came to.
     pub destination: Option<Destination>,
-    /// Why the last websocket could not be opened, or was lost.
+    /// Why there is no websocket, after the first that was opened or failed; none while one is up.
     pub trouble: Option<String>,
     /// Why the tunnel is over, once it is.
     pub end: Option<End>,
@@ -86,9 +86,13 @@ impl Tunnel {
             seed: fastrand::u64(..),
             outbox_bytes_max: OUTBOX_BYTES_MAX,
         };
+        let limits = Limits {
+            streams_max: options.connections_max,
+            stall_limit: options.stall_limit,
+        };
         let shared = Arc::new(Shared {
             inner: Mutex::new(Inner {
-                session: PortSession::new(config, options.stall_limit),
+                session: PortSession::new(config, limits),
                 readers: HashMap::new(),
                 writers: HashMap::new(),
                 connected_since: None,
