@@ -197,7 +197,7 @@ impl PortSession {
         self.channel.handle_transport_lost();
     }
 
-    /// A binary message has come.
+    /// A message has come.
     pub fn handle_message(&mut self, bytes: &Bytes, now: Instant) {
         if self.ended {
             return;

@@ -70,10 +70,15 @@ impl Stream {
     /// finished in order.
     pub fn discard(&mut self) {
         if self.fin == Fin::Open {
-            self.outgoing.clear();
+            self.forget_outgoing();
             self.finish();
         }
         self.incoming = BytesMut::new();
+    }
+
+    /// What is queued is not sent any more, and its memory is given back.
+    pub fn forget_outgoing(&mut self) {
+        self.outgoing = BytesMut::new();
     }
 
     /// Takes bytes of the far end. They are copied: a piece would keep the whole message that it came in.
@@ -85,7 +90,7 @@ impl Stream {
     /// The far end has closed: what is still queued would be thrown away.
     pub fn handle_finish(&mut self) {
         self.remote_finished = true;
-        self.outgoing.clear();
+        self.forget_outgoing();
     }
 
     /// Up to `bytes_max` unread bytes.

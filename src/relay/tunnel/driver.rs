@@ -19,7 +19,7 @@ use crate::relay::backoff::Backoff;
 use crate::relay::metrics::Metrics;
 use crate::relay::options::RelayOptions;
 use crate::relay::report::Destination;
-use crate::relay::websocket::{OpenError, Websocket};
+use crate::relay::websocket::{OpenError, Websocket, breaks_rules};
 
 /// Messages that are read, and written, before other tasks get their turn.
 const MESSAGES_PER_TURN: usize = 128;
@@ -126,12 +126,12 @@ impl Driver {
         self.shared.driver.register(cx.waker());
         let mut inner = self.shared.lock();
         inner.session.handle_timeout(Instant::now().into_std());
-        let (received, lost) = Self::receive(cx, &mut inner, websocket);
+        let (received, pumped) = Self::receive(cx, &mut inner, websocket);
         if let Some(end) = self.handle_events(&mut inner) {
             return Poll::Ready(Pumped::Ended(end));
         }
-        if let Some(why) = lost {
-            return Poll::Ready(Pumped::Lost(why));
+        if let Some(pumped) = pumped {
+            return Poll::Ready(pumped);
         }
         // Acknowledgements of what was received take no turn of what waits.
         let messages_max = MESSAGES_PER_TURN + received;
@@ -167,7 +167,7 @@ impl Driver {
         cx: &mut Context<'_>,
         inner: &mut Inner,
         websocket: &mut Websocket,
-    ) -> (usize, Option<String>) {
+    ) -> (usize, Option<Pumped>) {
         let mut received = 0;
         while received < MESSAGES_PER_TURN && inner.session.wants_to_read() {
             match websocket.poll_receive(cx) {
@@ -177,12 +177,18 @@ impl Driver {
                         .session
                         .handle_message(&message, Instant::now().into_std());
                 }
-                Poll::Ready(Some(Err(error))) => return (received, Some(error.to_string())),
+                Poll::Ready(Some(Err(error))) => {
+                    let why = error.to_string();
+                    let pumped = if breaks_rules(&error) {
+                        Pumped::Ended(End::Violation(why))
+                    } else {
+                        Pumped::Lost(why)
+                    };
+                    return (received, Some(pumped));
+                }
                 Poll::Ready(None) => {
-                    return (
-                        received,
-                        Some("the service closed the websocket".to_owned()),
-                    );
+                    let why = "the service closed the websocket".to_owned();
+                    return (received, Some(Pumped::Lost(why)));
                 }
             }
             received += 1;

@@ -4,6 +4,7 @@
 //! talk to the machine and wake the driver, and the driver wakes the streams.
 
 mod driver;
+mod stream;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,8 +21,9 @@ use crate::protocol::{Config, End, Established, Limits, PortSession, StreamId};
 use crate::relay::metrics::Metrics;
 use crate::relay::options::RelayOptions;
 use crate::relay::report::Destination;
-use crate::relay::stream::TunnelStream;
 use driver::Driver;
+
+pub use stream::TunnelStream;
 
 /// Bytes sent and not acknowledged: the product of 20 MB/s and 50 ms of round trip.
 const OUTBOX_BYTES_MAX: usize = 1 << 20;
@@ -48,19 +50,19 @@ pub struct Tunnel {
 }
 
 /// What driver and streams share.
-pub(super) struct Shared {
+struct Shared {
     inner: Mutex<Inner>,
     driver: AtomicWaker,
 }
 
-pub(super) struct Inner {
-    pub(super) session: PortSession,
-    pub(super) readers: HashMap<StreamId, Waker>,
-    pub(super) writers: HashMap<StreamId, Waker>,
+struct Inner {
+    session: PortSession,
+    readers: HashMap<StreamId, Waker>,
+    writers: HashMap<StreamId, Waker>,
     /// Since when a websocket is up; none while there is none.
-    pub(super) connected_since: Option<Instant>,
+    connected_since: Option<Instant>,
     /// No driver serves the session any more.
-    pub(super) closed: bool,
+    closed: bool,
 }
 
 /// Where streams are opened.
@@ -155,11 +157,11 @@ impl TunnelHandle {
 }
 
 impl Shared {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn wake_driver(&self) {
+    fn wake_driver(&self) {
         self.driver.wake();
     }
 

@@ -7,6 +7,8 @@ mod connection;
 mod control;
 mod handshake;
 mod incoming;
+mod order;
+mod outcome;
 mod outgoing;
 mod port;
 #[cfg(test)]

@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::handshake::Agreed;
+use super::outcome::Outcome;
 use super::outgoing::Outgoing;
-use super::worker::Outcome;
 use super::{AgentOptions, Pace};
 use crate::protocol::payload::{Flag, PayloadType};
 

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::tunnel::Shared;
+use super::Shared;
 use crate::protocol::{Read, ResetCause, StreamId};
 
 /// A stream. Dropping it closes it at once, and what the agent still sends for it is thrown away.
