@@ -24,7 +24,7 @@ pub struct BindingMetrics {
 }
 
 impl BindingMetrics {
-    /// Makes them and registers them under `ssm_binding_`.
+    /// Makes them and registers them under `ssm_operator_binding_`.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
@@ -37,7 +37,7 @@ impl BindingMetrics {
             lease_renewals,
             lease_failures,
         } = &metrics;
-        let binding = registry.sub_registry_with_prefix("ssm_binding");
+        let binding = registry.sub_registry_with_prefix("ssm_operator_binding");
         binding.register(
             "listeners",
             "Listeners bound to this relay",

@@ -131,7 +131,7 @@ pub struct RelayArgs {
     #[arg(long, default_value = "10240-32767", value_name = "FIRST-LAST", value_parser = port_range)]
     pub port_range: RangeInclusive<u16>,
     /// How many listeners this relay takes: each holds buffers of some MiB. When all relays are full, further sessions
-    /// wait as NoRelay
+    /// wait as NoCapacity
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     pub capacity: u32,
     /// Clients at once on one listener: each holds a stream's buffers
@@ -146,7 +146,8 @@ pub struct RelayArgs {
     /// How long the agent may take to ask for a handshake before the start counts as failed
     #[arg(long, default_value = "15s", value_parser = duration)]
     pub handshake_timeout: Duration,
-    /// The delay after somebody terminated a session in AWS: who did so meant it
+    /// The delay before another start when DescribeSessions is what tells that AWS has ended a session: who did so meant
+    /// it. A close that comes over the data channel is followed with the usual back-off
     #[arg(long, default_value = "5m", value_parser = duration)]
     pub external_end_delay: Duration,
     /// How long a freed port goes to nobody else: a stale slice must not lead into another team's target

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Resource, ResourceExt as _};
-use kube_runtime::events::Reporter;
+use kube_runtime::events::{Recorder, Reporter};
 use kube_runtime::reflector::{ObjectRef, Store};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -81,6 +81,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Who publishes Events.
     pub reporter: Reporter,
+    /// Publishes those that may repeat, and counts repetitions in one Event for some minutes.
+    pub recorder: Recorder,
     /// UID of the operator's namespace: what the marker's installation is made of.
     pub namespace_uid: String,
     /// Cached sessions of the watched namespaces.

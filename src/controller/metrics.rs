@@ -64,7 +64,7 @@ pub struct Metrics {
     pub watch_errors: Family<WatchLabels, Counter>,
     /// Polls of DescribeSessions that failed.
     pub poll_errors: Family<PollLabels, Counter>,
-    /// When the last complete poll was taken, in seconds since 1970.
+    /// When the last complete poll was taken, in seconds since 1970: the oldest of the Region's identities.
     pub poll_timestamp: Family<PollLabels, Gauge>,
     /// 1 while this process leads, 0 while it stands by.
     pub leading: Gauge,
@@ -77,11 +77,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Makes them and registers them under `ssm_controller_`.
+    /// Makes them and registers them under `ssm_operator_controller_`.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let registry = registry.sub_registry_with_prefix("ssm_controller");
+        let registry = registry.sub_registry_with_prefix("ssm_operator_controller");
         let Self {
             reconciles,
             watch_errors,
@@ -114,7 +114,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "last_poll_timestamp",
-            "When DescribeSessions was last polled completely, since 1970",
+            "When DescribeSessions was last polled completely, since 1970; of several identities the oldest, 0 before the first",
             Unit::Seconds,
             poll_timestamp.clone(),
         );

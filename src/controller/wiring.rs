@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client, Resource, ResourceExt as _};
 use kube_runtime::controller::{Action, Config, Controller, Error as QueueError};
-use kube_runtime::events::Reporter;
+use kube_runtime::events::{Recorder, Reporter};
 use kube_runtime::reflector::{ObjectRef, Store};
 use kube_runtime::watcher;
 use tokio::sync::watch;
@@ -146,6 +146,7 @@ impl Watches {
         };
         let backoff = || Backoff::new(options.backoff_min, options.backoff_max);
         Context {
+            recorder: Recorder::new(client.clone(), reporter.clone()),
             reporter,
             client,
             broker,

@@ -29,6 +29,10 @@ use super::{limit, rule, schema};
         "metadata.name can't name a Service: set spec.service.name, or use a metadata.name of at most 63 \
          lower-case letters, digits and '-', beginning with a letter",
     ),
+    validation = (
+        "size(self.metadata.name) <= 236",
+        "use a metadata.name of at most 236 characters: an Event is named after it, with 17 characters more",
+    ),
     printcolumn(
         name = "Ready",
         type_ = "string",

@@ -69,9 +69,9 @@ enum EndValue {
 }
 
 impl Metrics {
-    /// Puts the metrics into `registry`, under the prefix `relay`.
+    /// Puts the metrics into `registry`, under the prefix `ssm_operator_relay`.
     pub fn register(&self, registry: &mut Registry) {
-        let relay = registry.sub_registry_with_prefix("relay");
+        let relay = registry.sub_registry_with_prefix("ssm_operator_relay");
         let Self {
             connections,
             connections_ended,

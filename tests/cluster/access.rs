@@ -1,4 +1,5 @@
-//! Ways of a process to the API server: over a forwarder that can be cut, or as somebody who may do little.
+//! Ways of a process to the API server: over a forwarder that can be cut, over a proxy that counts, or as somebody who
+//! may do little.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,10 +8,11 @@ use std::path::PathBuf;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::Api;
 use kube::api::PostParams;
-use kube::config::Kubeconfig;
+use kube::config::{AuthInfo, Kubeconfig};
 use serde_json::{Value, json};
 
 use crate::forwarder::Forwarder;
+use crate::tally::Tally;
 use crate::world::World;
 
 impl World {
@@ -35,6 +37,22 @@ impl World {
             cluster.expect("it has one").server = Some(format!("https://{over}"));
         });
         (forwarder, path)
+    }
+
+    /// A proxy to the API server that counts requests, and a kubeconfig that goes over it.
+    pub async fn tally(&self) -> (Tally, PathBuf) {
+        let tally = Tally::start(self.client.clone()).await;
+        let tally = tally.expect("loopback takes a proxy");
+        let over = tally.address();
+        let path = self.write("tally", self.administrator(), |config| {
+            let cluster = config.clusters[0].cluster.as_mut().expect("it has one");
+            cluster.server = Some(format!("http://{over}"));
+            cluster.certificate_authority = None;
+            cluster.certificate_authority_data = None;
+            // The proxy has rights of its own.
+            config.auth_infos[0].auth_info = Some(AuthInfo::default());
+        });
+        (tally, path)
     }
 
     /// A kubeconfig of somebody who may do nothing yet.

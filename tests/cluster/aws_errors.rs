@@ -38,6 +38,12 @@ async fn a_target_that_is_not_connected_is_tried_for_ever_and_never_stalled() {
     assert!(message(&session, "TargetConnected").contains(target));
     // So many tries last longer than the delay after which other troubles are Stalled.
     world.wait_calls(Operation::StartSession, 6).await;
+    let events = world.events_of("orders", "TargetNotConnected").await;
+    assert_eq!(
+        (events.len(), events[0].series.is_none()),
+        (1, true),
+        "told once: {events:?}"
+    );
 
     let _agent = world.start_agent(target, None).await;
     let session = following.until("that it heals", is_ready).await;

@@ -134,13 +134,10 @@ async fn without_aws_a_deletion_ends_the_traffic_at_once_and_the_sessions_when_i
 
     // No user's namespace hangs on AWS.
     world.wait_gone("orders").await;
-    let events = world.events("orders").await;
-    assert!(
-        events
-            .iter()
-            .any(|event| event.starts_with("TerminationPending: ")),
-        "{events:?}"
-    );
+    let told = async || world.events_of("orders", "TerminationPending").await.len();
+    world
+        .until("what still waits is told", async || Ok(told().await > 0))
+        .await;
     let listener = world.listener_of("orders").await.expect("the API answers");
     let listener = listener.expect("the listener is the wish to terminate");
     assert!(listener.metadata.deletion_timestamp.is_some());
@@ -152,6 +149,7 @@ async fn without_aws_a_deletion_ends_the_traffic_at_once_and_the_sessions_when_i
 
     world.mend();
     world.assert_nothing_is_left().await;
+    assert_eq!(told().await, 1);
     relay.stop().await.expect("it ends well");
     controller.stop().await.expect("it ends well");
 }

@@ -135,7 +135,7 @@ async fn throttled_starts_are_said_and_each_retry_is_one_call() {
         said: ("AwsReachable", "False", "Throttled"),
         words: "ThrottlingException",
         ready: ReadyReason::Progressing,
-        told: &[],
+        told: &["Throttled"],
     };
     answers("throttled", "ThrottlingException", failing).await;
 }
@@ -147,7 +147,7 @@ async fn an_error_inside_of_aws_is_said_and_waited_for() {
         said: ("AwsReachable", "False", "AwsUnavailable"),
         words: "InternalServerError",
         ready: ReadyReason::Progressing,
-        told: &[],
+        told: &["AwsUnavailable"],
     };
     answers("internal", "InternalServerError", failing).await;
 }
@@ -159,7 +159,7 @@ async fn an_invalid_document_is_stalled_at_once_and_tried_all_the_same() {
         said: ("Stalled", "True", "InvalidDocument"),
         words: "port db: StartSession: InvalidDocument",
         ready: ReadyReason::Failed,
-        told: &[],
+        told: &["InvalidDocument"],
     };
     answers("document", "InvalidDocument", failing).await;
 }
@@ -198,7 +198,7 @@ async fn without_credentials_aws_is_not_called_and_they_are_found_when_they_appe
         said: ("AwsReachable", "False", "CredentialsUnavailable"),
         words: "no usable credentials: Environment: ",
         ready: ReadyReason::Progressing,
-        told: &[],
+        told: &["CredentialsUnavailable"],
     };
     fails_and_heals(&world, &failing, |world| {
         assert!(world.simulator.overview().calls.is_empty(), "AWS is called");

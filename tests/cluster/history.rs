@@ -1,8 +1,11 @@
 //! What AWS says of sessions, in the status: what ended is written once, and nothing is written while nothing happens.
 
+use std::collections::BTreeSet;
+
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Event;
 use kube::ResourceExt as _;
 use serde_json::json;
 use ssm_session_operator::aws::{AwsBroker, AwsOptions};
@@ -11,9 +14,11 @@ use ssm_session_operator::crd::SsmSession;
 use ssm_session_operator::crd::listener::EndReason;
 use ssm_session_operator::simulator::{Fault, Operation};
 
+use crate::http;
 use crate::looks::{ended, is_ready, live, message, port, status};
+use crate::probes::value as sample;
 use crate::transfer::exchange;
-use crate::world::{REMOTE_PORT, World, reason};
+use crate::world::{REMOTE_PORT, WAIT_MAX, World, reason};
 
 /// Somebody with access to AWS, and none to Kubernetes.
 async fn terminate_in_aws(world: &World, session: &str) {
@@ -126,10 +131,12 @@ async fn a_session_that_somebody_terminates_in_aws_is_recorded_once_and_followed
 }
 
 #[tokio::test]
-async fn nothing_is_written_and_nothing_is_started_while_nothing_happens() {
-    let world = World::new("steady").await;
+async fn nothing_is_written_and_nothing_is_called_but_polls_and_leases_while_nothing_happens() {
+    let mut world = World::new("steady").await;
+    let (tally, kubeconfig) = world.tally().await;
+    world.kubeconfig = kubeconfig;
     // Each poll and each resync is a chance to write.
-    let operator = world.all_in_one(&["--resync-interval=300ms"]).await;
+    let mut operator = world.all_in_one(&["--resync-interval=300ms"]).await;
     world.create(&world.session("orders")).await;
     let mirrored = |session: &SsmSession| {
         let status = live(session, "db").and_then(|session| session.status);
@@ -143,25 +150,110 @@ async fn nothing_is_written_and_nothing_is_started_while_nothing_happens() {
     let dialled = |session: &SsmSession| reason(session, "DestinationReachable") == "Dialled";
     let session = world.wait("orders", "the dial", dialled).await;
     let listener = world.listener(&before, "db").await;
-    let service = world.services().get("orders").await.expect("the Service");
-    let calls = |operation| world.simulator.calls(operation);
-    let (starts, ends) = (
-        calls(Operation::StartSession),
-        calls(Operation::TerminateSession),
-    );
+    let address = operator.admin_address(WAIT_MAX).await.expect("it is told");
+    let resyncs = async || {
+        let metrics = http::get(&address, "/metrics").await?.body;
+        let of = |kind| {
+            format!(
+                "ssm_operator_controller_reconciles_total{{kind=\"{kind}\",outcome=\"Success\"}}"
+            )
+        };
+        let count = |kind| Ok::<_, anyhow::Error>(sample(&metrics, &of(kind)));
+        anyhow::Ok((count("SsmSession")?, count("SsmListener")?))
+    };
+    // What the dial left to be done is done with the next resync.
+    let wait_resyncs = async |more: u64| {
+        let (sessions, listeners) = resyncs().await.expect("metrics");
+        world
+            .until("more resyncs", async || {
+                let now = resyncs().await?;
+                Ok(now.0 >= sessions + more && now.1 >= listeners + more)
+            })
+            .await;
+    };
+    wait_resyncs(2).await;
+    let (asked, called) = (tally.counts(), world.simulator.overview().calls);
 
     world.wait_polls(20).await;
+    wait_resyncs(20).await;
+    let (asked_now, called_now) = (tally.counts(), world.simulator.overview().calls);
+    let more = |what: &String| asked_now[what] > asked.get(what).copied().unwrap_or(0);
+    let asked_for: Vec<&String> = asked_now.keys().filter(|what| more(what)).collect();
+    let written: Vec<_> = asked_for
+        .iter()
+        .filter(|what| !what.starts_with("GET "))
+        .collect();
+    assert_eq!(written, [&"PUT leases"], "of {asked_for:?}");
+    let called_for: Vec<&Operation> = called_now
+        .keys()
+        .filter(|operation| {
+            called_now[operation] != called.get(operation).copied().unwrap_or_default()
+        })
+        .collect();
+    assert_eq!(called_for, [&Operation::DescribeSessions]);
+
     exchange(&mut connection, 1000, 1000)
         .await
         .expect("bytes arrive");
     let now = world.sessions().get("orders").await.expect("the session");
     assert_eq!(now, session);
     assert_eq!(world.listener(&before, "db").await, listener);
-    let same = world.services().get("orders").await.expect("the Service");
-    assert_eq!(same.resource_version(), service.resource_version());
-    assert_eq!(calls(Operation::StartSession), starts);
-    assert_eq!(calls(Operation::TerminateSession), ends);
+    for what in ["POST services", "PUT ssmsessions/status", "POST events"] {
+        assert!(asked.contains_key(what), "{what} is counted: {asked:?}");
+    }
     operator.stop().await.expect("it ends well");
+}
+
+#[tokio::test]
+async fn the_end_of_each_aws_session_of_a_deleted_session_is_told_once() {
+    let world = World::new("told").await;
+    let operator = world.all_in_one(&[]).await;
+    let ports: Vec<_> = (1..=8)
+        .map(|number| port(&format!("p{number}"), number, REMOTE_PORT))
+        .collect();
+    let session = world.session_with("orders", json!({ "ports": ports }));
+    world.create(&session).await;
+    world.wait_ready("orders").await;
+    // All of them are replaced: more ends than the history has room for.
+    world.edit("orders", &json!({ "reason": "another" })).await;
+    let mut told = BTreeSet::new();
+    let wait_told = async |count: usize, told: &mut BTreeSet<String>| {
+        world
+            .until("all ends are told", async || {
+                Ok(world.events_of("orders", "SessionEnded").await.len() >= count)
+            })
+            .await;
+        told.extend(notes(&world.events_of("orders", "SessionEnded").await));
+    };
+    wait_told(8, &mut told).await;
+    assert!(
+        told.iter().all(|note| note.ends_with(" ended: Replaced")),
+        "{told:?}"
+    );
+    world.wait_ready("orders").await;
+
+    world.delete("orders").await;
+    world.wait_gone("orders").await;
+    wait_told(16, &mut told).await;
+    operator.stop().await.expect("it ends well");
+    let all = notes(&world.events_of("orders", "SessionEnded").await);
+    assert_eq!(all.len(), 16, "each is told once: {all:?}");
+    let ids: BTreeSet<String> = world
+        .simulator
+        .sessions()
+        .into_iter()
+        .map(|s| s.id)
+        .collect();
+    let told_ids = all.iter().filter_map(|note| note.split(' ').next());
+    assert_eq!(told_ids.map(str::to_owned).collect::<BTreeSet<_>>(), ids);
+    let deleted = all.iter().filter(|note| note.ends_with(" ended: Deleted"));
+    assert_eq!(deleted.count(), 8, "{all:?}");
+}
+
+/// The words of Events, with each name and number in them.
+fn notes(events: &[Event]) -> Vec<String> {
+    let notes = events.iter().filter_map(|event| event.message.clone());
+    notes.collect()
 }
 
 #[tokio::test]

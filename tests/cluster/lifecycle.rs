@@ -6,8 +6,9 @@ use serde_json::json;
 use ssm_session_operator::crd::{SsmSession, session_finalizer};
 use ssm_session_operator::simulator::Status;
 
+use crate::looks::port;
 use crate::transfer::exchange;
-use crate::world::{TARGET, World, carry, condition, reason};
+use crate::world::{REMOTE_PORT, TARGET, World, carry, condition, reason};
 
 #[tokio::test]
 async fn a_session_carries_bytes_both_ways_and_leaves_nothing() {
@@ -126,10 +127,20 @@ async fn a_session_that_goes_to_another_installation_leaves_nothing_of_ours() {
 #[tokio::test]
 async fn a_service_that_somebody_bent_leads_to_the_relay_again() {
     let (world, operator, _) = World::serving("bent").await;
+    let ports = async || {
+        let service = world.services().get("orders").await?;
+        anyhow::Ok(service.spec.unwrap_or_default().ports)
+    };
+    let before = ports().await.expect("the Service");
     let bent = Patch::Merge(json!({ "spec": {
         "selector": { "app": "somebody-else" },
         "externalIPs": ["192.0.2.9"],
         "type": "NodePort",
+        "ports": [
+            { "name": "db", "port": 5432, "targetPort": 22 },
+            { "name": "more", "port": 9999 },
+            { "name": "udp", "port": 5432, "protocol": "UDP" },
+        ],
     }}));
     world
         .services()
@@ -146,9 +157,44 @@ async fn a_service_that_somebody_bent_leads_to_the_relay_again() {
                 .unwrap_or_default();
             Ok(spec.selector.is_none()
                 && spec.external_ips.is_none()
-                && spec.type_.as_deref() == Some("ClusterIP"))
+                && spec.type_.as_deref() == Some("ClusterIP")
+                && spec.ports == before)
         })
         .await;
+    let again = world.wait_ready("orders").await;
+    assert_eq!(reason(&again, "Ready"), "Available");
+
+    // As kubectl does, which knows the key of the list.
+    let added =
+        Patch::Strategic(json!({ "spec": { "ports": [{ "name": "more", "port": 9999 }] } }));
+    let patched = world
+        .services()
+        .patch("orders", &PatchParams::default(), &added)
+        .await;
+    let patched = patched.expect("the API server takes it");
+    assert_eq!(
+        patched
+            .spec
+            .and_then(|spec| spec.ports)
+            .map(|ports| ports.len()),
+        Some(2)
+    );
+    world
+        .until("the port that was added is gone", async || {
+            Ok(ports().await? == before)
+        })
+        .await;
+    world.wait_ready("orders").await;
+    // Ports of our own come and go as before.
+    for count in [3, 1] {
+        let ports: Vec<_> = (0..count)
+            .map(|n| port(&format!("p{n}"), 5432 + n, REMOTE_PORT))
+            .collect();
+        world.edit("orders", &json!({ "ports": ports })).await;
+        world.wait_ready("orders").await;
+        let names: Vec<_> = (0..count).map(|n| format!("p{n}")).collect();
+        assert_eq!(world.service_ports("orders").await, names);
+    }
     world.remove("orders").await;
     operator.stop().await.expect("it ends well");
 }

@@ -15,6 +15,8 @@ mod forwarder;
 mod http;
 #[path = "../support/process.rs"]
 mod process;
+#[path = "../support/tally.rs"]
+mod tally;
 #[path = "../support/transfer.rs"]
 mod transfer;
 #[path = "../support/wait.rs"]

@@ -100,17 +100,24 @@ async fn metrics_are_openmetrics_and_move_with_a_transfer() {
     let during = get(&mut operator, "/metrics").await.body;
     check(&during);
     let moved = |name: &str| value(&during, name) - value(&before.body, name);
-    assert!(moved("relay_bytes_total{direction=\"Up\"}") >= 300_000);
-    assert!(moved("relay_bytes_total{direction=\"Down\"}") >= 200_000);
-    assert_eq!(value(&during, "relay_connections"), 1);
-    assert_eq!(value(&during, "relay_sessions"), 1);
-    assert_eq!(value(&during, "relay_sessions_started_total"), 1);
-    assert_eq!(value(&during, "relay_listeners"), 1);
-    assert!(value(&during, "ssm_binding_status_writes_total") >= 1);
-    assert!(value(&during, "ssm_binding_lease_renewals_total") >= 1);
-    assert_eq!(value(&during, "ssm_controller_relays_alive"), 1);
-    assert_eq!(value(&during, "ssm_controller_listeners_unbound"), 0);
-    let reconciles = "ssm_controller_reconciles_total{kind=\"SsmSession\",outcome=\"Success\"}";
+    assert!(moved("ssm_operator_relay_bytes_total{direction=\"Up\"}") >= 300_000);
+    assert!(moved("ssm_operator_relay_bytes_total{direction=\"Down\"}") >= 200_000);
+    assert_eq!(value(&during, "ssm_operator_relay_connections"), 1);
+    assert_eq!(value(&during, "ssm_operator_relay_sessions"), 1);
+    assert_eq!(
+        value(&during, "ssm_operator_relay_sessions_started_total"),
+        1
+    );
+    assert_eq!(value(&during, "ssm_operator_relay_listeners"), 1);
+    assert!(value(&during, "ssm_operator_binding_status_writes_total") >= 1);
+    assert!(value(&during, "ssm_operator_binding_lease_renewals_total") >= 1);
+    assert_eq!(value(&during, "ssm_operator_controller_relays_alive"), 1);
+    assert_eq!(
+        value(&during, "ssm_operator_controller_listeners_unbound"),
+        0
+    );
+    let reconciles =
+        "ssm_operator_controller_reconciles_total{kind=\"SsmSession\",outcome=\"Success\"}";
     assert!(value(&during, reconciles) >= 1);
     drop(connection);
 
@@ -120,15 +127,18 @@ async fn metrics_are_openmetrics_and_move_with_a_transfer() {
     let after = get(&mut operator, "/metrics").await.body;
     check(&after);
     assert_eq!(
-        value(&after, "relay_sessions_ended_total{reason=\"Deleted\"}"),
+        value(
+            &after,
+            "ssm_operator_relay_sessions_ended_total{reason=\"Deleted\"}"
+        ),
         1
     );
-    assert_eq!(value(&after, "relay_sessions"), 0);
+    assert_eq!(value(&after, "ssm_operator_relay_sessions"), 0);
     operator.stop().await.expect("it ends well");
 }
 
 /// The value of a sample; one that is not there has counted nothing.
-fn value(metrics: &str, sample: &str) -> u64 {
+pub fn value(metrics: &str, sample: &str) -> u64 {
     let samples = metrics.lines().filter_map(|line| line.rsplit_once(' '));
     let mut found = samples.filter(|(name, _)| *name == sample);
     found

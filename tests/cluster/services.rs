@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use ssm_session_operator::crd::SsmSession;
 use ssm_session_operator::simulator::Operation;
 
-use crate::looks::{is_stalled, live, message};
-use crate::world::{World, carry, condition, reason};
+use crate::admission::PORT_NAMES;
+use crate::looks::{is_stalled, live, message, port};
+use crate::world::{REMOTE_PORT, World, carry, condition, reason};
 
 /// A Service as a user made it, before any of ours.
 async fn create_service(world: &World, name: &str) {
@@ -144,5 +145,40 @@ async fn a_deleted_slice_and_a_deleted_service_come_back_and_connections_go_on()
         live(&after, "db").map(|session| session.session_id),
         live(&before, "db").map(|session| session.session_id),
     );
+    operator.stop().await.expect("it ends well");
+}
+
+#[tokio::test]
+async fn every_name_that_a_port_may_have_gives_a_port_that_serves() {
+    let world = World::new("names").await;
+    let operator = world.all_in_one(&[]).await;
+    let ports: Vec<_> = (1..)
+        .zip(PORT_NAMES)
+        .map(|(number, name)| port(name, number, REMOTE_PORT))
+        .collect();
+    let session = world.session_with("orders", json!({ "ports": ports }));
+    world.create(&session).await;
+    world.wait_ready("orders").await;
+    assert_eq!(world.service_ports("orders").await, PORT_NAMES);
+    for name in PORT_NAMES {
+        let mut connection = world.dial("orders", name).await;
+        carry(&mut connection).await;
+    }
+    operator.stop().await.expect("it ends well");
+}
+
+#[tokio::test]
+async fn a_session_of_the_longest_name_has_its_events() {
+    let world = World::new("longest").await;
+    let operator = world.all_in_one(&[]).await;
+    let name = "d".repeat(236);
+    let session = world.session_with(&name, json!({ "service": { "name": "orders" } }));
+    world.create(&session).await;
+    world.wait_ready(&name).await;
+    world
+        .until("its Events", async || {
+            Ok(!world.events_of(&name, "SessionStarted").await.is_empty())
+        })
+        .await;
     operator.stop().await.expect("it ends well");
 }

@@ -117,9 +117,9 @@ async fn stop_resets_clients_at_once_and_leaves_nothing_behind() {
     ground.wait_listeners(0).await;
     let metrics = ground.metrics();
     for gauge in [
-        "relay_listeners 0",
-        "relay_sessions 0",
-        "relay_connections 0",
+        "ssm_operator_relay_listeners 0",
+        "ssm_operator_relay_sessions 0",
+        "ssm_operator_relay_connections 0",
     ] {
         assert!(metrics.contains(gauge), "{metrics}");
     }

@@ -50,7 +50,7 @@ async fn a_destination_that_refuses_resets_the_client_and_is_reported() {
     assert!(
         ground
             .metrics()
-            .contains("relay_destinations_refused_total 1")
+            .contains("ssm_operator_relay_destinations_refused_total 1")
     );
 }
 
@@ -192,7 +192,10 @@ async fn a_client_that_does_not_read_is_reset_when_it_keeps_others_waiting() {
         .await
         .expect("a byte");
     let mut answered = 0;
-    while !ground.metrics().contains("relay_streams_stalled_total 1") {
+    while !ground
+        .metrics()
+        .contains("ssm_operator_relay_streams_stalled_total 1")
+    {
         let mut other = ground.dial().await;
         other.write_u8(2).await.expect("a request");
         let answer = within("an answer", other.read_u8()).await;

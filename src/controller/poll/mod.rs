@@ -57,10 +57,13 @@ impl Snapshot {
 /// Whether AWS calls the session over, or about to be.
 #[must_use]
 pub fn is_over(session: &DescribedSession) -> bool {
-    matches!(
-        session.status.as_deref(),
-        Some("Terminated" | "Terminating" | "Failed")
-    )
+    session.status.as_deref().is_some_and(is_over_word)
+}
+
+/// Whether a session of this status is over, or about to be.
+#[must_use]
+pub fn is_over_word(status: &str) -> bool {
+    matches!(status, "Terminated" | "Terminating" | "Failed")
 }
 
 /// Who looks for the ends of which sessions: an `SsmSession` for its status, a deleted listener for its finalizer.
@@ -144,6 +147,21 @@ impl Polls {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         snapshots.insert(identity, Arc::new(snapshot));
+    }
+
+    /// When a Region was last known completely, in seconds since 1970: the oldest of what was taken there, and 0 while
+    /// an identity that was polled there has never been answered completely. None if no identity is polled there.
+    #[must_use]
+    pub fn known_since(&self, region: &str) -> Option<i64> {
+        let snapshots = self
+            .snapshots
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let there = snapshots
+            .iter()
+            .filter(|(identity, _)| identity.region == region);
+        let taken = there.map(|(_, snapshot)| snapshot.taken_at.map_or(0, Timestamp::as_second));
+        taken.min()
     }
 
     fn forget(&self, identity: &Identity) {

@@ -55,7 +55,7 @@ pub async fn run(context: Arc<Context>) {
             let kept = schedule.is_kept(sweeper.suspects(identity), options.grace, now);
             if !kept {
                 info!(region = %identity.region, "identity no longer named; not polled any more");
-                context.polls.forget(identity);
+                forget(&context, identity);
                 sweeper.forget(identity);
             }
             kept
@@ -238,8 +238,28 @@ async fn look_up(
     Ok(None)
 }
 
+/// Forgets what AWS said of an identity that is not polled any more.
+pub(super) fn forget(context: &Context, identity: &Identity) {
+    context.polls.forget(identity);
+    let region = identity.region.clone();
+    set_poll_timestamp(context, &PollLabels { region });
+}
+
+/// One Region may have several identities, and the one that was not answered for longest is what somebody must know of.
+fn set_poll_timestamp(context: &Context, labels: &PollLabels) {
+    let gauge = &context.metrics.poll_timestamp;
+    match context.polls.known_since(&labels.region) {
+        Some(seconds) => {
+            gauge.get_or_create(labels).set(seconds);
+        }
+        None => {
+            gauge.remove(labels);
+        }
+    }
+}
+
 /// Publishes what a poll came to, and triggers only those for whom it says something new.
-fn publish(
+pub(super) fn publish(
     context: &Context,
     identity: &Identity,
     previous: &Snapshot,
@@ -250,12 +270,6 @@ fn publish(
     };
     let next = match taken {
         Ok(next) => {
-            let now = Timestamp::now().as_second();
-            context
-                .metrics
-                .poll_timestamp
-                .get_or_create(&labels)
-                .set(now);
             if let Some(error) = &next.error {
                 context.metrics.poll_errors.get_or_create(&labels).inc();
                 warn!(region = %identity.region, %error, "an end could not be looked up; tried again at the next poll");
@@ -275,6 +289,7 @@ fn publish(
     let kind = |snapshot: &Snapshot| snapshot.error.as_ref().map(|error| error.kind);
     let health_changed = kind(&next) != kind(previous) || (previous.round == 0 && next.round > 0);
     context.polls.publish(identity.clone(), next);
+    set_poll_timestamp(context, &labels);
     for (namespace, name) in context.polls.interested(&changed) {
         context.trigger_session(&namespace, &name);
     }

@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 
 use futures::future::BoxFuture;
 
-use super::task::take;
+use super::task::{forget, publish, take};
 use super::*;
 use crate::broker::{
     Broker, ErrorKind, Filter, SessionPage, SessionState, SignedHeaders, StartRequest, StreamUrl,
     Ticket,
 };
-use crate::controller::fixtures::{at, described};
+use crate::controller::fixtures::{self, at, described};
+use crate::controller::relays::RelaysView;
 
 /// Answers DescribeSessions from a list of pages, and History by id; nothing else is called.
 #[derive(Default)]
@@ -290,4 +291,47 @@ fn a_want_replaces_what_was_wanted_before() {
     assert_eq!(polls.wanted(&identity()), [id("b")]);
     polls.want("uid", None);
     assert!(polls.wanted(&identity()).is_empty() && polls.wanted_identities().is_empty());
+}
+
+#[tokio::test]
+async fn the_time_of_the_last_poll_is_that_of_the_identity_that_waits_longest_and_goes_with_the_last()
+ {
+    let context = fixtures::context(Arc::new(Aws::default()), RelaysView::default());
+    let other = Identity {
+        ssm_endpoint: Some("https://vpce.example.com".into()),
+        ..identity()
+    };
+    let poll = |identity: &Identity, taken: Option<i64>| {
+        let snapshot = |seconds| Snapshot {
+            taken_at: Some(at(seconds)),
+            ..Snapshot::default()
+        };
+        let taken = taken.map_or_else(|| Err(unavailable()), |seconds| Ok(snapshot(seconds)));
+        let previous = context.polls.snapshot(identity);
+        publish(&context, identity, &previous, taken);
+    };
+    let shown = || {
+        let mut registry = prometheus_client::registry::Registry::default();
+        registry.register("last", "", context.metrics.poll_timestamp.clone());
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("text");
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        samples.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let sample = |seconds: i64| vec![format!("last{{region=\"eu-test-1\"}} {seconds}")];
+    poll(&identity(), Some(10));
+    assert_eq!(shown(), sample(at(10).as_second()));
+    poll(&other, None);
+    assert_eq!(shown(), sample(0), "one has never been answered");
+    poll(&other, Some(20));
+    assert_eq!(shown(), sample(at(10).as_second()));
+    poll(&identity(), Some(30));
+    assert_eq!(shown(), sample(at(20).as_second()));
+    poll(&identity(), None);
+    poll(&other, Some(40));
+    assert_eq!(shown(), sample(at(30).as_second()), "a failed poll is none");
+    forget(&context, &identity());
+    assert_eq!(shown(), sample(at(40).as_second()));
+    forget(&context, &other);
+    assert_eq!(shown(), Vec::<String>::new());
 }

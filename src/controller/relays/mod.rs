@@ -114,6 +114,21 @@ impl RelaysView {
         }
     }
 
+    /// Whether relays are alive and each has as many listeners as it takes. `bound`: the relay of each listener.
+    #[must_use]
+    pub fn are_full<'a>(&self, bound: impl IntoIterator<Item = &'a str>) -> bool {
+        let mut load: BTreeMap<&str, usize> = BTreeMap::new();
+        for relay in bound {
+            *load.entry(relay).or_default() += 1;
+        }
+        let alive = |(_, relay): &(&String, &Relay)| relay.liveness == Liveness::Alive;
+        let mut alive = self.relays.iter().filter(alive).peekable();
+        let is_full = |(name, relay): (&String, &Relay)| {
+            load.get(name.as_str()).copied().unwrap_or(0) >= relay.capacity
+        };
+        alive.peek().is_some() && alive.all(is_full)
+    }
+
     /// Whether its listeners may be bound to another relay now.
     #[must_use]
     pub fn may_move_from(&self, relay: &str) -> bool {

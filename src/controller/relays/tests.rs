@@ -223,3 +223,12 @@ fn dead_leases_are_left_over_after_a_while_and_forgotten_once_deleted() {
     world.renew("b", "one");
     assert!(!world.after(1).relays.contains_key("a"));
 }
+
+#[test]
+fn relays_are_full_when_each_living_one_has_all_that_it_takes() {
+    let view = World::with(&["a", "b"]).after(0);
+    let of = |a: usize, b: usize| [vec!["a"; a], vec!["b"; b]].concat();
+    assert!(!view.are_full(of(0, 0)) && !view.are_full(of(10, 9)));
+    assert!(view.are_full(of(10, 10)) && view.are_full(of(11, 12)));
+    assert!(!RelaysView::default().are_full(of(1, 1)), "none is alive");
+}

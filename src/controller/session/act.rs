@@ -13,11 +13,13 @@ use tracing::{info, warn};
 
 use super::decide::{Doomed, Plan, Release};
 use super::desired;
+use super::leave;
 use super::observe::{Observed, ServiceFound};
 use crate::controller::context::Context;
 use crate::controller::error::Error;
-use crate::controller::events::{self, SessionEvent};
+use crate::controller::events;
 use crate::controller::names::FIELD_MANAGER;
+use crate::crd::session::AwsSession;
 use crate::crd::{SsmListener, SsmSession, session_finalizer};
 
 fn post() -> PostParams {
@@ -176,8 +178,10 @@ async fn update_service(
     let name = existing.name_any();
     let action = format!("update Service {name}");
     let mut existing = existing.as_ref().clone();
-    if desired::service_is_bent(&existing) {
-        // Apply leaves what another manager wrote. The Service is the session's own, so it is taken back.
+    if desired::service_is_bent(&existing, desired) {
+        // Apply leaves what another manager wrote, an entry of a list too. The Service is the session's own, so it is
+        // taken back.
+        let ports = desired.spec.as_ref().map(|spec| &spec.ports);
         let straight = json!({
             "metadata": { "uid": existing.uid(), "resourceVersion": existing.resource_version() },
             "spec": {
@@ -186,11 +190,12 @@ async fn update_service(
                 "externalIPs": null,
                 "externalName": null,
                 "publishNotReadyAddresses": null,
+                "ports": ports,
             },
         });
         let straight = api.patch(&name, &patch(), &Patch::Merge(&straight)).await;
         existing = straight.map_err(Error::api(action.clone()))?;
-        warn!(service = %name, "Service led elsewhere than to our slices alone; taken back");
+        warn!(service = %name, "somebody changed our Service; taken back");
     }
     let mine = |operation: &str| {
         existing.managed_fields().iter().position(|entry| {
@@ -222,33 +227,34 @@ async fn update_service(
     Ok(())
 }
 
-/// Takes the finalizer away, which lets the session go.
+/// Takes the finalizer away, which lets the session go, and then tells what nobody tells after it.
+///
+/// `untold`: AWS sessions whose end was recorded and not told yet, since AWS has not shown it.
 ///
 /// # Errors
 /// When the API server refuses it, other than because the session is gone already.
 pub async fn release(
     session: &SsmSession,
     release: Release,
+    untold: &[AwsSession],
     context: &Context,
 ) -> Result<(), Error> {
-    if let Release::Pending(listeners) = release {
-        events::publish(
-            context,
-            session,
-            SessionEvent::TerminationPending { listeners },
-        )
-        .await;
-    }
     let namespace = session.namespace().unwrap_or_default();
     let api: Api<SsmSession> = Api::namespaced(context.client.clone(), &namespace);
     let mut finalizers = session.finalizers().to_vec();
     let ours = session_finalizer(&context.options.controller_name);
     finalizers.retain(|finalizer| *finalizer != ours);
-    match set_finalizers(&api, session, &finalizers).await {
-        Ok(_) => info!(session = %session.name_any(), %namespace, ?release, "session let go"),
-        Err(error) if error.is_not_found() => {}
+    let last_words = match set_finalizers(&api, session, &finalizers).await {
+        Ok(_) => {
+            info!(session = %session.name_any(), %namespace, ?release, "session let go");
+            leave::last_words(session, release, untold)
+        }
+        Err(error) if error.is_not_found() => Vec::new(),
         Err(error) => return Err(error),
-    }
+    };
     context.forget_session(session);
+    for event in last_words {
+        events::publish(context, session, event).await;
+    }
     Ok(())
 }

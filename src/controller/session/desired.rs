@@ -1,6 +1,6 @@
 //! The objects that a session asks for: its listeners, its Service and its slices, and whether those that exist differ.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
@@ -128,7 +128,8 @@ pub fn service(session: &SsmSession) -> Service {
         name: Some(port.name.clone()),
         port: port.port,
         protocol: Some("TCP".to_owned()),
-        target_port: Some(IntOrString::String(port.name.clone())),
+        // Slices are matched by the port's name. As a target it would have to be one of IANA's, 15 characters long.
+        target_port: Some(IntOrString::Int(port.port)),
         app_protocol: port.app_protocol.clone(),
         node_port: None,
     });
@@ -152,10 +153,14 @@ pub fn service(session: &SsmSession) -> Service {
 }
 
 /// Whether somebody made our Service lead elsewhere than to our slices alone: by a selector, to which the endpoints
-/// controller adds slices of its own, by addresses or a name, or to relays that are not ready.
+/// controller adds slices of its own, by addresses or a name, or to relays that are not ready; or gave it a port that
+/// leads nowhere.
 #[must_use]
-pub fn service_is_bent(existing: &Service) -> bool {
-    existing.spec.as_ref().is_some_and(|spec| {
+pub fn service_is_bent(existing: &Service, desired: &Service) -> bool {
+    let mut known: HashSet<PortKey> = port_keys(desired).collect();
+    known.extend(applied_ports(existing));
+    let has_stranger = port_keys(existing).any(|key| !known.contains(&key));
+    let leads_elsewhere = existing.spec.as_ref().is_some_and(|spec| {
         spec.selector.as_ref().is_some_and(|all| !all.is_empty())
             || spec
                 .external_ips
@@ -163,7 +168,43 @@ pub fn service_is_bent(existing: &Service) -> bool {
                 .is_some_and(|all| !all.is_empty())
             || spec.external_name.is_some()
             || spec.publish_not_ready_addresses == Some(true)
+    });
+    has_stranger || leads_elsewhere
+}
+
+/// What the API server tells the ports of a Service apart by: number and protocol.
+type PortKey = (i64, String);
+
+fn port_keys(service: &Service) -> impl Iterator<Item = PortKey> {
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter());
+    ports.flatten().map(|port| {
+        let protocol = port.protocol.clone();
+        (
+            port.port.into(),
+            protocol.unwrap_or_else(|| "TCP".to_owned()),
+        )
     })
+}
+
+/// The ports that go when we no longer apply them: those that our apply owns, or our POST before the first one.
+fn applied_ports(service: &Service) -> HashSet<PortKey> {
+    let entries = || {
+        let entries = service.managed_fields().iter();
+        entries.filter(|entry| {
+            entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.subresource.is_none()
+        })
+    };
+    let applied = entries().find(|entry| entry.operation.as_deref() == Some("Apply"));
+    let fields = applied.or_else(|| entries().next());
+    let fields = fields.and_then(|entry| entry.fields_v1.as_ref());
+    let ports = fields.and_then(|fields| fields.0.get("f:spec")?.get("f:ports")?.as_object());
+    let keys = ports.into_iter().flat_map(serde_json::Map::keys);
+    let key = |key: &String| {
+        let key: serde_json::Value = serde_json::from_str(key.strip_prefix("k:")?).ok()?;
+        let protocol = key.get("protocol")?.as_str()?.to_owned();
+        Some((key.get("port")?.as_i64()?, protocol))
+    };
+    keys.filter_map(key).collect()
 }
 
 /// Whether our Service lacks what is asked for, or still carries what no longer is.
@@ -195,7 +236,7 @@ pub fn service_differs(existing: &Service, desired: &Service) -> bool {
             .any(|key| !desired.contains_key(&key))
     };
     let type_ = |service: &Service| service.spec.as_ref().and_then(|spec| spec.type_.clone());
-    service_is_bent(existing)
+    service_is_bent(existing, desired)
         || type_(existing) != type_(desired)
         || ports(existing) != ports(desired)
         || lacks(existing.labels(), desired.labels())

@@ -5,7 +5,9 @@ use kube::ResourceExt as _;
 
 use super::decide::{Now, Plan, Release, Settings, doomed};
 use super::observe::{ClassFound, Observed, ServiceFound};
-use crate::crd::{INSTALLATION_LABEL, relay_label_value};
+use crate::controller::events::SessionEvent;
+use crate::crd::session::AwsSession;
+use crate::crd::{INSTALLATION_LABEL, SsmSession, relay_label_value};
 
 /// Decides for a session that has our finalizer.
 ///
@@ -45,6 +47,22 @@ pub fn decide_leaving(plan: &mut Plan, observed: &Observed, settings: &Settings,
     } else {
         plan.requeue_after = Some(settings.finalizer_timeout.saturating_sub(waited));
     }
+}
+
+/// What is told once the session was let go. An installation that takes it over tells the ends itself.
+#[must_use]
+pub fn last_words(
+    session: &SsmSession,
+    release: Release,
+    untold: &[AwsSession],
+) -> Vec<SessionEvent> {
+    let deleted = session.metadata.deletion_timestamp.is_some();
+    let ended = untold.iter().filter(|_| deleted).map(SessionEvent::ended);
+    let pending = match release {
+        Release::Clean => None,
+        Release::Pending(listeners) => Some(SessionEvent::TerminationPending { listeners }),
+    };
+    ended.chain(pending).collect()
 }
 
 fn slices_of_ours(observed: &Observed) -> Vec<String> {

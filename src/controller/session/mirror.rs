@@ -12,17 +12,17 @@ use tokio::time::Instant;
 
 use crate::broker::{DescribedSession, Identity, SessionId};
 use crate::controller::names::identity_of;
-use crate::controller::poll::{Snapshot, is_over};
+use crate::controller::poll::{Snapshot, is_over, is_over_word};
 use crate::crd::listener::{EndReason, ListenerSession};
 use crate::crd::session::{AwsSession, OutputUrl};
 use crate::crd::text::cut;
-use crate::crd::{SsmListener, SsmSessionStatus};
+use crate::crd::{SsmListener, SsmSessionStatus, limit};
 
-/// Live and ending sessions that a status shows: as many as one `SsmSession` can have at once.
-const SESSIONS_MAX: usize = 64;
+/// Live and ending sessions that a status shows.
+const SESSIONS_MAX: usize = limit::SESSIONS_MAX as usize;
 
 /// Ended sessions that a status shows.
-const HISTORY_MAX: usize = 5;
+const HISTORY_MAX: usize = limit::HISTORY_MAX as usize;
 
 /// What the mirror is made of.
 pub struct Sources<'a> {
@@ -51,6 +51,8 @@ pub struct Mirror {
     pub sessions: Vec<AwsSession>,
     /// Ended sessions, newest first.
     pub history: Vec<AwsSession>,
+    /// Sessions whose end is reported now, also those for which the history has no room.
+    pub ended: Vec<AwsSession>,
     /// Sessions whose ends are looked for, and since when.
     pub ending: HashMap<String, Instant>,
     /// With what the sessions that are shown were started, as far as that is known.
@@ -67,6 +69,28 @@ impl Mirror {
         self.started_with
             .extend(started_with.map(|identity| (id, identity)));
         self.sessions.push(session);
+    }
+
+    /// Reports the end of a session, once.
+    fn finish(&mut self, mut session: AwsSession) {
+        let (start, end) = (&session.start_date, &session.end_date);
+        let dates = time(start.as_deref()).zip(time(end.as_deref()));
+        session.duration = dates.map(|(start, end)| duration(start, end));
+        if end.is_none() && !session.status.as_deref().is_some_and(is_over_word) {
+            // The last that AWS said of it was before its end, and nothing will correct it.
+            session.status = None;
+        }
+        self.finished.insert(session.session_id.clone());
+        self.ended.push(session.clone());
+        self.history.insert(0, session);
+    }
+
+    /// Sessions that have ended and whose end is still looked for: it is not reported yet.
+    #[must_use]
+    pub fn untold(&self) -> Vec<AwsSession> {
+        let sessions = self.sessions.iter();
+        let ended = sessions.filter(|session| session.end_reason.is_some());
+        ended.cloned().collect()
     }
 }
 
@@ -218,10 +242,7 @@ fn add(
     };
     let searchable = parsed.is_some() && !identities.is_empty();
     if session.end_date.is_some() || given_up || !searchable {
-        let dates = time(session.start_date.as_deref()).zip(time(session.end_date.as_deref()));
-        session.duration = dates.map(|(start, end)| duration(start, end));
-        mirror.history.insert(0, session);
-        mirror.finished.insert(id.to_owned());
+        mirror.finish(session);
         return;
     }
     mirror.ending.insert(id.to_owned(), since);

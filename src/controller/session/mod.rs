@@ -83,7 +83,7 @@ async fn steps(session: &Arc<SsmSession>, context: &Context) -> Result<Option<Du
         Err(error) => (session.as_ref().clone(), Some(error)),
     };
     if let Some(status) = &plan.status {
-        match report::report(session.clone(), status, context).await {
+        match report::report(session.clone(), status, &plan.mirror.ended, context).await {
             Ok(written) => {
                 session = written;
                 finished(&observed, &plan, context);
@@ -92,14 +92,15 @@ async fn steps(session: &Arc<SsmSession>, context: &Context) -> Result<Option<Du
             Err(error) => return Err(error),
         }
     }
+    let untold = plan.mirror.untold();
     match (plan.release, failure) {
         (Some(release), Some(failure)) if plan.overdue => {
             let name = session.name_any();
             warn!(session = %name, error = %failure, "let go though its namespace refused something");
-            act::release(&session, release, context).await?;
+            act::release(&session, release, &untold, context).await?;
         }
         (_, Some(failure)) => return Err(failure),
-        (Some(release), None) => act::release(&session, release, context).await?,
+        (Some(release), None) => act::release(&session, release, &untold, context).await?,
         (None, None) => {}
     }
     Ok(plan.requeue_after)

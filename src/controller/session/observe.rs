@@ -86,6 +86,8 @@ pub struct Observed {
     pub slices: Vec<Arc<EndpointSlice>>,
     /// The relays.
     pub relays: RelaysView,
+    /// Whether each living relay has as many listeners as it takes.
+    pub relays_full: bool,
     /// What AWS said, for each identity of class, listeners and recorded sessions.
     pub snapshots: BTreeMap<Identity, Arc<Snapshot>>,
     /// What this process remembers of it.
@@ -171,11 +173,15 @@ pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Obs
         let snapshot = context.polls.snapshot(&identity);
         (identity, snapshot)
     });
+    let relays = context.relays.borrow().clone();
+    let all = context.listeners.state();
+    let bound = all.iter().filter_map(|l| l.spec.relay.as_deref());
     Ok(Observed {
         controller_name: controller_name.clone(),
+        relays_full: relays.are_full(bound),
         previous: session.status.clone().unwrap_or_default(),
         snapshots: snapshots.collect(),
-        relays: context.relays.borrow().clone(),
+        relays,
         memory,
         session: Arc::clone(session),
         class,

@@ -7,23 +7,38 @@ use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::events;
 use crate::controller::names::FIELD_MANAGER;
+use crate::crd::session::AwsSession;
 use crate::crd::{SsmSession, SsmSessionStatus};
 
 /// Writes `status` if it differs from what is there, and gives the session as it is then.
 ///
-/// Events are published after the write: a status that somebody else overtook is decided anew, and said once.
+/// `ended`: AWS sessions whose end this status reports, also those for which its history has no room. Events are
+/// published after the write: a status that somebody else overtook is decided anew, and said once.
 ///
 /// # Errors
 /// When the API server refuses the write, or somebody else wrote the session first.
 pub async fn report(
     mut session: SsmSession,
     status: &SsmSessionStatus,
+    ended: &[AwsSession],
     context: &Context,
 ) -> Result<SsmSession, Error> {
     let previous = session.status.clone().unwrap_or_default();
-    if session.status.is_some() && previous == *status {
-        return Ok(session);
+    let events = events::between(&previous, status, ended);
+    if session.status.is_none() || previous != *status {
+        session = write(session, status, context).await?;
     }
+    for event in events {
+        events::publish(context, &session, event).await;
+    }
+    Ok(session)
+}
+
+async fn write(
+    mut session: SsmSession,
+    status: &SsmSessionStatus,
+    context: &Context,
+) -> Result<SsmSession, Error> {
     let name = session.name_any();
     let namespace = session.namespace().unwrap_or_default();
     let api: Api<SsmSession> = Api::namespaced(context.client.clone(), &namespace);
@@ -34,12 +49,7 @@ pub async fn report(
         ..PostParams::default()
     };
     let action = format!("write the status of SsmSession {namespace}/{name}");
-    let written = api
-        .replace_status(&name, &params, &session)
+    api.replace_status(&name, &params, &session)
         .await
-        .map_err(Error::api(action))?;
-    for event in events::between(&previous, status) {
-        events::publish(context, &written, event).await;
-    }
-    Ok(written)
+        .map_err(Error::api(action))
 }

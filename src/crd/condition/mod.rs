@@ -7,7 +7,7 @@
 //! | `Ready`: the declared state is reached | `Available` | `Progressing`, `Degraded`, `Failed`, `Deleting` |
 //! | `Reconciling`: abnormal, absent when not true | `Resolving`, `Starting`, `Retrying`, `Retargeting` | |
 //! | `Stalled`: abnormal, absent when not true | `AccessDenied`, `ClassNotFound`, `ServiceConflict`, `InvalidDocument`, `InvalidRequest`, `UnsupportedSessionType` | |
-//! | `Available`: a client can dial now | `Serving` | `NoRelay`, `NoSession` |
+//! | `Available`: a client can dial now | `Serving` | `NoRelay`, `NoCapacity`, `NoSession` |
 //! | `TargetConnected` | `Connected` | `TargetNotConnected` |
 //! | `AwsReachable` | `Reachable` | `Throttled`, `AccessDenied`, `CredentialsUnavailable`, `AwsUnavailable` |
 //! | `DestinationReachable` | `Dialled` | `Refused` |

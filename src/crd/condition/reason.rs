@@ -87,8 +87,10 @@ reasons! {
     AvailableReason {
         /// Every port accepts connections.
         Serving => True,
-        /// No living relay serves a port.
+        /// No relay is alive.
         NoRelay => False,
+        /// Relays are alive, and none has room for a port.
+        NoCapacity => False,
         /// A port has no AWS session; other conditions say why.
         NoSession => False,
     }

@@ -10,6 +10,8 @@ mod service;
 mod session;
 mod status;
 
+pub use service::PORT_NAMES;
+
 use kube::api::{DynamicObject, PostParams};
 use kube::core::ApiResource;
 use kube::{Api, Client};

@@ -20,6 +20,15 @@ fn service(field: &'static str, takes: Value, refuses: Value, says: &'static str
     )
 }
 
+/// Names of ports that pass, which the API server would not take as a Service's target.
+pub const PORT_NAMES: [&str; 5] = [
+    "5",
+    "5-a",
+    "a--b",
+    "postgres-replica-1",
+    "ppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppp",
+];
+
 fn pairs(count: usize, value: &str) -> Value {
     let pair = |i| (format!("example.com/key-{i}"), Value::from(value));
     Value::Object((0..count).map(pair).collect())
@@ -29,6 +38,10 @@ fn pairs(count: usize, value: &str) -> Value {
 async fn a_session_names_a_service_and_a_class_that_can_exist() {
     let name = |text: &str| json!({ "metadata": { "name": text } });
     let hidden = "metadata.name can't name a Service: set spec.service.name";
+    let long = |count: usize| {
+        let metadata = json!({ "name": "d".repeat(count) });
+        json!({ "metadata": metadata, "spec": { "service": { "name": "db" } } })
+    };
     let named = json!({ "metadata": { "name": "1.db" }, "spec": { "service": { "name": "db" } } });
     assert_session_rules(vec![
         Rule {
@@ -42,6 +55,12 @@ async fn a_session_names_a_service_and_a_class_that_can_exist() {
             takes: name(&"d".repeat(63)),
             refuses: name(&"d".repeat(64)),
             says: hidden,
+        },
+        Rule {
+            field: "metadata.name",
+            takes: long(236),
+            refuses: long(237),
+            says: "use a metadata.name of at most 236 characters",
         },
         service(
             "spec.service.name",
@@ -172,12 +191,15 @@ async fn the_longest_names_that_pass_make_a_service_and_a_slice() -> Result<()> 
         ..PostParams::default()
     };
     let protocol = format!("{}/{}", "p".repeat(253), "P".repeat(63));
-    let names = ["5-a".to_owned(), "p".repeat(63)];
-    let port =
-        |port: i32, name: &String| json!({ "name": name, "port": port, "appProtocol": protocol });
-    let ports: Vec<_> = (1..)
-        .zip(&names)
-        .map(|(number, name)| port(number, name))
+    let numbered = || (1..).zip(PORT_NAMES);
+    // As the operator makes them, the target included.
+    let ports: Vec<_> = numbered()
+        .map(|(number, name)| {
+            json!({ "name": name, "port": number, "targetPort": number, "appProtocol": protocol })
+        })
+        .collect();
+    let slice_ports: Vec<_> = numbered()
+        .map(|(number, name)| json!({ "name": name, "port": number, "appProtocol": protocol }))
         .collect();
     let service: Service = serde_json::from_value(json!({
         "metadata": {
@@ -194,7 +216,7 @@ async fn the_longest_names_that_pass_make_a_service_and_a_slice() -> Result<()> 
         "metadata": { "name": "admission" },
         "addressType": "IPv4",
         "endpoints": [{ "addresses": ["192.0.2.1"] }],
-        "ports": ports,
+        "ports": slice_ports,
     }))?;
     Api::namespaced(client, &namespace)
         .create(&dry_run, &slice)

@@ -321,7 +321,7 @@ fn reconciling(
     if let Some(name) = has(Port::Unbound) {
         return (
             ReconcilingReason::Resolving,
-            format!("port {name} waits for a relay with room"),
+            format!("port {name} waits for a relay"),
         );
     }
     if let Some(name) = has(Port::Retargeting) {
@@ -366,19 +366,15 @@ fn set_available(
     let no_room = no_room
         .into_iter()
         .find(|error| error.class == ErrorClass::NoPort);
-    if let Some(error) = no_room {
-        conditions.set(
-            Condition::Available(AvailableReason::NoRelay),
-            &error.message,
-        );
-    } else if ports.values().any(|port| *port == Port::Unbound) {
-        let message = if any_relay {
-            "no relay has room"
-        } else {
-            "no relay is alive"
-        };
-        conditions.set(Condition::Available(AvailableReason::NoRelay), message);
+    let unbound = ports.values().any(|port| *port == Port::Unbound);
+    let (reason, message) = if let Some(error) = no_room {
+        (AvailableReason::NoCapacity, error.message.as_str())
+    } else if unbound && !any_relay {
+        (AvailableReason::NoRelay, "no relay is alive")
+    } else if unbound && observed.relays_full {
+        (AvailableReason::NoCapacity, "no relay has room")
     } else {
-        conditions.set(Condition::Available(AvailableReason::NoSession), count);
-    }
+        (AvailableReason::NoSession, count)
+    };
+    conditions.set(Condition::Available(reason), message);
 }

@@ -66,6 +66,18 @@ fn without_a_relay_it_says_so() {
 }
 
 #[test]
+fn relays_without_room_are_said_and_one_that_only_waits_to_be_bound_is_not_called_that() {
+    let mut world = World::made(&["sql"], vec![listener("sql")]);
+    assert!(says(&world.report(), "Available=False/NoSession"));
+    world.observed.relays_full = true;
+    let status = world.report();
+    assert!(says(&status, "Available=False/NoCapacity"));
+    assert!(says(&status, "Reconciling=True/Resolving"));
+    let status = failed(ErrorClass::NoPort).report();
+    assert!(says(&status, "Available=False/NoCapacity"), "{status:?}");
+}
+
+#[test]
 fn until_a_slice_leads_there_nobody_can_dial() {
     let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
     world.observed.slices.clear();

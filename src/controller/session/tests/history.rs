@@ -163,6 +163,52 @@ fn an_end_that_aws_never_shows_is_given_up_after_a_while() {
 }
 
 #[test]
+fn what_aws_said_before_an_end_that_it_never_shows_is_not_said_of_the_ended_session() {
+    for (word, said) in [("Connected", None), ("Terminated", Some("Terminated"))] {
+        let mut world = serving();
+        world.poll(|snapshot| {
+            let described = described("s-1", word).build();
+            snapshot.active.insert(id("s-1"), described);
+        });
+        world.report();
+        world.listeners(vec![listener("sql").serving("a", "1", "s-1").ended("s-1")]);
+        let shown = world.report().sessions[0].status.clone();
+        assert_eq!(shown.as_deref(), Some(word));
+        let status = world.after(600);
+        assert_eq!(ids(&status.history), ["s-1"]);
+        assert_eq!(status.history[0].status.as_deref(), said, "{word}");
+    }
+}
+
+#[test]
+fn the_end_of_a_session_is_told_once_whatever_the_history_has_room_for() {
+    let ports: Vec<String> = (0..8).map(|n| format!("p{n}")).collect();
+    let names: Vec<&str> = ports.iter().map(String::as_str).collect();
+    let session = |port: &str| format!("s-{port}");
+    let serving = |port: &&str| listener(port).serving("a", "1", &session(port));
+    let mut world = World::made(&names, names.iter().map(serving).collect());
+    world.report();
+    let ended = |port: &&str| serving(port).ended(&session(port));
+    world.listeners(names.iter().map(ended).collect());
+    assert_eq!(world.decide().mirror.ended, [], "AWS shows none yet");
+    assert_eq!(world.decide().mirror.untold().len(), 8);
+    world.poll(|snapshot| {
+        for port in &names {
+            let over = described(&session(port), "Terminated").ended_at(at(90));
+            snapshot.ended.insert(id(&session(port)), over.build());
+        }
+    });
+    let plan = world.decide();
+    assert_eq!(plan.mirror.ended.len(), 8);
+    assert_eq!(plan.mirror.history.len(), 5);
+    assert_eq!(plan.mirror.untold(), []);
+    world.report();
+    assert_eq!(world.decide().mirror.ended, []);
+    world.observed.memory = Memory::default();
+    assert_eq!(world.decide().mirror.ended, [], "nor by a new controller");
+}
+
+#[test]
 fn a_session_whose_listener_is_gone_is_not_lost() {
     let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
     world.poll(|snapshot| {

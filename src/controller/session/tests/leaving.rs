@@ -3,7 +3,9 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::super::decide::Release;
+use super::super::leave::last_words;
 use super::*;
+use crate::controller::events::SessionEvent;
 use crate::controller::fixtures::listener;
 use crate::crd::{INSTALLATION_LABEL, relay_label_value};
 
@@ -138,6 +140,31 @@ fn the_session_goes_with_its_last_listener_or_after_a_minute() {
     assert_eq!(world.decide().release, Some(Release::Pending(1)));
     world.observed.listeners.clear();
     assert_eq!(world.decide().release, Some(Release::Clean));
+}
+
+#[test]
+fn with_a_deleted_session_goes_the_word_of_every_end_that_aws_has_not_shown() {
+    let ended = listener("sql").serving("a", "1", "s-1").ended("s-1");
+    let live = listener("web").serving("a", "1", "s-2");
+    let mut world = World::made(&["sql", "web"], vec![ended, live]);
+    let say = |world: &World, release| {
+        let untold = world.decide().mirror.untold();
+        last_words(&world.observed.session, release, &untold)
+    };
+    assert_eq!(
+        say(&world, Release::Clean),
+        [],
+        "whoever takes the session over tells it"
+    );
+    world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
+    let told = SessionEvent::SessionEnded {
+        session: "s-1".into(),
+        why: "ClosedByService, closed".into(),
+    };
+    let pending = SessionEvent::TerminationPending { listeners: 1 };
+    let both = say(&world, Release::Pending(1));
+    assert_eq!(both, [told.clone(), pending]);
+    assert_eq!(say(&world, Release::Clean), [told]);
 }
 
 #[test]

@@ -56,6 +56,7 @@ impl World {
             old_services: Vec::new(),
             slices: Vec::new(),
             relays: fixtures::relays(&[("a", "1")]),
+            relays_full: false,
             snapshots: BTreeMap::new(),
             memory: Memory::default(),
         };

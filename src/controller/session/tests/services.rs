@@ -231,3 +231,67 @@ fn a_service_that_somebody_bent_is_taken_back() {
         assert!(desired::service_differs(&service, &wanted), "{service:?}");
     }
 }
+
+/// The fields that an entry of our manager owns, as the API server writes them down.
+fn owned(operation: &str, ports: &[&str]) -> ManagedFieldsEntry {
+    let ports: serde_json::Map<String, serde_json::Value> = ports
+        .iter()
+        .map(|port| (format!("k:{{\"port\":{port}}}"), json!({ ".": {} })))
+        .collect();
+    ManagedFieldsEntry {
+        manager: Some(FIELD_MANAGER.into()),
+        operation: Some(operation.into()),
+        fields_v1: Some(FieldsV1(json!({ "f:spec": { "f:ports": ports } }))),
+        ..ManagedFieldsEntry::default()
+    }
+}
+
+#[test]
+fn a_port_that_somebody_added_is_bent_and_one_that_we_no_longer_ask_for_is_not() {
+    let mut world = World::made(&["sql"], vec![]);
+    let wanted = desired::service(&world.observed.session);
+    let stranger = r#"9999,"protocol":"TCP""#;
+    world.change(|session| {
+        let mut second = session.spec.ports[0].clone();
+        second.name = "second".into();
+        second.port = 9999;
+        session.spec.ports.push(second);
+    });
+    let mut service = world.stored_service();
+    assert!(desired::service_differs(&service, &wanted));
+    let ours = r#"5432,"protocol":"TCP""#;
+    for (entries, bent) in [
+        (vec![], true),
+        (vec![owned("Apply", &[ours])], true),
+        (vec![owned("Apply", &[ours, stranger])], false),
+        // Before the first apply, what POST wrote is handed over to it.
+        (vec![owned("Update", &[ours, stranger])], false),
+        // An apply leaves what our own patch wrote.
+        (
+            vec![owned("Update", &[stranger]), owned("Apply", &[ours])],
+            true,
+        ),
+    ] {
+        service.metadata.managed_fields = Some(entries.clone());
+        assert_eq!(
+            desired::service_is_bent(&service, &wanted),
+            bent,
+            "{entries:?}"
+        );
+    }
+    let mut other = world.stored_service();
+    let ports = &mut other.spec.as_mut().expect("a spec").ports;
+    ports.as_mut().expect("ports")[1].port = 5432;
+    ports.as_mut().expect("ports")[1].protocol = Some("UDP".into());
+    assert!(desired::service_is_bent(&other, &wanted), "by its protocol");
+}
+
+#[test]
+fn the_target_of_a_port_is_its_number_which_a_name_of_any_length_may_have() {
+    let world = World::new(&["postgres-replica-1"]);
+    let service = desired::service(&world.observed.session);
+    let ports = service.spec.and_then(|spec| spec.ports).expect("ports");
+    let target = k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(5432);
+    assert_eq!(ports[0].target_port, Some(target));
+    assert_eq!(ports[0].name.as_deref(), Some("postgres-replica-1"));
+}

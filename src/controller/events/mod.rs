@@ -1,18 +1,29 @@
 //! The Events of a session: a closed list, each published once for what happened and not for each reconcile.
 //!
-//! They follow from the difference between the status that was written and the one before it. An Event is a courtesy:
-//! one that the API server refuses, as it does in a namespace that is terminating, is dropped.
+//! | Type | Reason | When |
+//! |---|---|---|
+//! | Normal | `SessionStarted` | an AWS session shows in the status for the first time |
+//! | Normal | `SessionEnded` | an AWS session has ended, with the reason of its end |
+//! | Warning | each reason of `Stalled`, and each False one of `TargetConnected`, `AwsReachable` and `DestinationReachable` | the reason is new in the status, with the words of its condition |
+//! | Warning | `OrphanTerminated` | an AWS session that nobody had recorded was terminated |
+//! | Warning | `TerminationPending` | the session is gone before AWS confirmed the ends |
+//!
+//! They follow from the difference between the status that was written and the one before it. A trouble that comes and
+//! goes is counted in one Event's series. An Event is a courtesy: one that the API server refuses is dropped, with a
+//! warning in the log where a right is missing.
 
 use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource as _, ResourceExt as _};
 use kube_runtime::events::{Event, EventType, Recorder};
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::context::Context;
-use crate::crd::condition::{AwsReachableReason, StalledReason};
+use super::error::Error;
+use crate::crd::condition::{ConditionStatus, ConditionType};
 use crate::crd::session::AwsSession;
 use crate::crd::{SsmListener, SsmSession, SsmSessionStatus};
 
@@ -33,14 +44,11 @@ pub enum SessionEvent {
         /// Why.
         why: String,
     },
-    /// IAM denies a call.
-    AccessDenied {
-        /// AWS's words.
-        message: String,
-    },
-    /// The Service's name is taken.
-    ServiceConflict {
-        /// By what.
+    /// A condition says something that somebody should know.
+    Trouble {
+        /// The condition's reason.
+        reason: String,
+        /// The condition's words.
         message: String,
     },
     /// An AWS session that nobody had recorded was terminated.
@@ -55,7 +63,29 @@ pub enum SessionEvent {
     },
 }
 
+/// The conditions that tell of trouble, and when they do. `Available` and `Ready` only follow from them.
+const TROUBLES: [(ConditionType, ConditionStatus); 4] = [
+    (ConditionType::Stalled, ConditionStatus::True),
+    (ConditionType::TargetConnected, ConditionStatus::False),
+    (ConditionType::AwsReachable, ConditionStatus::False),
+    (ConditionType::DestinationReachable, ConditionStatus::False),
+];
+
 impl SessionEvent {
+    /// The end of an AWS session, as a status reports it.
+    #[must_use]
+    pub fn ended(session: &AwsSession) -> Self {
+        let reason = session.end_reason.map(|reason| format!("{reason:?}"));
+        let mut why = reason.unwrap_or_else(|| "unknown".to_owned());
+        if let Some(message) = &session.end_message {
+            why = format!("{why}, {message}");
+        }
+        Self::SessionEnded {
+            session: session.session_id.clone(),
+            why,
+        }
+    }
+
     fn to_event(&self) -> Event {
         let (type_, reason, action, note) = match self {
             Self::SessionStarted { session, port } => (
@@ -70,16 +100,10 @@ impl SessionEvent {
                 "End",
                 format!("{session} ended: {why}"),
             ),
-            Self::AccessDenied { message } => (
+            Self::Trouble { reason, message } => (
                 EventType::Warning,
-                "AccessDenied",
-                "CallAws",
-                message.clone(),
-            ),
-            Self::ServiceConflict { message } => (
-                EventType::Warning,
-                "ServiceConflict",
-                "EnsureService",
+                reason.as_str(),
+                "Reconcile",
                 message.clone(),
             ),
             Self::OrphanTerminated { session } => {
@@ -107,17 +131,21 @@ impl SessionEvent {
     }
 }
 
-/// What happened between two statuses.
+/// What happened between two statuses. `ended`: the AWS sessions whose end the new one reports.
 #[must_use]
-pub fn between(old: &SsmSessionStatus, new: &SsmSessionStatus) -> Vec<SessionEvent> {
+pub fn between(
+    old: &SsmSessionStatus,
+    new: &SsmSessionStatus,
+    ended: &[AwsSession],
+) -> Vec<SessionEvent> {
     let ids = |sessions: &[AwsSession]| -> HashSet<String> {
         sessions
             .iter()
             .map(|session| session.session_id.clone())
             .collect()
     };
-    let old_ended = ids(&old.history);
-    let known: HashSet<String> = ids(&old.sessions).union(&old_ended).cloned().collect();
+    let mut known = ids(&old.sessions);
+    known.extend(ids(&old.history));
     let mut events = Vec::new();
     for session in new
         .sessions
@@ -129,38 +157,27 @@ pub fn between(old: &SsmSessionStatus, new: &SsmSessionStatus) -> Vec<SessionEve
             port: session.port.clone().unwrap_or_default(),
         });
     }
-    for session in new
-        .history
-        .iter()
-        .filter(|session| !old_ended.contains(&session.session_id))
-    {
-        let mut why = session
-            .end_reason
-            .map_or("unknown".to_owned(), |reason| format!("{reason:?}"));
-        if let Some(message) = &session.end_message {
-            why = format!("{why}, {message}");
+    events.extend(ended.iter().map(SessionEvent::ended));
+    // AccessDenied is a reason of two conditions, which begin one after the other.
+    let mut told: HashSet<&str> = troubles(old).map(|c| c.reason.as_str()).collect();
+    for condition in troubles(new) {
+        if told.insert(&condition.reason) {
+            events.push(SessionEvent::Trouble {
+                reason: condition.reason.clone(),
+                message: condition.message.clone(),
+            });
         }
-        events.push(SessionEvent::SessionEnded {
-            session: session.session_id.clone(),
-            why,
-        });
-    }
-    let newly = |type_: &str, reason: &str| {
-        let find = |status: &SsmSessionStatus| {
-            let mut conditions = status.conditions.iter();
-            conditions
-                .find(|c| c.type_ == type_ && c.reason == reason)
-                .map(|c| c.message.clone())
-        };
-        find(new).filter(|_| find(old).is_none())
-    };
-    if let Some(message) = newly("AwsReachable", AwsReachableReason::AccessDenied.as_str()) {
-        events.push(SessionEvent::AccessDenied { message });
-    }
-    if let Some(message) = newly("Stalled", StalledReason::ServiceConflict.as_str()) {
-        events.push(SessionEvent::ServiceConflict { message });
     }
     events
+}
+
+fn troubles(status: &SsmSessionStatus) -> impl Iterator<Item = &Condition> {
+    let conditions = status.conditions.iter();
+    conditions.filter(|condition| {
+        TROUBLES.iter().any(|(type_, status)| {
+            condition.type_ == type_.as_str() && condition.status == status.as_str()
+        })
+    })
 }
 
 /// Publishes an Event on a session.
@@ -197,9 +214,17 @@ pub async fn publish_orphan(
 }
 
 async fn publish_on(context: &Context, object: ObjectReference, event: SessionEvent) {
-    // One recorder would count Events of the same reason as one and keep the words of the first, but each of ours
-    // speaks of another AWS session.
-    let recorder = Recorder::new(context.client.clone(), context.reporter.clone());
+    let recorder = match &event {
+        SessionEvent::Trouble { .. } => context.recorder.clone(),
+        // A recorder that remembers counts Events of the same reason as one and keeps the words of the first, but each
+        // of these speaks of another AWS session.
+        SessionEvent::SessionStarted { .. }
+        | SessionEvent::SessionEnded { .. }
+        | SessionEvent::OrphanTerminated { .. }
+        | SessionEvent::TerminationPending { .. } => {
+            Recorder::new(context.client.clone(), context.reporter.clone())
+        }
+    };
     let publish = event.to_event();
     match timeout(
         context.options.api_timeout,
@@ -208,86 +233,22 @@ async fn publish_on(context: &Context, object: ObjectReference, event: SessionEv
     .await
     {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(?event, %error, "Event refused and dropped"),
+        Ok(Err(error)) => {
+            let error = Error::api("publish an Event")(error);
+            if let Some(words) = denied(&error) {
+                warn!(?event, "Event dropped, a right is missing: {words}");
+            } else {
+                debug!(?event, %error, "Event refused and dropped");
+            }
+        }
         Err(_) => debug!(?event, "Event dropped: the API server does not answer"),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::crd::condition::{Condition, Conditions};
-    use crate::crd::listener::EndReason;
-
-    fn session(id: &str, reason: Option<EndReason>) -> AwsSession {
-        AwsSession {
-            session_id: id.into(),
-            port: Some("sql".into()),
-            end_reason: reason,
-            ..AwsSession::default()
-        }
-    }
-
-    fn stalled(reason: StalledReason) -> SsmSessionStatus {
-        let mut conditions = Conditions::new(1);
-        conditions.set(Condition::Stalled(reason), "words");
-        let conditions = conditions.merge(&[], jiff::Timestamp::UNIX_EPOCH);
-        SsmSessionStatus {
-            conditions,
-            ..SsmSessionStatus::default()
-        }
-    }
-
-    #[test]
-    fn the_same_status_again_is_no_event() {
-        let mut status = stalled(StalledReason::ServiceConflict);
-        status.sessions.push(session("a", None));
-        assert_eq!(between(&status, &status), []);
-    }
-
-    #[test]
-    fn a_session_starts_and_ends_once() {
-        let none = SsmSessionStatus::default();
-        let up = SsmSessionStatus {
-            sessions: vec![session("a", None)],
-            ..none.clone()
-        };
-        let end = session("a", Some(EndReason::Deleted));
-        let over = SsmSessionStatus {
-            history: vec![end],
-            ..none.clone()
-        };
-        let started = SessionEvent::SessionStarted {
-            session: "a".into(),
-            port: "sql".into(),
-        };
-        let ended = SessionEvent::SessionEnded {
-            session: "a".into(),
-            why: "Deleted".into(),
-        };
-        assert_eq!(between(&none, &up), [started]);
-        assert_eq!(between(&up, &over), [ended]);
-        assert_eq!(between(&over, &over), []);
-    }
-
-    #[test]
-    fn a_session_that_is_seen_only_after_its_end_was_not_started_now() {
-        let none = SsmSessionStatus::default();
-        let ending = SsmSessionStatus {
-            sessions: vec![session("a", Some(EndReason::RelayLost))],
-            ..none.clone()
-        };
-        assert_eq!(between(&none, &ending), []);
-    }
-
-    #[test]
-    fn a_conflict_is_told_when_it_begins() {
-        let none = SsmSessionStatus::default();
-        let conflict = stalled(StalledReason::ServiceConflict);
-        let told = SessionEvent::ServiceConflict {
-            message: "words".into(),
-        };
-        assert_eq!(between(&none, &conflict), [told]);
-        assert_eq!(between(&stalled(StalledReason::InvalidDocument), &none), []);
-    }
+/// The API server's words when somebody must give us a right; a namespace that is terminating refuses every Event.
+fn denied(error: &Error) -> Option<&str> {
+    error.refusal().filter(|_| error.is_forbidden())
 }
+
+#[cfg(test)]
+mod tests;
