@@ -261,7 +261,7 @@ fn spawn_controller(
     args: &ControllerArgs,
     ready: watch::Sender<bool>,
 ) -> Task {
-    let options = controller_options(common, args);
+    let options = controller_options(common, args, &process.namespace_uid);
     let metrics = {
         let mut registry = process
             .registry

@@ -12,7 +12,11 @@ use crate::controller::ControllerOptions;
 use crate::relay::RelayOptions;
 
 /// For the controller.
-pub(super) fn controller_options(common: &CommonArgs, args: &ControllerArgs) -> ControllerOptions {
+pub(super) fn controller_options(
+    common: &CommonArgs,
+    args: &ControllerArgs,
+    namespace_uid: &str,
+) -> ControllerOptions {
     ControllerOptions {
         controller_name: common.controller_name.clone(),
         watch_namespaces: args.watch_namespaces.clone(),
@@ -31,7 +35,7 @@ pub(super) fn controller_options(common: &CommonArgs, args: &ControllerArgs) -> 
         backoff_min: common.backoff_min,
         backoff_max: common.backoff_max,
         api_timeout: args.api_timeout,
-        ..ControllerOptions::new(&common.namespace)
+        ..ControllerOptions::new(&common.namespace, namespace_uid)
     }
 }
 
