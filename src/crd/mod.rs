@@ -67,7 +67,7 @@ pub const SESSION_UID_LABEL: &str = "ssm-operator.dev/session-uid";
 pub const INSTALLATION_LABEL: &str = "ssm-operator.dev/installation";
 
 /// Name of the Lease that says whose the operator's namespace is: the first controller there makes it, and no other
-/// installation begins anything in that namespace. No relay can have this name by chance, since a pod's has no dot.
+/// installation begins anything in that namespace. A relay of this name would find a Lease that is not a relay's, and say so.
 pub const INSTALLATION_LEASE: &str = "installation.ssm-operator.dev";
 
 /// Label on the Leases of relays: the `controllerName`'s installation finds its relays by it.

@@ -30,6 +30,7 @@ mod edits;
 mod examples;
 mod ground;
 mod history;
+mod installations;
 mod kubectl;
 mod lifecycle;
 mod listeners;
