@@ -211,8 +211,8 @@ mod tests {
     use crate::controller::names::identity_of;
     use crate::controller::poll::Want;
 
-    #[test]
-    fn what_no_cache_has_is_forgotten() {
+    #[tokio::test]
+    async fn what_no_cache_has_is_forgotten() {
         let context = context(Arc::new(FakeAws::default()), relays(&[]));
         let identity = identity_of(&aws());
         let session = SessionId::parse("s-1").expect("an id");
