@@ -226,6 +226,56 @@ async fn a_session_goes_over_once_the_finalizer_of_the_installation_that_is_gone
 }
 
 #[tokio::test]
+async fn a_session_whose_class_is_edited_goes_over_to_the_other_installation_in_order() {
+    let world = World::new("goes").await;
+    let elsewhere = world.ground.namespace(&world.client, "goes-operator").await;
+    let other = format!("example.com/{}", world.namespace);
+    let class = format!("{}-theirs", world.class);
+    world.create_class_of(&class, &other).await;
+    let (namespace, name) = (
+        format!("--namespace={elsewhere}"),
+        format!("--controller-name={other}"),
+    );
+    let operators = [
+        world.all_in_one(&[]).await,
+        world.all_in_one(&[&namespace, &name]).await,
+    ];
+    let mut following = world.follow("orders").await;
+    world.create(&world.session("orders")).await;
+    let session = following.until("mirrored", is_mirrored).await;
+    let old = live(&session, "db").expect("a session").session_id;
+    let ours = session.finalizers().to_vec();
+
+    world.edit("orders", &json!({ "className": class })).await;
+    let moved = |session: &SsmSession| session.finalizers() != ours && is_mirrored(session);
+    let session = following.until("served by the other", moved).await;
+    let new = live(&session, "db").expect("a session").session_id;
+    world.wait_terminated(&old).await;
+    assert_eq!(world.live_sessions(), [new]);
+    assert!(
+        world
+            .listeners_in(&world.operator_namespace)
+            .await
+            .is_empty()
+    );
+    for version in &following.versions {
+        let holders = version.finalizers();
+        assert!(holders.len() <= 1, "two hold it at once: {holders:?}");
+    }
+    let mut connection = world.dial("orders", "db").await;
+    transfer::exchange(&mut connection, 1000, 1000)
+        .await
+        .expect("all bytes arrive");
+
+    world.delete("orders").await;
+    world.wait_gone("orders").await;
+    world.assert_nothing_is_left().await;
+    for operator in operators {
+        operator.stop().await.expect("it ends well");
+    }
+}
+
+#[tokio::test]
 async fn a_namespace_that_is_no_longer_watched_loses_its_access_and_its_sessions() {
     let world = World::new("unwatched").await;
     let other = world.ground.namespace(&world.client, "watched").await;

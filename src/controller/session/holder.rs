@@ -4,7 +4,6 @@
 
 use kube::ResourceExt as _;
 
-use super::observe::ClassFound;
 use crate::crd::{SsmSession, session_finalizer, session_holder};
 
 /// Whether this installation has something to take away before the session goes, or goes over to another one.
@@ -21,19 +20,15 @@ pub fn held_by<'a>(session: &'a SsmSession, installation: &str) -> Option<&'a st
     session_holder(session.finalizers()).filter(|holder| *holder != ours)
 }
 
-/// Whether the session goes on without us, in the hands of another installation.
+/// Whether the session goes on without us, in the hands of another installation. `foreign`: its class says so.
 #[must_use]
-pub fn is_anothers(session: &SsmSession, class: &ClassFound, installation: &str) -> bool {
-    match class {
-        ClassFound::Foreign { .. } => true,
-        ClassFound::Ours { .. } | ClassFound::Missing { .. } => {
-            held_by(session, installation).is_some() && has_finalizer(session, installation)
-        }
-    }
+pub fn is_anothers(session: &SsmSession, foreign: bool, installation: &str) -> bool {
+    let held = held_by(session, installation).is_some();
+    foreign || (held && has_finalizer(session, installation))
 }
 
 /// Whether the session is being deleted, or is another installation's by now.
 #[must_use]
-pub fn is_leaving(session: &SsmSession, class: &ClassFound, installation: &str) -> bool {
-    session.metadata.deletion_timestamp.is_some() || is_anothers(session, class, installation)
+pub fn is_leaving(session: &SsmSession, foreign: bool, installation: &str) -> bool {
+    session.metadata.deletion_timestamp.is_some() || is_anothers(session, foreign, installation)
 }

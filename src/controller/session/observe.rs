@@ -47,6 +47,15 @@ pub enum ClassFound {
     },
 }
 
+impl ClassFound {
+    fn is_foreign(&self) -> bool {
+        match self {
+            Self::Foreign { .. } => true,
+            Self::Ours { .. } | Self::Missing { .. } => false,
+        }
+    }
+}
+
 /// The Service of the name that a session asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ServiceFound {
@@ -109,13 +118,13 @@ impl Observed {
     /// Whether the session goes on without us, in the hands of another installation.
     #[must_use]
     pub fn is_anothers(&self) -> bool {
-        is_anothers(&self.session, &self.class, &self.installation)
+        is_anothers(&self.session, self.class.is_foreign(), &self.installation)
     }
 
     /// Whether the session is being deleted, or is another installation's by now.
     #[must_use]
     pub fn is_leaving(&self) -> bool {
-        is_leaving(&self.session, &self.class, &self.installation)
+        is_leaving(&self.session, self.class.is_foreign(), &self.installation)
     }
 }
 
@@ -129,7 +138,7 @@ pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Obs
     let classes = context.classes.state();
     let installation = context.options.installation();
     let class = find_class(session, &classes, &context.options.controller_name);
-    let leaving = is_leaving(session, &class, &installation);
+    let leaving = is_leaving(session, class.is_foreign(), &installation);
     let held = held_by(session, &installation).is_some();
     let ask = leaving && has_finalizer(session, &installation);
     let listeners = find_listeners(session, ask, context).await?;
