@@ -18,7 +18,7 @@ use ssm_session_operator::protocol::handshake::{
 };
 use ssm_session_operator::protocol::message::{Message, MessageType};
 use ssm_session_operator::protocol::payload::{Acknowledgement, PayloadType};
-use ssm_session_operator::protocol::{Config, PortSession, StreamId};
+use ssm_session_operator::protocol::{Config, Limits, PortSession, StreamId};
 use uuid::Uuid;
 
 const PAYLOAD_BYTES: usize = 1024;
@@ -57,7 +57,13 @@ fn established() -> (PortSession, Instant, StreamId) {
         seed: 1,
         outbox_bytes_max: 1 << 20,
     };
-    let mut session = PortSession::new(config, Duration::from_secs(30));
+    let mut session = PortSession::new(
+        config,
+        Limits {
+            streams_max: 256,
+            stall_limit: Duration::from_secs(30),
+        },
+    );
     session.handle_transport_opened();
     let request = HandshakeRequest {
         agent_version: "3.3.0.0".to_owned(),

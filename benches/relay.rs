@@ -7,9 +7,9 @@
 //! relay's own. What the relay alone spends on a byte is in `process.rs`.
 //!
 //! How to read it: a machine's load changes both columns, so compare ratios between runs, not speeds. Throughput is a
-//! share of plain TCP's (more is better), a round trip a multiple of its (less is better). The last line has an agent
-//! that sleeps 1 ms after each message, as a real one does: there the ratio is to what these sleeps alone allow, and
-//! near 1 it says that a real download is as slow as its agent and not as its relay.
+//! share of plain TCP's (more is better), a round trip a multiple of its (less is better). The last lines have an agent
+//! that sleeps 1 ms after each message that it sends, as a real one does: there the download's ratio is to what these
+//! sleeps alone allow, and near 1 it says that a real download is as slow as its agent and not as its relay.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -152,6 +152,12 @@ async fn paced(destination: SocketAddr) {
         "", "agent's pace", "relay", "ratio"
     );
     print_row("download, 1 stream", allowed, relayed, "MB/s", 2);
+
+    let plain = transfer(destination, 1, Way::Up).await;
+    let relayed = transfer(address, 1, Way::Up).await;
+    let [plain, relayed] = [plain, relayed].map(|time| TRANSFER_BYTES as f64 / 1e6 / time);
+    println!("{:<24}{:>14}{:>14}{:>8}", "", "plain TCP", "relay", "ratio");
+    print_row("upload, 1 stream", plain, relayed, "MB/s", 0);
 }
 
 #[derive(Clone, Copy)]

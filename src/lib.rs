@@ -9,6 +9,7 @@ pub mod broker;
 pub mod cli;
 pub mod controller;
 pub mod crd;
+pub mod election;
 pub mod operator;
 pub mod protocol;
 pub mod relay;

@@ -1,6 +1,9 @@
 //! What the operator costs as it is deployed, in memory and CPU: `all-in-one` as a process of its own, between a real
 //! Kubernetes control plane and a simulated AWS, seen from outside through `/proc`. Linux only.
 //!
+//! - Time: from the POST of an SsmSession until a watch shows it available, next to the same for an object that nobody
+//!   does anything about. Between them are the listener, its binding, two records, StartSession, a websocket and its
+//!   handshake, the slice and the status, each with a round trip or more to the API server or to AWS.
 //! - Memory: RSS without a session, with one and with many, each an SsmSession with one port and so one AWS session.
 //!   What one more costs decides how many a relay may take within its limit.
 //! - CPU for bytes: seconds for a GB through the relay, up and down, next to a process that only copies between two
@@ -17,33 +20,42 @@
     reason = "a benchmark prints what it has measured"
 )]
 
-#[path = "../../tests/support/control_plane.rs"]
+#[path = "../../tests/support/control_plane/mod.rs"]
 mod control_plane;
 #[path = "../../tests/support/dial.rs"]
 mod dial;
+#[path = "../../tests/support/http.rs"]
+mod http;
 #[path = "../../tests/support/process.rs"]
 mod process;
+#[path = "../../tests/support/stage.rs"]
+mod stage;
 #[path = "../../tests/support/transfer.rs"]
 mod transfer;
 #[path = "../../tests/support/wait.rs"]
 mod wait;
 
 mod forwarder;
-mod stage;
+mod sessions;
 mod usage;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use stage::Stage;
+use process::Process;
+use stage::{Setting, Stage, WAIT_MAX};
 use usage::Usage;
 
 /// Sessions at the end, of one port each.
-const SESSIONS: usize = 40;
+const SESSIONS: usize = 100;
+
+/// Sessions that are timed, one after the other.
+const TIMED: usize = 50;
 
 /// How often relay and plain copy take turns; what they used is added up.
 const TURNS: u32 = 3;
@@ -76,9 +88,17 @@ async fn main() -> Result<()> {
         println!("built without optimization: these figures say nothing");
     }
     println!(
-        "process: starting a control plane, a simulated AWS and the operator; about two minutes"
+        "process: starting a control plane, a simulated AWS and the operator; about three minutes"
     );
-    let stage = Stage::set().await?;
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_ssm-session-operator"));
+    println!("binary: {:.1} MiB", mib(program.metadata()?.len()));
+    let stage = Stage::set(Setting {
+        class: sessions::CLASS,
+        program,
+        options: &[],
+        say: |_| {},
+    })
+    .await?;
     let measured = measure(&stage).await;
     if measured.is_err() {
         println!("The operator's last words:\n{}", stage.last_words());
@@ -88,19 +108,21 @@ async fn main() -> Result<()> {
 }
 
 async fn measure(stage: &Stage) -> Result<()> {
-    let pid = stage.operator_pid();
+    let pid = stage.operator().pid();
+    let namespace = format!("create namespace {}", sessions::NAMESPACE);
+    stage.kubectl(&namespace).await?;
     sleep(SETTLING).await;
     let idle = Idle::measure(stage, IDLE_WITHOUT).await?;
     let mut resident = vec![(0, Usage::of(pid)?.resident_bytes)];
-    for sessions in [1, SESSIONS] {
-        stage.wish_for(sessions).await?;
+    for count in [1, SESSIONS] {
+        sessions::wish_for(stage, count).await?;
         sleep(SETTLING).await;
-        resident.push((sessions, Usage::of(pid)?.resident_bytes));
+        resident.push((count, Usage::of(pid)?.resident_bytes));
     }
     let idle_with_all = Idle::measure(stage, IDLE_WITH_ALL).await?;
 
-    let relay_address = stage.relay_address().await?;
-    let (forwarder, forwarder_address) = stage.start_forwarder().await?;
+    let relay_address = sessions::relay_address(stage).await?;
+    let (forwarder, forwarder_address) = start_forwarder(stage).await?;
     let (mut relayed, mut copied) = (Carried::default(), Carried::default());
     for _ in 0..TURNS {
         relayed.add(relay_address, pid, RELAYED_BYTES).await?;
@@ -110,11 +132,29 @@ async fn measure(stage: &Stage) -> Result<()> {
     }
     forwarder.stop().await?;
     let peak_bytes = Usage::of(pid)?.resident_peak_bytes;
+    let (mut shown, mut available) = (Vec::new(), Vec::new());
+    for number in 0..TIMED {
+        shown.push(sessions::time_to_shown(stage, number).await?);
+        available.push(sessions::time_to_available(stage, number).await?);
+    }
 
+    print_times(shown, available);
     print_memory(&resident, peak_bytes);
     print_carried(&relayed, &copied);
     print_idle(&idle, &idle_with_all);
     Ok(())
+}
+
+/// A process that forwards to the destination, and where.
+async fn start_forwarder(stage: &Stage) -> Result<(Process, SocketAddr)> {
+    let log = stage.control_plane().dir().join("forwarder.log");
+    let destination = stage.server().address().to_string();
+    let arguments = [forwarder::COMMAND.to_owned(), destination];
+    let program = std::env::current_exe()?;
+    let mut process = Process::start(&log, &program, &arguments, &[]).await?;
+    let line = process.wait_for_log(forwarder::LISTENING, WAIT_MAX).await?;
+    let address = line.trim_start_matches(forwarder::LISTENING).parse()?;
+    Ok((process, address))
 }
 
 /// What carrying bytes took of a process.
@@ -159,10 +199,10 @@ struct Idle {
 
 impl Idle {
     async fn measure(stage: &Stage, duration: Duration) -> Result<Self> {
-        let pid = stage.operator_pid();
-        let (begun, calls, cpu) = (Instant::now(), stage.aws_calls(), Usage::of(pid)?.cpu);
+        let pid = stage.operator().pid();
+        let (begun, calls, cpu) = (Instant::now(), aws_calls(stage), Usage::of(pid)?.cpu);
         sleep(duration).await;
-        let calls_since = stage.aws_calls().into_iter().map(|(name, total)| {
+        let calls_since = aws_calls(stage).into_iter().map(|(name, total)| {
             let before = calls.iter().find(|(other, _)| *other == name);
             (name, total - before.map_or(0, |(_, before)| *before))
         });
@@ -191,8 +231,34 @@ impl Idle {
     }
 }
 
+/// Calls of AWS so far, by their names.
+fn aws_calls(stage: &Stage) -> Vec<(String, u64)> {
+    let calls = stage.simulator().overview().calls.into_iter();
+    calls
+        .map(|(operation, calls)| (format!("{operation:?}"), calls.total))
+        .collect()
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+fn print_times(mut shown: Vec<Duration>, mut available: Vec<Duration>) {
+    shown.sort();
+    available.sort();
+    println!(
+        "\n{:<28}{:>16}{:>16}{:>10}",
+        "from POST until a watch", "shows an object", "says Available", "ratio"
+    );
+    for (name, percent) in [("median", 50), ("p99", 99)] {
+        let at = |times: &[Duration]| times[times.len() * percent / 100].as_secs_f64() * 1e3;
+        let (shown, available) = (at(&shown), at(&available));
+        let ratio = available / shown;
+        println!("{name:<28}{shown:>13.1} ms{available:>13.1} ms{ratio:>10.1}");
+    }
+}
+
 fn print_memory(resident: &[(usize, u64)], peak_bytes: u64) {
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     println!("\n{:<28}{:>16}{:>10}", "memory", "RSS", "ratio");
     let without = resident.first().map_or(0, |(_, bytes)| *bytes);
     let print = |name: String, bytes: u64| {

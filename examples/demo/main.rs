@@ -5,26 +5,32 @@
 
 #![allow(clippy::print_stdout, reason = "it is a demonstration")]
 
-#[path = "../../tests/support/control_plane.rs"]
+#[path = "../../tests/support/control_plane/mod.rs"]
 mod control_plane;
 #[path = "../../tests/support/dial.rs"]
 mod dial;
+#[path = "../../tests/support/http.rs"]
+mod http;
 #[path = "../../tests/support/process.rs"]
 mod process;
+#[path = "../../tests/support/stage.rs"]
+mod stage;
 #[path = "../../tests/support/transfer.rs"]
 mod transfer;
 #[path = "../../tests/support/wait.rs"]
 mod wait;
 
-mod stage;
-
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+use ssm_session_operator::simulator::Status;
 use tokio::net::TcpStream;
 
-use stage::Stage;
+use stage::{Setting, Stage, WAIT_MAX};
+use wait::ask_until;
 
 /// Bytes sent each way.
 const TRANSFER_BYTES: u64 = 16 << 20;
@@ -32,6 +38,14 @@ const TRANSFER_BYTES: u64 = 16 << 20;
 /// The resource of `examples/quickstart.yaml`.
 const NAMESPACE: &str = "shop";
 const SESSION: &str = "orders-db";
+
+/// A demonstration does not wait for AWS's pace.
+const OPTIONS: &[&str] = &[
+    "--poll-interval=1s",
+    "--aws-call-timeout=5s",
+    "--record-timeout=4s",
+    "--grace=10s",
+];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -45,8 +59,17 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<()> {
-    say("Starting a Kubernetes control plane (etcd, kube-apiserver, kube-controller-manager)");
-    let stage = Stage::set().await?;
+    let setting = Setting {
+        class: "quickstart",
+        program: operator_program()?,
+        options: OPTIONS,
+        say,
+    };
+    let stage = Stage::set(setting).await?;
+    println!(
+        "   it logs to {}\n   the agent reads without the pauses of a real one, which gives under 1 MB/s",
+        stage.log().display()
+    );
     let result = perform(&stage).await;
     if result.is_err() {
         println!("\nThe operator's last words:\n{}", stage.last_words());
@@ -57,11 +80,18 @@ async fn run() -> Result<()> {
     result
 }
 
+/// Built beside this program.
+fn operator_program() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let folder = own.parent().and_then(Path::parent);
+    let folder = folder.context("this program has no folder")?;
+    Ok(folder.join("ssm-session-operator"))
+}
+
 async fn perform(stage: &Stage) -> Result<()> {
     say("Applying examples/quickstart.yaml");
-    stage
-        .kubectl_shown("apply -f examples/quickstart.yaml")
-        .await?;
+    let applied = stage.kubectl("apply -f examples/quickstart.yaml").await?;
+    println!("{}", applied.trim_end());
     say("Waiting until the session is available");
     watch(stage).await?;
     move_bytes(stage)
@@ -78,12 +108,10 @@ async fn perform(stage: &Stage) -> Result<()> {
 
 /// Shows the resource as kubectl prints it, each time that it has changed.
 async fn watch(stage: &Stage) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(60);
     let mut shown = String::new();
-    loop {
-        let table = stage
-            .kubectl(&format!("get ssmsession {SESSION} -n {NAMESPACE}"))
-            .await?;
+    let available = ask_until(WAIT_MAX, async || {
+        let get = format!("get ssmsession {SESSION} -n {NAMESPACE}");
+        let table = stage.kubectl(&get).await.ok()?;
         let row = table.lines().last().unwrap_or_default();
         // The age alone is no news.
         let news = row
@@ -101,17 +129,29 @@ async fn watch(stage: &Stage) -> Result<()> {
             );
             shown = news;
         }
-        let ready = "-o jsonpath={.status.conditions[?(@.type=='Available')].status}";
-        let get = format!("get ssmsession {SESSION} -n {NAMESPACE} {ready}");
-        if stage.kubectl(&get).await? == "True" {
-            return Ok(());
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "the session has not become available within a minute"
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let available = "-o jsonpath={.status.conditions[?(@.type=='Available')].status}";
+        let status = stage.kubectl(&format!("{get} {available}")).await.ok()?;
+        (status == "True").then_some(())
+    });
+    let late = || format!("the session has not become available within {WAIT_MAX:?}");
+    available.await.with_context(late)
+}
+
+/// Runs kubectl until it prints `wanted`.
+async fn wait_for_kubectl(stage: &Stage, arguments: &str, wanted: &str) -> Result<()> {
+    let mut printed = Ok(String::new());
+    let wait = ask_until(WAIT_MAX, async || {
+        printed = stage.kubectl(arguments).await;
+        printed
+            .as_ref()
+            .is_ok_and(|printed| printed.trim() == wanted)
+            .then_some(())
+    });
+    if wait.await.is_none() {
+        let printed = printed?;
+        bail!("`kubectl {arguments}` still prints {printed:?} instead of {wanted:?}");
     }
+    Ok(())
 }
 
 async fn move_bytes(stage: &Stage) -> Result<()> {
@@ -139,11 +179,9 @@ async fn show_mirror(stage: &Stage) -> Result<()> {
     say("What AWS says of the session, in the resource's status");
     let get = format!("get ssmsession {SESSION} -n {NAMESPACE} -o jsonpath=");
     let path = "{.status.sessions[0].status}";
-    stage
-        .wait_for_kubectl(&format!("{get}{path}"), "Connected")
-        .await?;
+    wait_for_kubectl(stage, &format!("{get}{path}"), "Connected").await?;
     let sessions = stage.kubectl(&format!("{get}{{.status.sessions}}")).await?;
-    let sessions: serde_json::Value = serde_json::from_str(&sessions).context("status.sessions")?;
+    let sessions: Value = serde_json::from_str(&sessions).context("status.sessions")?;
     println!("{}", serde_json::to_string_pretty(&sessions)?);
     Ok(())
 }
@@ -154,13 +192,16 @@ async fn delete(stage: &Stage) -> Result<()> {
         .kubectl(&format!("{get}{{.status.sessions[0].sessionId}}"))
         .await?;
     say("Deleting it");
-    stage
-        .kubectl_shown(&format!(
-            "delete ssmsession {SESSION} -n {NAMESPACE} --timeout=60s"
-        ))
-        .await?;
+    let delete = format!("delete ssmsession {SESSION} -n {NAMESPACE} --timeout=60s");
+    println!("{}", stage.kubectl(&delete).await?.trim_end());
     say("What AWS says of the session now (DescribeSessions, State=History)");
-    let described = stage.describe_from_history(&id).await?;
+    let request = json!({
+        "State": "History",
+        "Filters": [{ "key": "SessionId", "value": id }],
+    });
+    let endpoint = stage.simulator().endpoint();
+    let mut answer = http::call_ssm(&endpoint, "DescribeSessions", &request).await?;
+    let described = answer["Sessions"][0].take();
     println!("{}", serde_json::to_string_pretty(&described)?);
     ensure!(
         described["Status"] == "Terminated",
@@ -169,13 +210,15 @@ async fn delete(stage: &Stage) -> Result<()> {
     say("What is left in the cluster");
     let left = "get ssmsessions,ssmlisteners,services,endpointslices -A -o name \
                 -l ssm-operator.dev/session-uid";
-    stage.wait_for_kubectl(left, "").await?;
+    wait_for_kubectl(stage, left, "").await?;
     let sessions = stage
         .kubectl("get ssmsessions,ssmlisteners -A -o name")
         .await?;
     ensure!(sessions.is_empty(), "something is left: {sessions}");
     println!("   nothing: no SsmSession, SsmListener, Service or EndpointSlice of it");
-    let live = stage.live_sessions();
+    let ended = |status: Status| matches!(status, Status::Terminated | Status::Failed);
+    let sessions = stage.simulator().sessions();
+    let live = sessions.iter().filter(|s| !ended(s.status)).count();
     ensure!(live == 0, "{live} sessions are still live in AWS");
     println!("   nothing in AWS: no session is live\n\nDone.");
     Ok(())
@@ -192,10 +235,10 @@ async fn keep(stage: &Stage) -> Result<()> {
          kubectl get endpointslices -n {NAMESPACE} -o yaml    # dial its port on 127.0.0.1\n  \
          kubectl delete ssms {SESSION} -n {NAMESPACE}\n\n\
          The operator's log: {}\nThe simulated AWS: {}",
-        stage.kubeconfig().display(),
-        stage.kubectl_path().display(),
+        stage.control_plane().kubeconfig().display(),
+        stage.control_plane().kubectl().display(),
         stage.log().display(),
-        stage.aws_endpoint(),
+        stage.simulator().endpoint(),
     );
     tokio::signal::ctrl_c().await.context("waiting for Ctrl-C")
 }

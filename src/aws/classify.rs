@@ -7,6 +7,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use aws_config::meta::ProviderChainError;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ssm::config::http::HttpResponse;
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
@@ -71,7 +72,18 @@ where
 
 impl From<&CredentialsError> for Cause {
     fn from(error: &CredentialsError) -> Self {
-        Self::Credentials(chain(Some(error)))
+        let tried = error
+            .source()
+            .and_then(|source| source.downcast_ref::<ProviderChainError<CredentialsError>>());
+        let Some(tried) = tried else {
+            return Self::Credentials(chain(Some(error)));
+        };
+        // It displays each attempt on a line of its own, and only the first line of a message is kept.
+        let attempts = tried.attempts().iter().map(|attempt| {
+            let why = chain(Some(attempt.error()));
+            format!("{}: {}", attempt.name(), first_line(&why))
+        });
+        Self::Credentials(attempts.collect::<Vec<_>>().join("; "))
     }
 }
 

@@ -26,7 +26,7 @@ use tracing::instrument::WithSubscriber;
 
 use super::AwsOptions;
 use super::classify::{Cause, classify};
-use super::credentials::{KeptCredentials, default_chain};
+use super::credentials::{DefaultChain, KeptCredentials};
 use super::limiter::{Lane, Limiter, Overdue};
 use super::mute::mute;
 use super::sign;
@@ -62,7 +62,7 @@ impl Operation {
     };
     pub(super) const TERMINATE: Self = Self {
         name: "TerminateSession",
-        lane: Lane::Session,
+        lane: Lane::End,
         attempts_max: 3,
     };
     pub(super) const DESCRIBE: Self = Self {
@@ -104,7 +104,7 @@ impl Clients {
         {
             by_identity.remove(&unused);
         }
-        let client = Arc::new(Client::new(identity, &self.options, &self.http).await);
+        let client = Arc::new(Client::new(identity, &self.options, &self.http));
         by_identity.insert(identity.clone(), (client.clone(), Instant::now()));
         client
     }
@@ -123,7 +123,7 @@ pub(super) struct Client {
 
 impl Client {
     /// Region and endpoint are the identity's alone: the environment and profiles give credentials only.
-    async fn new(identity: &Identity, options: &AwsOptions, http: &SharedHttpClient) -> Self {
+    fn new(identity: &Identity, options: &AwsOptions, http: &SharedHttpClient) -> Self {
         let Identity {
             region,
             ssm_endpoint,
@@ -131,7 +131,7 @@ impl Client {
         } = identity;
         let source: Arc<dyn ProvideCredentials> = match &options.credentials {
             Some(source) => Arc::new(source.clone()),
-            None => default_chain(region, http.clone(), behaviour()).await,
+            None => Arc::new(DefaultChain::new(region, http.clone(), behaviour())),
         };
         let credentials = Arc::new(KeptCredentials::new(source, options.credentials_timeout));
         let provider: Arc<dyn ProvideCredentials> = credentials.clone();
@@ -179,11 +179,12 @@ impl Client {
         }
         let deadline = Instant::now() + self.options.call_timeout;
         // A first attempt that starts has all its time: one cut short may leave a session that nobody knows.
-        let mut start_by = deadline - self.options.attempt_timeout.min(self.options.call_timeout);
+        let attempt_timeout = self.options.attempt_timeout;
+        let mut start_by = deadline - attempt_timeout.min(self.options.call_timeout / 2);
         let mut attempt = 1;
         loop {
             let turn = self.limiter.turn(operation.lane, start_by).await;
-            turn.map_err(|Overdue| self.overdue(operation))?;
+            turn.map_err(|Overdue| overdue(operation))?;
             let answer = timeout_at(deadline, send().with_subscriber(mute().clone())).await;
             let cause = match answer {
                 Ok(Ok(output)) => return Ok(output),
@@ -224,16 +225,6 @@ impl Client {
         whole.mul_f64(fastrand::f64())
     }
 
-    fn overdue(&self, operation: Operation) -> BrokerError {
-        let mut error = BrokerError::new(
-            ErrorKind::Throttled,
-            operation.name,
-            "too many calls are waiting in our own rate limiter; nothing was sent",
-        );
-        error.retry_after = Some(self.options.call_timeout);
-        error
-    }
-
     /// Signs the upgrade to `url`, with credentials resolved for it.
     pub(super) async fn sign_upgrade(&self, url: &StreamUrl) -> Result<SignedHeaders, BrokerError> {
         let resolving = self
@@ -260,6 +251,15 @@ fn wrong_endpoint(endpoint: &str) -> Option<&'static str> {
         .authority()
         .is_some_and(|authority| !authority.as_str().contains('@'));
     if scheme && host { None } else { wrong }
+}
+
+/// A call that was not sent.
+fn overdue(operation: Operation) -> BrokerError {
+    BrokerError::new(
+        ErrorKind::Throttled,
+        operation.name,
+        "too many calls are waiting in our own rate limiter; nothing was sent",
+    )
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! they are good, and that none of them is printed.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
@@ -20,21 +20,78 @@ use tokio::time::timeout;
 /// Credentials this near to their end are resolved anew, so that none expires on its way.
 const RENEW_AHEAD: Duration = Duration::from_mins(5);
 
-/// The default chain. It asks STS in `region`: another partition's would not know the account.
-pub(super) async fn default_chain(
-    region: &str,
+/// The SDK's default chain, also of what changes while it is used.
+///
+/// The SDK reads the files of profiles once for each chain, and remembers that they were missing. So a chain is used
+/// again only while it gives credentials that end: what has no end, or could not be had, may be in another file soon.
+pub(super) struct DefaultChain {
+    /// STS is asked there: another partition's would not know the account.
+    region: Region,
     http: SharedHttpClient,
     behaviour: BehaviorVersion,
-) -> Arc<dyn ProvideCredentials> {
-    let config = ProviderConfig::without_region()
-        .with_behavior_version(Some(behaviour))
-        .with_http_client(http);
-    let chain = DefaultCredentialsChain::builder()
-        .configure(config)
-        .region(Region::new(region.to_owned()))
-        .build()
-        .await;
-    Arc::new(chain)
+    /// Remembers, too, what instance metadata gave before they were out of reach.
+    chain: std::sync::Mutex<Option<Arc<DefaultCredentialsChain>>>,
+}
+
+impl DefaultChain {
+    /// A chain that is made when it is first needed.
+    pub(super) fn new(region: &str, http: SharedHttpClient, behaviour: BehaviorVersion) -> Self {
+        Self {
+            region: Region::new(region.to_owned()),
+            http,
+            behaviour,
+            chain: std::sync::Mutex::default(),
+        }
+    }
+
+    fn present(&self) -> MutexGuard<'_, Option<Arc<DefaultCredentialsChain>>> {
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn resolve(&self) -> Result<Credentials, CredentialsError> {
+        let present = self.present().clone();
+        let chain = match present {
+            Some(chain) => chain,
+            None => Arc::new(self.build().await),
+        };
+        // Also while it is asked: who interrupts it asks what it remembers.
+        *self.present() = Some(chain.clone());
+        let resolved = chain.provide_credentials().await;
+        if !resolved.as_ref().is_ok_and(|good| good.expiry().is_some()) {
+            *self.present() = None;
+        }
+        resolved
+    }
+
+    async fn build(&self) -> DefaultCredentialsChain {
+        let config = ProviderConfig::without_region()
+            .with_behavior_version(Some(self.behaviour))
+            .with_http_client(self.http.clone());
+        DefaultCredentialsChain::builder()
+            .configure(config)
+            .region(self.region.clone())
+            .build()
+            .await
+    }
+}
+
+impl ProvideCredentials for DefaultChain {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.resolve())
+    }
+
+    fn fallback_on_interrupt(&self) -> Option<Credentials> {
+        self.present().as_ref()?.fallback_on_interrupt()
+    }
+}
+
+impl fmt::Debug for DefaultChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DefaultChain([redacted])")
+    }
 }
 
 /// Keeps credentials that say when they expire; others (the environment's, a file's) are cheap to read again,

@@ -1,8 +1,8 @@
 //! The rate limiter that all calls of one identity pass.
 //!
-//! It promises that a burst of pages never delays a call on a session by more than one page: pages queue among
-//! themselves first, and only the foremost of them stands in the common queue. That queue is first come, first
-//! served, so pages starve behind sessions neither. Throttling halves the rate for everybody, and it recovers slowly.
+//! It promises that a burst of pages, or of terminations, never delays a call for which clients wait by more than one of
+//! each: they queue among themselves first, and only the foremost of them stands in the common queue. That queue is first
+//! come, first served, so none starves. Throttling halves the rate for everybody, and it recovers slowly.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -19,8 +19,10 @@ const INTERVAL_MAX: Duration = Duration::from_secs(5);
 /// In which queue a call waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// StartSession, ResumeSession, TerminateSession: somebody waits for them.
+    /// StartSession, ResumeSession: clients wait for them.
     Session,
+    /// TerminateSession.
+    End,
     /// Pages of DescribeSessions.
     Page,
 }
@@ -78,8 +80,14 @@ impl Pace {
 
     fn ease(&mut self, now: Instant) {
         while self.interval > self.interval_min && now >= self.changed_at + EASE_EVERY {
-            self.interval = (self.interval * 3 / 4).max(self.interval_min);
+            let eased = (self.interval * 3 / 4).max(self.interval_min);
             self.changed_at += EASE_EVERY;
+            // What is owed was reckoned at the slower rate; left as it is, the next turn would move away.
+            let owed = self.paid_at.saturating_duration_since(self.changed_at);
+            let owed = (owed.as_nanos() * eased.as_nanos()).div_ceil(self.interval.as_nanos());
+            let owed = Duration::from_nanos(u64::try_from(owed).unwrap_or(u64::MAX));
+            self.paid_at = self.paid_at.min(self.changed_at + owed);
+            self.interval = eased;
         }
     }
 }
@@ -93,6 +101,7 @@ pub(super) struct Limiter {
     pace: Mutex<Pace>,
     /// Tokio's mutexes are fair: who asks first is served first.
     queue: tokio::sync::Mutex<()>,
+    ends: tokio::sync::Mutex<()>,
     pages: tokio::sync::Mutex<()>,
 }
 
@@ -101,6 +110,7 @@ impl Limiter {
         Self {
             pace: Mutex::new(Pace::new(calls_per_second, burst, Instant::now())),
             queue: tokio::sync::Mutex::new(()),
+            ends: tokio::sync::Mutex::new(()),
             pages: tokio::sync::Mutex::new(()),
         }
     }
@@ -113,8 +123,9 @@ impl Limiter {
     }
 
     async fn wait(&self, lane: Lane) {
-        let _page = match lane {
+        let _foremost_of_its_kind = match lane {
             Lane::Session => None,
+            Lane::End => Some(self.ends.lock().await),
             Lane::Page => Some(self.pages.lock().await),
         };
         let _foremost = self.queue.lock().await;
@@ -217,6 +228,24 @@ mod tests {
 
     proptest! {
         #[test]
+        fn after_throttling_the_next_turn_is_never_further_away_than_it_was(
+            rate in 1_u32..50, burst in 1_u32..30, throttles in 1_u32..8,
+        ) {
+            let start = Instant::now();
+            let mut pace = Pace::new(rate, burst, start);
+            let mut now = start;
+            for _ in 0..throttles {
+                pace.throttled(now);
+                now += HALVE_EVERY;
+            }
+            let slowest = pace.interval;
+            let out = departures(&mut pace, now, 300);
+            for pair in out.windows(2) {
+                prop_assert!(pair[1] <= pair[0] + slowest, "{pair:?}: more than {slowest:?}");
+            }
+        }
+
+        #[test]
         fn no_second_has_more_calls_than_burst_and_rate(
             rate in 1_u32..50, burst in 1_u32..30, calls in 1_usize..200, throttles in 0_usize..4,
         ) {
@@ -248,7 +277,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_on_a_session_waits_for_one_page_at_most() {
+    async fn who_has_clients_waiting_waits_for_one_page_and_one_termination_at_most() {
         let limiter = Arc::new(Limiter::new(1, 1));
         limiter.turn(Lane::Session, far()).await.unwrap();
         let (out, mut went_out) = mpsc::unbounded_channel();
@@ -256,13 +285,16 @@ mod tests {
             queue_up(&limiter, Lane::Page, "page", &out);
         }
         tokio::task::yield_now().await;
-        queue_up(&limiter, Lane::Session, "terminate", &out);
+        for _ in 0..100 {
+            queue_up(&limiter, Lane::End, "terminate", &out);
+        }
+        tokio::task::yield_now().await;
         queue_up(&limiter, Lane::Session, "start", &out);
         let mut order = Vec::new();
-        for _ in 0..4 {
+        for _ in 0..5 {
             order.push(went_out.recv().await.unwrap());
         }
-        assert_eq!(order, ["page", "terminate", "start", "page"]);
+        assert_eq!(order, ["page", "terminate", "start", "page", "terminate"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -98,6 +98,16 @@ pub struct ControllerArgs {
     /// How long a call to the API server may take
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub api_timeout: Duration,
+    /// For how long other controllers see the leader's Lease unchanged before one of them leads
+    #[arg(long, default_value = "15s", value_parser = duration)]
+    pub election_duration: Duration,
+    /// For how long a leader acts without a renewal of its Lease: shorter than --election-duration by more than what
+    /// clocks drift in that time, so that it has stopped before another starts
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub election_renew_deadline: Duration,
+    /// How often a leader renews its Lease, and others look at it
+    #[arg(long, default_value = "2s", value_parser = duration)]
+    pub election_retry: Duration,
 }
 
 /// Options of the relay.
@@ -188,6 +198,19 @@ impl ControllerArgs {
                 "{words}: a session must be seen in two polls before it is swept"
             ));
         }
+        if self.election_renew_deadline >= self.election_duration {
+            return Err(format!(
+                "--election-renew-deadline {:?} is not below --election-duration {:?}: two controllers would lead",
+                self.election_renew_deadline, self.election_duration
+            ));
+        }
+        if self.election_retry * 2 > self.election_renew_deadline {
+            return Err(format!(
+                "--election-retry {:?} is more than half of --election-renew-deadline {:?}: one lost renewal would \
+                 change the leader",
+                self.election_retry, self.election_renew_deadline
+            ));
+        }
         let CommonArgs {
             aws_call_timeout,
             record_timeout,
@@ -254,7 +277,7 @@ fn above(name: &str, value: Duration, other_name: &str, other: Duration) -> Stri
 }
 
 /// The host's name; in a pod that of the pod.
-fn host_name() -> Option<String> {
+pub fn host_name() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     let name = name.trim().to_ascii_lowercase();
     (!name.is_empty()).then_some(name)

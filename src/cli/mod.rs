@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub use args::{CommonArgs, ControllerArgs, RelayArgs};
+pub use args::{CommonArgs, ControllerArgs, RelayArgs, host_name};
 
 /// Makes AWS SSM Session Manager sessions a Kubernetes resource.
 #[derive(Clone, Debug, Parser)]

@@ -66,6 +66,8 @@ pub struct Metrics {
     pub poll_errors: Family<PollLabels, Counter>,
     /// When the last complete poll was taken, in seconds since 1970.
     pub poll_timestamp: Family<PollLabels, Gauge>,
+    /// 1 while this process leads, 0 while it stands by.
+    pub leading: Gauge,
     /// Sessions that nobody had recorded and that were terminated.
     pub swept: Counter,
     /// Relays whose Lease is alive.
@@ -85,10 +87,16 @@ impl Metrics {
             watch_errors,
             poll_errors,
             poll_timestamp,
+            leading,
             swept,
             relays_alive,
             listeners_unbound,
         } = &metrics;
+        registry.register(
+            "leading",
+            "1 while this process leads, 0 while it stands by",
+            leading.clone(),
+        );
         registry.register(
             "reconciles",
             "Reconciles by kind and outcome",

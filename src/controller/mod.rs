@@ -4,7 +4,8 @@
 //! Leases of relays that are gone. It starts no AWS session and moves no byte: losing it closes no stream. With the
 //! relays it speaks through `SsmListener` objects only.
 //!
-//! One controller runs for an installation, and one installation in a namespace: nothing here elects a leader.
+//! One controller runs for an installation, and one installation in a namespace: the floor above sees to both, and drops
+//! this one where it stands when another may lead.
 
 pub mod backoff;
 mod context;

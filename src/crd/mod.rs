@@ -73,6 +73,12 @@ pub const INSTALLATION_LEASE: &str = "installation.ssm-operator.dev";
 /// Label on the Leases of relays: the `controllerName`'s installation finds its relays by it.
 pub const RELAY_LEASE_LABEL: &str = "ssm-operator.dev/relay";
 
+/// Name of the Lease for which an installation's controllers stand.
+#[must_use]
+pub fn election_lease(controller_name: &str) -> String {
+    format!("ssm-controller-{}", relay_label_value(controller_name))
+}
+
 /// Annotation on the Lease of a relay: how many listeners it takes, as a decimal number.
 pub const RELAY_CAPACITY_ANNOTATION: &str = "ssm-operator.dev/capacity";
 

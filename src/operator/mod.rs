@@ -31,11 +31,12 @@ use crate::admin::{self, Checks};
 use crate::aws::AwsBroker;
 use crate::binding::{self, BindingMetrics, Readiness};
 use crate::broker::Broker;
-use crate::cli::{Cli, Command, CommonArgs, ControllerArgs, RelayArgs};
+use crate::cli::{Cli, Command, CommonArgs, ControllerArgs, RelayArgs, host_name};
+use crate::election::Candidate;
 use crate::relay::{self, Relay};
 use crate::{controller, crd, telemetry};
 use installation::{Claim, wait_for_namespace};
-use options::{aws_options, binding_options, controller_options, relay_options};
+use options::{aws_options, binding_options, controller_options, election_timing, relay_options};
 use supervise::{Task, on_signal, supervise};
 
 /// How long the API server may take to accept a connection, and to answer at the start before it is asked again.
@@ -282,7 +283,27 @@ fn spawn_controller(
         controller::metrics::Metrics::register(&mut registry)
     };
     let (client, broker) = (process.client.clone(), process.broker.clone());
+    let candidate = Candidate::new(
+        Api::namespaced(client.clone(), &common.namespace),
+        crd::election_lease(&common.controller_name),
+        format!(
+            "{}_{}",
+            host_name().unwrap_or_default(),
+            uuid::Uuid::new_v4()
+        ),
+        election_timing(args),
+    );
     Task::spawn("controller", |stop| async move {
-        Ok(controller::run(client, broker, options, metrics, ready, stop).await?)
+        let standing_by = |standing_by: bool| {
+            metrics.leading.set(i64::from(!standing_by));
+            // One that stands by is as ready as it will ever be, and may be waited for by a rollout.
+            ready.send_replace(standing_by);
+        };
+        let lead = |stop| {
+            let (client, broker) = (client.clone(), broker.clone());
+            let (options, metrics) = (options.clone(), metrics.clone());
+            controller::run(client, broker, options, metrics, ready.clone(), stop)
+        };
+        Ok(candidate.lead(stop, standing_by, lead).await?)
     })
 }

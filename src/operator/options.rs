@@ -9,6 +9,7 @@ use crate::binding::BindingOptions;
 use crate::broker::UrlPolicy;
 use crate::cli::{CommonArgs, ControllerArgs, RelayArgs};
 use crate::controller::ControllerOptions;
+use crate::election::Timing;
 use crate::relay::RelayOptions;
 
 /// For the controller.
@@ -36,6 +37,15 @@ pub(super) fn controller_options(
         backoff_max: common.backoff_max,
         api_timeout: args.api_timeout,
         ..ControllerOptions::new(&common.namespace, namespace_uid)
+    }
+}
+
+/// For the election of the one controller that leads.
+pub(super) fn election_timing(args: &ControllerArgs) -> Timing {
+    Timing {
+        duration: args.election_duration,
+        renew_deadline: args.election_renew_deadline,
+        retry: args.election_retry,
     }
 }
 

@@ -116,6 +116,9 @@ pub enum MessageError {
     /// HeaderLength leaves no room for the fields that every message has.
     #[error("message has a header of a length that no version uses")]
     HeaderLength,
+    /// PayloadLength is not that of what follows the header.
+    #[error("message lies about the length of its payload")]
+    PayloadLength,
     /// A type that we do not know; receivers ignore such messages.
     #[error("message is of an unknown type")]
     UnknownType,
@@ -153,11 +156,12 @@ impl Message {
 
     /// Reads one message; the payload shares the memory of `bytes`.
     ///
-    /// As the real peers do, it takes all that follows the header for the payload and does not look at
-    /// PayloadLength. The digest is checked except where the real peers leave it out.
+    /// As the real peers do, it takes all that follows the header for the payload. That PayloadLength says the same is
+    /// checked where the header is as long as ours: in a longer one nobody knows where it is. The digest is checked
+    /// except where the real peers leave it out, and so is the length.
     ///
     /// # Errors
-    /// [`MessageError::UnknownType`] is for messages to ignore; all others are for messages to drop.
+    /// [`MessageError::UnknownType`] is for messages to ignore; all others are of a peer that is broken.
     pub fn decode(bytes: &Bytes) -> Result<Self, MessageError> {
         let header_length = u32::from_be_bytes(field(bytes, 0)?) as usize;
         if header_length < HEADER_LENGTH_FIELD as usize {
@@ -183,8 +187,13 @@ impl Message {
             message_type,
             MessageType::StartPublication | MessageType::PausePublication
         );
+        let claimed_bytes = u32::from_be_bytes(field(bytes, 116)?) as usize;
+        let usual_header = header_length == HEADER_LENGTH_FIELD as usize;
+        if digested && usual_header && claimed_bytes != payload.len() {
+            return Err(MessageError::PayloadLength);
+        }
         // A message that was to have a payload and lost all of it is as broken as one that lost a part.
-        let empty = payload.is_empty() && field(bytes, 116)? == [0; 4];
+        let empty = payload.is_empty() && claimed_bytes == 0;
         if digested && !empty && Sha256::digest(&payload).as_slice() != digest {
             return Err(MessageError::Digest);
         }

@@ -16,4 +16,4 @@ pub mod port_session;
 
 pub use data_channel::{Config, End, Established};
 pub use mux::frame::StreamId;
-pub use port_session::{Event, PortSession, Read, ResetCause};
+pub use port_session::{Event, Limits, PortSession, Read, ResetCause};

@@ -65,12 +65,21 @@ pub enum ResetCause {
     SessionEnded,
 }
 
+/// What streams may use up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Streams at once. One that nobody uses any more counts until what it had to send is on its way.
+    pub streams_max: usize,
+    /// How long the receive budget may be used up while several streams share it, before the fullest is reset.
+    pub stall_limit: Duration,
+}
+
 /// The machine.
 #[derive(Debug)]
 pub struct PortSession {
     channel: DataChannel,
     mux: Multiplexer,
-    stall_limit: Duration,
+    limits: Limits,
     keepalive_at: Option<Instant>,
     /// When the first data may go, until it may.
     first_data_at: Option<Instant>,
@@ -86,14 +95,13 @@ pub struct PortSession {
 }
 
 impl PortSession {
-    /// A session that awaits the agent's handshake. A stream that keeps the receive budget full for `stall_limit`
-    /// while others are open is reset.
+    /// A session that awaits the agent's handshake.
     #[must_use]
-    pub fn new(config: Config, stall_limit: Duration) -> Self {
+    pub fn new(config: Config, limits: Limits) -> Self {
         Self {
             channel: DataChannel::new(config),
             mux: Multiplexer::default(),
-            stall_limit,
+            limits,
             keepalive_at: None,
             first_data_at: None,
             doubtful: VecDeque::new(),
@@ -105,12 +113,26 @@ impl PortSession {
         }
     }
 
-    /// Opens a stream: the agent will dial the destination. `None` after the end, or when the ids are used up.
+    /// Opens a stream: the agent will dial the destination. `None` after the end, and while there are too many.
     pub fn open(&mut self) -> Option<StreamId> {
         if !self.is_shared() {
             self.shared_since = None;
         }
-        if self.ended { None } else { self.mux.open() }
+        if self.ended || self.mux.streams().len() >= self.limits.streams_max {
+            return None;
+        }
+        let id = self.mux.open();
+        if id.is_none() {
+            self.end(End::Closed("its stream ids are used up".to_owned()));
+        }
+        id
+    }
+
+    /// Whether a stream has bytes of which [`Self::poll_transmit`] is still to hear: who writes more of them need not
+    /// ask for it again.
+    #[must_use]
+    pub fn is_queued(&self, id: StreamId) -> bool {
+        self.mux.is_queued(id)
     }
 
     /// Takes bytes for a stream; how many, 0 when it is full. `None` when it is over.
@@ -165,12 +187,6 @@ impl PortSession {
         self.doubtful.retain(|(other, _)| *other != id);
     }
 
-    /// Streams that are not forgotten.
-    #[must_use]
-    pub fn stream_count(&self) -> usize {
-        self.mux.streams().count()
-    }
-
     /// A websocket is open and admitted.
     pub fn handle_transport_opened(&mut self) {
         self.channel.handle_transport_opened();
@@ -181,7 +197,7 @@ impl PortSession {
         self.channel.handle_transport_lost();
     }
 
-    /// A binary message has come.
+    /// A message has come.
     pub fn handle_message(&mut self, bytes: &Bytes, now: Instant) {
         if self.ended {
             return;
@@ -192,8 +208,7 @@ impl PortSession {
 
     /// The deadline of [`Self::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.channel
-            .handle_timeout(now, self.mux.full_since().is_none());
+        self.channel.handle_timeout(now, self.mux.has_room());
         self.handle_channel_events(now);
         if self.first_data_at.is_some_and(|at| now >= at) {
             self.first_data_at = None;
@@ -271,7 +286,7 @@ impl PortSession {
     /// Whether more messages may be read: not while the unread bytes of all streams use up the budget.
     #[must_use]
     pub fn wants_to_read(&self) -> bool {
-        self.mux.full_since().is_none()
+        self.mux.has_room()
     }
 
     fn handle_channel_events(&mut self, now: Instant) {
@@ -297,11 +312,11 @@ impl PortSession {
     /// Since when the session's bytes are unread, if the budget is used up while several streams share it.
     fn stalled_at(&self) -> Option<Instant> {
         let since = self.mux.full_since()?.max(self.shared_since?);
-        self.is_shared().then(|| since + self.stall_limit)
+        self.is_shared().then(|| since + self.limits.stall_limit)
     }
 
     fn is_shared(&self) -> bool {
-        self.mux.streams().nth(1).is_some()
+        self.mux.streams().len() > 1
     }
 
     fn handle_stream_events(&mut self, now: Instant) {

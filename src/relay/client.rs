@@ -11,9 +11,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::metrics::{Metrics, OutcomeValue};
 use super::options::RelayOptions;
-use super::splice::splice;
-use super::stream::TunnelStream;
-use super::tunnel::TunnelHandle;
+use super::splice::{Outcome, splice};
+use super::tunnel::{TunnelHandle, TunnelStream};
+use crate::protocol::ResetCause;
 
 /// When a silent client is probed, and how often: one that vanished gives its place back in three minutes.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_secs(30));
@@ -57,60 +57,86 @@ impl Crowd {
     }
 }
 
-/// Counts a connection while it is there, also when its task is cut off.
-struct Counted {
+/// A client's place. It counts while this is there, also when the client's task is cut off before it has begun.
+struct Place {
     metrics: Metrics,
     crowd: Crowd,
     outcome: OutcomeValue,
 }
 
-impl Drop for Counted {
+impl From<Outcome> for OutcomeValue {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Finished => Self::Finished,
+            Outcome::ClientGone => Self::ClientGone,
+            Outcome::Reset(ResetCause::Refused) => Self::Refused,
+            Outcome::Reset(ResetCause::Stalled) => Self::Stalled,
+            Outcome::Reset(ResetCause::SessionEnded) => Self::SessionEnded,
+        }
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
         self.crowd.present.fetch_sub(1, Ordering::Relaxed);
         self.metrics.connection_ended(self.outcome);
     }
 }
 
-/// Serves a client until it or its stream ends.
-pub(super) async fn serve_client(
-    client: TcpStream,
-    mut admission: watch::Receiver<Admission>,
-    options: Arc<RelayOptions>,
-    crowd: Crowd,
-    metrics: Metrics,
-) {
-    crowd.present.fetch_add(1, Ordering::Relaxed);
-    let mut counted = Counted {
-        metrics: metrics.clone(),
-        crowd: crowd.clone(),
-        outcome: OutcomeValue::SessionEnded,
-    };
-    // Whatever ends this connection early, a crash of the process too, is to reach the client as RST.
-    let (probe_after, probe_every) = KEEPALIVE;
-    let keepalive = TcpKeepalive::new()
-        .with_time(probe_after)
-        .with_interval(probe_every);
-    let prepared = client
-        .set_zero_linger()
-        .and_then(|()| client.set_nodelay(true))
-        .and_then(|()| SockRef::from(&client).set_tcp_keepalive(&keepalive));
-    if prepared.is_err() {
-        counted.outcome = OutcomeValue::ClientGone;
-        return;
-    }
-    match timeout_at(Instant::now() + options.hold, open_stream(&mut admission)).await {
-        Ok(Some(stream)) => {
-            let outcome = splice(
-                client,
-                stream,
-                || crowd.hold(options.half_close_hold),
-                &metrics,
-            )
-            .await;
-            counted.outcome = outcome.into();
+/// A client that was accepted. Dropping it resets it.
+pub(super) struct Client {
+    stream: TcpStream,
+    place: Place,
+}
+
+impl Client {
+    /// Gives a client its place; `None` when it has gone already.
+    pub(super) fn new(stream: TcpStream, crowd: &Crowd, metrics: &Metrics) -> Option<Self> {
+        metrics.connection_opened();
+        crowd.present.fetch_add(1, Ordering::Relaxed);
+        let mut place = Place {
+            metrics: metrics.clone(),
+            crowd: crowd.clone(),
+            outcome: OutcomeValue::SessionEnded,
+        };
+        // Whatever ends this connection early, a crash of the process too, is to reach the client as RST.
+        let (probe_after, probe_every) = KEEPALIVE;
+        let keepalive = TcpKeepalive::new()
+            .with_time(probe_after)
+            .with_interval(probe_every);
+        let prepared = stream
+            .set_zero_linger()
+            .and_then(|()| stream.set_nodelay(true))
+            .and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&keepalive));
+        if prepared.is_err() {
+            place.outcome = OutcomeValue::ClientGone;
+            return None;
         }
-        Ok(None) => {}
-        Err(_) => counted.outcome = OutcomeValue::HeldTooLong,
+        Some(Self { stream, place })
+    }
+
+    /// Resets it, since there are too many.
+    pub(super) fn refuse(mut self) {
+        self.place.outcome = OutcomeValue::TooMany;
+    }
+
+    /// Serves it until it or its stream ends.
+    pub(super) async fn serve(
+        self,
+        mut admission: watch::Receiver<Admission>,
+        options: Arc<RelayOptions>,
+    ) {
+        // The place is given back after the connection is closed.
+        let (mut place, stream) = (self.place, self.stream);
+        match timeout_at(Instant::now() + options.hold, open_stream(&mut admission)).await {
+            Ok(Some(tunnelled)) => {
+                let hold = || place.crowd.hold(options.half_close_hold);
+                let outcome = splice(stream, tunnelled, hold, &place.metrics).await;
+                place.outcome = outcome.into();
+            }
+            Ok(None) => {}
+            Err(_) => place.outcome = OutcomeValue::HeldTooLong,
+        }
     }
 }
 
@@ -125,5 +151,81 @@ async fn open_stream(admission: &mut watch::Receiver<Admission>) -> Option<Tunne
             return opened;
         }
         admission.changed().await.ok()?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use prometheus_client::registry::Registry;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+    use super::*;
+
+    const USUAL: Duration = Duration::from_mins(1);
+
+    /// A client, and what it sees of itself.
+    async fn client(crowd: &Crowd, metrics: &Metrics) -> (Client, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let far = TcpStream::connect(address).await.expect("it listens");
+        let (near, _) = listener.accept().await.expect("a connection");
+        (Client::new(near, crowd, metrics).expect("a client"), far)
+    }
+
+    fn options() -> Arc<RelayOptions> {
+        let config = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
+        let tls = Arc::new(config.with_no_client_auth());
+        Arc::new(RelayOptions::new("relay-1", "run-1", tls))
+    }
+
+    fn text(metrics: &Metrics) -> String {
+        let (mut registry, mut text) = (Registry::default(), String::new());
+        metrics.register(&mut registry);
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("metrics");
+        text
+    }
+
+    async fn wait_reset(mut far: TcpStream) {
+        let read = far.read(&mut [0; 1]).await.map_err(|error| error.kind());
+        assert_eq!(read, Err(ErrorKind::ConnectionReset));
+    }
+
+    #[tokio::test]
+    async fn a_client_whose_task_is_cut_off_before_it_began_leaves_its_place_and_is_reset() {
+        let (crowd, metrics) = (Crowd::new(4), Metrics::default());
+        let (client, far) = client(&crowd, &metrics).await;
+        assert!(text(&metrics).contains("relay_connections 1"));
+        let admission = watch::Sender::new(Admission::Hold);
+        drop(client.serve(admission.subscribe(), options()));
+        wait_reset(far).await;
+        assert!(text(&metrics).contains("relay_connections 0"));
+        assert_eq!(crowd.present.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_refused_is_reset_and_counted_as_one_too_many() {
+        let (crowd, metrics) = (Crowd::new(4), Metrics::default());
+        let (client, far) = client(&crowd, &metrics).await;
+        client.refuse();
+        wait_reset(far).await;
+        assert!(text(&metrics).contains("outcome=\"TooMany\"} 1"));
+    }
+
+    #[tokio::test]
+    async fn half_closed_clients_are_held_for_less_when_more_than_half_of_the_places_are_taken() {
+        let (crowd, metrics) = (Crowd::new(4), Metrics::default());
+        let mut clients = Vec::new();
+        for hold in [USUAL, USUAL, CROWDED_HOLD, CROWDED_HOLD] {
+            clients.push(client(&crowd, &metrics).await);
+            assert_eq!(crowd.hold(USUAL), hold, "{} clients", clients.len());
+        }
+        let short = Duration::from_millis(10);
+        assert_eq!(crowd.hold(short), short, "never for longer than usual");
+        clients.truncate(2);
+        assert_eq!(crowd.hold(USUAL), USUAL, "as soon as there is room");
     }
 }

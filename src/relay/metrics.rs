@@ -7,8 +7,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::report::EndReason;
-use super::splice::Outcome;
-use crate::protocol::ResetCause;
 
 /// The relay's metrics; clones count into the same ones.
 #[derive(Clone, Debug, Default)]
@@ -68,18 +66,6 @@ enum EndValue {
     StartFailed,
     TerminatedExternally,
     ClosedByService,
-}
-
-impl From<Outcome> for OutcomeValue {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Finished => Self::Finished,
-            Outcome::ClientGone => Self::ClientGone,
-            Outcome::Reset(ResetCause::Refused) => Self::Refused,
-            Outcome::Reset(ResetCause::Stalled) => Self::Stalled,
-            Outcome::Reset(ResetCause::SessionEnded) => Self::SessionEnded,
-        }
-    }
 }
 
 impl Metrics {

@@ -14,7 +14,6 @@ pub mod report;
 mod serve;
 mod sessions;
 mod splice;
-mod stream;
 mod tunnel;
 mod websocket;
 mod wish;

@@ -8,15 +8,15 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::acceptor::accept;
 use super::backoff::Backoff;
-use super::client::{Admission, Crowd, serve_client};
+use super::client::{Admission, Client, Crowd};
 use super::listener::{Action, Listener, Now};
-use super::metrics::{Metrics, OutcomeValue};
+use super::metrics::Metrics;
 use super::options::RelayOptions;
 use super::ports::{Bound, Ports};
 use super::report::{EndReason, Failure, ListenerId, RecordError, Recorder, Report};
@@ -147,7 +147,7 @@ impl Server {
                 Some(outcome) = self.pending.next(), if !self.pending.is_empty() => self.handle_outcome(outcome),
                 state = tunnel_changed(&mut self.tunnel_state) => self.machine.handle_tunnel(&state, Now::read()),
                 client = accept(self.bound.as_ref()) => self.admit(client),
-                Some(_) = self.clients.join_next(), if !self.clients.is_empty() => {}
+                Some(ended) = self.clients.join_next(), if !self.clients.is_empty() => self.handle_client_ended(ended),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     self.machine.handle_timeout(Now::read());
                 }
@@ -252,6 +252,9 @@ impl Server {
                 self.admission
                     .send_replace(handle.map_or(Admission::Hold, Admission::Open));
             }
+            Action::Hold => {
+                self.admission.send_replace(Admission::Hold);
+            }
             Action::Close => {
                 self.admission.send_replace(Admission::Hold);
                 self.tunnel_state = None;
@@ -331,7 +334,6 @@ impl Server {
     }
 
     fn admit(&mut self, client: std::io::Result<TcpStream>) {
-        let metrics = self.shared.metrics.clone();
         let client = match client {
             Ok(client) => client,
             Err(error) => {
@@ -339,7 +341,9 @@ impl Server {
                 return;
             }
         };
-        metrics.connection_opened();
+        let Some(client) = Client::new(client, &self.crowd, &self.shared.metrics) else {
+            return;
+        };
         let limit = self.shared.options.connections_max;
         if self.clients.len() >= limit {
             let now = Instant::now();
@@ -348,20 +352,16 @@ impl Server {
                 self.full_said_at = Some(now);
                 warn!(listener = %self.id, limit, "clients are reset: there are too many connections");
             }
-            // With a linger time of zero, dropping it resets it.
-            let _ = client.set_zero_linger();
-            metrics.connection_ended(OutcomeValue::TooMany);
-            return;
+            return client.refuse();
         }
-        let admission = self.admission.subscribe();
-        let options = self.shared.options.clone();
-        self.clients.spawn(serve_client(
-            client,
-            admission,
-            options,
-            self.crowd.clone(),
-            metrics,
-        ));
+        let (admission, options) = (self.admission.subscribe(), self.shared.options.clone());
+        self.clients.spawn(client.serve(admission, options));
+    }
+
+    fn handle_client_ended(&self, ended: Result<(), JoinError>) {
+        if ended.is_err_and(|error| error.is_panic()) {
+            error!(listener = %self.id, "serving a client has panicked; it was reset, and the others are served on");
+        }
     }
 
     fn is_stopping(&self) -> bool {

@@ -13,7 +13,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::metrics::Metrics;
-use super::stream::TunnelStream;
+use super::tunnel::TunnelStream;
 use crate::protocol::ResetCause;
 
 /// Bytes read from a client at once; two buffers' worth fits what a stream takes.
@@ -208,4 +208,53 @@ async fn close_in_order(mut client: TcpStream) {
     let drained = async { while client.read(&mut buffer).await.is_ok_and(|count| count > 0) {} };
     // Past the deadline the kernel goes on delivering what is left.
     let _ = timeout(CLIENT_LINGER, drained).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_mins(1);
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_counts_from_the_last_word() {
+        let (silent, up) = (SilentSince(Mutex::new(None)), Some(Instant::now()));
+        silent.set(Some(Instant::now()));
+        advance(seconds(20)).await;
+        assert_eq!(silent.left_of(LIMIT, up), Some(seconds(40)));
+        // A word, which the client took at once.
+        silent.set(Some(Instant::now()));
+        advance(seconds(59)).await;
+        assert_eq!(silent.left_of(LIMIT, up), Some(seconds(1)));
+        advance(seconds(1)).await;
+        assert_eq!(silent.left_of(LIMIT, up), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_counted_only_while_a_websocket_is_up() {
+        let silent = SilentSince(Mutex::new(Some(Instant::now())));
+        advance(10 * LIMIT).await;
+        assert_eq!(silent.left_of(LIMIT, None), Some(seconds(60)));
+        let up = Some(Instant::now());
+        assert_eq!(silent.left_of(LIMIT, up), Some(seconds(60)));
+        advance(seconds(45)).await;
+        assert_eq!(silent.left_of(LIMIT, up), Some(seconds(15)));
+        advance(seconds(15)).await;
+        assert_eq!(silent.left_of(LIMIT, up), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_has_not_taken_the_last_word_hears_no_silence() {
+        let silent = SilentSince(Mutex::new(Some(Instant::now())));
+        let up = Some(Instant::now());
+        silent.set(None);
+        advance(10 * LIMIT).await;
+        assert_eq!(silent.left_of(LIMIT, up), Some(seconds(60)));
+    }
 }

@@ -1,5 +1,6 @@
 //! One websocket to the message gateway: connected, signed, admitted with a token, and pumped.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
@@ -25,11 +27,13 @@ use crate::protocol::handshake::OpenDataChannel;
 /// How long connecting, TLS and the upgrade may take together; the agent waits 15 s for its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Buffers of one websocket: about 50 messages of the agent's usual size to one system call.
-const BUFFER_BYTES: usize = 64 << 10;
+/// Read at once: about 14 messages of the agent's usual size. The buffer is cleared for each read, so that a larger one
+/// costs more than it saves.
+const READ_BYTES: usize = 16 << 10;
 
-/// Written and not taken by the socket; past it nothing more is taken from the session.
-const WRITE_BYTES_MAX: usize = 256 << 10;
+/// Written at once: about 50 messages of our size to one system call. While the socket does not take them nothing more
+/// is taken from the session.
+const WRITE_BYTES: usize = 64 << 10;
 
 /// The largest message that is accepted. The agent's are of 1 KiB, its multiplexer's frames of 64 KiB at most.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -127,10 +131,11 @@ impl Websocket {
         Poll::Ready(Ok(()))
     }
 
-    /// The next binary message; `None` once the websocket is closed.
+    /// The next message; `None` once the websocket is closed. Text is handed on as the real peers do, who read it as they
+    /// read all else.
     ///
     /// # Errors
-    /// The websocket is lost.
+    /// The websocket is lost, or the peer [broke its rules](breaks_rules).
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, WsError>>> {
         loop {
             let message = match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
@@ -142,10 +147,11 @@ impl Websocket {
             self.awaiting_pong = false;
             match message {
                 Message::Binary(bytes) => return Poll::Ready(Some(Ok(bytes))),
+                Message::Text(text) => return Poll::Ready(Some(Ok(text.into()))),
                 Message::Close(_) => return Poll::Ready(None),
                 // An answer to a ping was queued by the library and wants to be flushed.
                 Message::Ping(_) => self.unflushed = true,
-                Message::Pong(_) | Message::Text(_) | Message::Frame(_) => {}
+                Message::Pong(_) | Message::Frame(_) => {}
             }
         }
     }
@@ -181,7 +187,20 @@ impl Websocket {
     }
 }
 
-use std::future::Future;
+/// Whether an error is that of a peer that breaks the rules of websockets or our limits, so that it would be the same over
+/// another websocket. All others are losses.
+pub fn breaks_rules(error: &WsError) -> bool {
+    match error {
+        WsError::Capacity(_) | WsError::Utf8(_) | WsError::AttackAttempt => true,
+        WsError::Protocol(error) => !matches!(
+            error,
+            ProtocolError::ResetWithoutClosingHandshake
+                | ProtocolError::SendAfterClosing
+                | ProtocolError::ReceivedAfterClosing
+        ),
+        _ => false,
+    }
+}
 
 async fn upgrade(
     options: &RelayOptions,
@@ -222,9 +241,9 @@ async fn upgrade(
         Box::new(tcp)
     };
     let config = WebSocketConfig::default()
-        .read_buffer_size(BUFFER_BYTES)
-        .write_buffer_size(BUFFER_BYTES)
-        .max_write_buffer_size(WRITE_BYTES_MAX + MESSAGE_BYTES_MAX)
+        .read_buffer_size(READ_BYTES)
+        .write_buffer_size(WRITE_BYTES)
+        .max_write_buffer_size(WRITE_BYTES + MESSAGE_BYTES_MAX)
         .max_message_size(Some(MESSAGE_BYTES_MAX))
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
     let (websocket, _) =

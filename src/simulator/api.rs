@@ -11,14 +11,14 @@ use axum::{Extension, Json};
 use serde_json::{Value, json};
 
 use super::Shared;
-use super::data_channel::Side;
+use super::connection::Connection;
 use super::describe;
 use super::error::{ApiError, CONTENT_TYPE};
 use super::request::{self, DescribeSessions, OneSession, Operation, StartSession};
-use super::server::Connection;
-use super::sessions::Status;
+use super::seat::Side;
 use super::socket::is_signed;
 use super::store::Purpose;
+use super::view::Status;
 
 /// How long a terminated session waits in `Terminating` for both sides to leave.
 const TERMINATING_MAX: Duration = Duration::from_millis(100);

@@ -8,10 +8,10 @@ use tokio_tungstenite::tungstenite::protocol::Message as Frame;
 use uuid::Uuid;
 
 use super::Shared;
-pub(super) use super::data_channel::closed_message;
 use super::data_channel::gateway_message;
-use super::sessions::{Seat, Status};
+use super::seat::Seat;
 use super::socket::{CLOSE_TIMEOUT, Socket, bye};
+use super::view::Status;
 use crate::protocol::message::{Message, MessageType};
 
 /// What an agent reports when a session has ended; it sends more, which the gateway does not need.

@@ -1,4 +1,5 @@
-//! One session's data channel: frames go from one side to the other, verbatim and in order.
+//! One session's data channel: frames go from one side to the other, verbatim and in order, unless its line is told
+//! otherwise.
 //!
 //! A frame is held until the other side is there. What is held is bounded in bytes: at the bound the
 //! sender's websocket is read no further.
@@ -15,7 +16,9 @@ use tokio_tungstenite::tungstenite::{Error as WebsocketError, protocol::Message 
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::sessions::Seat;
+use super::connection::Connection;
+use super::line::Line;
+use super::seat::{Seat, Side};
 use super::socket::{CLOSE_TIMEOUT, Socket, bye};
 use crate::protocol::message::{Message, MessageType};
 use crate::protocol::payload::{ChannelClosed, PayloadType};
@@ -29,15 +32,6 @@ const BATCH_FRAMES_MAX: usize = 64;
 
 /// Where the message type is in a frame.
 const MESSAGE_TYPE_FIELD: std::ops::Range<usize> = 4..36;
-
-/// Who is at the other end of a websocket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    /// Who called `StartSession`.
-    Client,
-    /// The target's agent.
-    Agent,
-}
 
 /// A message of the gateway's own making.
 pub(super) fn gateway_message(
@@ -74,7 +68,7 @@ pub(super) fn closed_message(session: &str, target: &str, output: &str) -> Bytes
 }
 
 struct Held {
-    frame: Bytes,
+    frame: Frame,
     /// Gives the bytes back when the frame has gone out.
     _budget: Option<OwnedSemaphorePermit>,
 }
@@ -105,7 +99,7 @@ impl Lane {
     }
 
     /// Holds a frame, as soon as there is room.
-    async fn hold(&self, frame: Bytes) {
+    async fn hold(&self, frame: Frame) {
         let bytes = u32::try_from(frame.len().clamp(1, HELD_BYTES_MAX)).unwrap_or(u32::MAX);
         // The semaphore is never closed.
         let budget = Arc::clone(&self.budget)
@@ -121,7 +115,7 @@ impl Lane {
     /// Holds a message of the gateway, which is small and rare: one for each websocket at most.
     fn announce(&self, frame: Bytes) {
         let _ = self.incoming.send(Held {
-            frame,
+            frame: Frame::Binary(frame),
             _budget: None,
         });
     }
@@ -146,7 +140,7 @@ impl Outgoing {
                 self.front = self.held.try_recv().ok();
             }
             let Some(held) = &self.front else { break };
-            sink.feed(Frame::Binary(held.frame.clone())).await?;
+            sink.feed(held.frame.clone()).await?;
             self.front = None;
         }
         sink.flush().await
@@ -159,20 +153,27 @@ pub(super) struct DataChannel {
     target: String,
     to_client: Lane,
     to_agent: Lane,
+    line: Line,
     last_word: OnceLock<Bytes>,
     closed: CancellationToken,
 }
 
 impl DataChannel {
-    pub(super) fn new(session: String, target: String) -> Self {
+    pub(super) fn new(session: String, target: String, line: Line) -> Self {
         Self {
             session,
             target,
             to_client: Lane::new(),
             to_agent: Lane::new(),
+            line,
             last_word: OnceLock::new(),
             closed: CancellationToken::new(),
         }
+    }
+
+    /// What becomes of its frames.
+    pub(super) fn line(&self) -> &Line {
+        &self.line
     }
 
     /// The client is away.
@@ -198,9 +199,15 @@ impl DataChannel {
         self.closed.cancel();
     }
 
-    /// Carries frames between a websocket and the other side, until it closes, is kicked, or the
-    /// session is over.
-    pub(super) async fn carry(&self, side: Side, seat: &Seat, socket: Socket) {
+    /// Carries frames between a websocket and the other side, until it closes, is kicked or reset, or
+    /// the session is over.
+    pub(super) async fn carry(
+        &self,
+        side: Side,
+        seat: &Seat,
+        socket: Socket,
+        connection: Option<&Connection>,
+    ) {
         let (mut sink, mut stream) = socket.split();
         let cut_off = async {
             tokio::select! {
@@ -217,6 +224,12 @@ impl DataChannel {
                 }
             }
             () = cut_off => {}
+            () = seat.reset.cancelled() => {
+                if let Some(connection) = connection {
+                    connection.reset_on_close();
+                }
+                return;
+            }
         }
         // What the peer had sent before it heard of the close still counts. And a connection dropped
         // with unread bytes is reset, and the reset may overtake the last word.
@@ -232,7 +245,11 @@ impl DataChannel {
             match frame {
                 Frame::Binary(bytes) if side == Side::Agent && is_for_the_gateway(&bytes) => {}
                 Frame::Binary(_) if self.closed.is_cancelled() => {}
-                Frame::Binary(bytes) => lane.hold(bytes).await,
+                Frame::Binary(bytes) => {
+                    if let Some(frame) = self.line.pass(side, bytes) {
+                        lane.hold(frame).await;
+                    }
+                }
                 // The websocket answers pings and the close by itself; real peers log and ignore
                 // text behind the first frame.
                 Frame::Text(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_) => {}

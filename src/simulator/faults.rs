@@ -1,16 +1,15 @@
 //! Faults on demand: what goes wrong next, and for how long.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::SimulatorOptions;
 use super::error::ApiError;
+use super::line::{Loss, Mangling};
+use super::options::{PAGE_SIZE_MAX, SimulatorOptions};
 use super::request::Operation;
-
-/// Sessions on a page of `DescribeSessions` at most, as in AWS.
-pub(super) const PAGE_SIZE_MAX: usize = 200;
 
 /// Something that goes wrong. In JSON: `{"fault": "fail", "operation": "StartSession", …}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +62,25 @@ pub enum Fault {
         /// The session's id.
         session: String,
     },
+    /// Resets every websocket of a session's data channel: TCP RST, and no close frame.
+    ResetWebsockets {
+        /// The session's id.
+        session: String,
+    },
+    /// The next frames that a session's agent sends reach the client as something else.
+    Mangle {
+        /// The session's id.
+        session: String,
+        /// How many frames.
+        frames: u32,
+        /// What they become.
+        mangling: Mangling,
+    },
+    /// Frames of all sessions get lost on their way, in both directions.
+    LoseFrames {
+        /// Each how manyth; 0 for none.
+        every: u32,
+    },
     /// Takes back all of the above that has not happened yet; pages are as in AWS again.
     Clear,
 }
@@ -88,6 +106,7 @@ pub(super) struct Faults {
     pub(super) consistency_delay: Duration,
     pub(super) page_size_max: usize,
     pub(super) empty_pages: bool,
+    pub(super) loss: Arc<Loss>,
 }
 
 impl Faults {
@@ -101,11 +120,13 @@ impl Faults {
             consistency_delay: Duration::ZERO,
             page_size_max: options.page_size_max.max(1),
             empty_pages: options.empty_pages,
+            loss: Arc::default(),
         }
     }
 
     /// Everything works again.
     pub(super) fn clear(&mut self) {
+        self.loss.set(0);
         *self = Self {
             failures: BTreeMap::new(),
             swallow_starts: 0,
@@ -114,6 +135,7 @@ impl Faults {
             consistency_delay: Duration::ZERO,
             page_size_max: PAGE_SIZE_MAX,
             empty_pages: false,
+            loss: Arc::clone(&self.loss),
         };
     }
 

@@ -11,8 +11,9 @@ use axum::routing::post;
 use serde::Deserialize;
 
 use super::Shared;
+use super::connection::Connection;
 use super::control_channel;
-use super::data_channel::Side;
+use super::seat::Side;
 use super::socket::{self, Socket, is_signed};
 use super::store::{Attached, Purpose};
 
@@ -155,6 +156,7 @@ async fn open_data(
         Ok(signed) => signed,
         Err(refusal) => return *refusal,
     };
+    let connection = request.extensions().get::<Connection>().cloned();
     open(
         &shared,
         request,
@@ -166,7 +168,9 @@ async fn open_data(
                 side,
                 seat,
             }) => {
-                channel.carry(side, &seat, socket).await;
+                channel
+                    .carry(side, &seat, socket, connection.as_ref())
+                    .await;
                 shared.change(|store| store.detach(&session, side, seat.generation));
             }
             Err(reason) => socket::refuse(socket, reason).await,

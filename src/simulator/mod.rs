@@ -10,6 +10,7 @@
 mod admin;
 pub mod agent;
 mod api;
+mod connection;
 mod control_channel;
 mod data_channel;
 mod describe;
@@ -17,7 +18,10 @@ mod documents;
 mod error;
 mod faults;
 mod gateway;
+mod line;
+mod options;
 mod request;
+mod seat;
 mod server;
 mod sessions;
 mod socket;
@@ -25,63 +29,26 @@ mod store;
 mod view;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_rustls::{TlsAcceptor, rustls};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use agent::{Agent, AgentOptions, Pace};
 pub use faults::Fault;
+pub use line::Mangling;
+pub use options::SimulatorOptions;
 pub use request::Operation;
-pub use sessions::Status;
-pub use view::{Calls, Overview, SessionView};
+pub use view::{Calls, Overview, SessionView, Status};
 
 use store::Store;
 
 /// How long [`Simulator::wait_for`] waits: far above what anything here takes on a loaded machine.
 const WAIT_MAX: Duration = Duration::from_mins(1);
-
-/// How the simulator serves. The defaults behave like AWS, as far as AWS is documented.
-#[derive(Clone)]
-pub struct SimulatorOptions {
-    /// Where to listen; port 0 picks a free one.
-    pub listen: SocketAddr,
-    /// Serves TLS with this configuration, or plain HTTP without one.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// `Owner` of every session; what follows its last `/` begins the session ids.
-    pub owner_arn: String,
-    /// Refuses calls to the gateway that carry no `SigV4` header for `ssmmessages`.
-    pub require_signature: bool,
-    /// How long a token opens a websocket.
-    pub token_lifetime: Duration,
-    /// Sessions on a page of `DescribeSessions` at most, whatever `MaxResults` says.
-    pub page_size_max: usize,
-    /// Puts an empty page with a token before each page of `DescribeSessions`.
-    pub empty_pages: bool,
-    /// Ends each session after so many minutes, 1..1440, and says so in `MaxSessionDuration`.
-    pub max_session_duration_minutes: Option<u32>,
-}
-
-impl Default for SimulatorOptions {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            tls: None,
-            owner_arn: "arn:aws:sts::123456789012:assumed-role/ssm-operator/ssm-operator"
-                .to_owned(),
-            require_signature: true,
-            token_lifetime: Duration::from_mins(1),
-            page_size_max: faults::PAGE_SIZE_MAX,
-            empty_pages: false,
-            max_session_duration_minutes: None,
-        }
-    }
-}
 
 /// What all connections share.
 struct Shared {
@@ -170,7 +137,7 @@ impl Simulator {
     /// Makes something go wrong, from now on or for the next calls.
     ///
     /// # Errors
-    /// [`Fault::CloseWebsockets`] of a session that does not exist.
+    /// A fault of one session, and there is no such session or it is over.
     pub fn inject(&self, fault: Fault) -> Result<(), String> {
         self.shared.change(|store| store.inject(fault))
     }

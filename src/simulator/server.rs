@@ -9,8 +9,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 
+use super::connection::Connection;
 use super::{Shared, admin, api, gateway};
 
 /// Pause after a failed accept, which mostly means that descriptors have run out.
@@ -18,18 +18,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a client may take for its TLS handshake.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// One HTTP connection, for handlers that end it without an answer.
-#[derive(Clone)]
-pub(super) struct Connection(CancellationToken);
-
-impl Connection {
-    /// Closes the connection; what was being answered never is.
-    pub(super) async fn abort(&self) -> std::convert::Infallible {
-        self.0.cancel();
-        std::future::pending().await
-    }
-}
 
 /// Serves each connection in a task of its own, until the simulator is shut down.
 pub(super) async fn accept(
@@ -60,7 +48,11 @@ pub(super) async fn accept(
         let (router, acceptor) = (router.clone(), acceptor.clone());
         let shared_by_connection = Arc::clone(&shared);
         shared.tasks.spawn(async move {
-            let connection = Connection(shared_by_connection.cancel.child_token());
+            let abort = shared_by_connection.cancel.child_token();
+            let connection = match Connection::new(&stream, abort) {
+                Ok(connection) => connection,
+                Err(error) => return tracing::warn!(%error, "a connection could not be kept"),
+            };
             let serving = async {
                 let Some(acceptor) = acceptor else {
                     return serve(stream, router, connection.clone()).await;
@@ -72,7 +64,7 @@ pub(super) async fn accept(
                 }
             };
             tokio::select! {
-                () = connection.0.cancelled() => {}
+                () = connection.aborted() => {}
                 () = serving => {}
             }
         });

@@ -6,68 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use super::data_channel::{DataChannel, Side};
-use super::view::SessionView;
+use super::data_channel::DataChannel;
+use super::line::{Line, Loss};
+use super::seat::{Seat, Side};
+use super::view::{SessionView, Status};
 
 /// Published changes kept for each session. A session has a handful; only one whose websockets come
 /// and go within the consistency delay has more, and then the oldest no longer matter.
 const PUBLISHED_MAX: usize = 64;
-
-/// `Status` of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Status {
-    /// Started, and not yet attached from both sides.
-    Connecting,
-    /// Attached from both sides.
-    Connected,
-    /// Was connected, and one side's websocket is away.
-    Disconnected,
-    /// `TerminateSession` was called a moment ago.
-    Terminating,
-    /// Ended.
-    Terminated,
-    /// The agent failed.
-    Failed,
-}
-
-impl Status {
-    /// The word on the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Connecting => "Connecting",
-            Self::Connected => "Connected",
-            Self::Disconnected => "Disconnected",
-            Self::Terminating => "Terminating",
-            Self::Terminated => "Terminated",
-            Self::Failed => "Failed",
-        }
-    }
-
-    /// Whether no websocket may be attached any more.
-    #[must_use]
-    pub fn is_over(self) -> bool {
-        matches!(self, Self::Terminating | Self::Terminated | Self::Failed)
-    }
-
-    /// Whether the session counts as history; a terminating one is still active, which is a choice.
-    pub(super) fn is_history(self) -> bool {
-        matches!(self, Self::Terminated | Self::Failed)
-    }
-}
-
-/// One attached websocket.
-#[derive(Clone)]
-pub(super) struct Seat {
-    /// Tells it from one that came later.
-    pub(super) generation: u64,
-    /// Closes it with 1000 `Bye`.
-    pub(super) kick: CancellationToken,
-}
 
 /// What `DescribeSessions` may show from some moment on.
 #[derive(Clone, Copy)]
@@ -100,9 +48,11 @@ impl Session {
         target: String,
         document: String,
         reason: Option<String>,
+        loss: Arc<Loss>,
     ) -> Self {
         let started = now();
-        let channel = Arc::new(DataChannel::new(id.clone(), target.clone()));
+        let line = Line::new(loss);
+        let channel = Arc::new(DataChannel::new(id.clone(), target.clone(), line));
         let view = SessionView {
             id,
             target,
@@ -199,6 +149,13 @@ impl Session {
     pub(super) fn kick(&self) {
         for seat in self.client.iter().chain(&self.agent) {
             seat.kick.cancel();
+        }
+    }
+
+    /// Resets every websocket's connection; the session goes on.
+    pub(super) fn reset(&self) {
+        for seat in self.client.iter().chain(&self.agent) {
+            seat.reset.cancel();
         }
     }
 

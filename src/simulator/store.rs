@@ -10,15 +10,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::SimulatorOptions;
-use super::control_channel::closed_message;
-use super::data_channel::{DataChannel, Side};
+use super::data_channel::{DataChannel, closed_message};
 use super::documents::{DEFAULT_DOCUMENT, Document, Order};
 use super::error::ApiError;
 use super::faults::{Fault, Faults};
+use super::options::SimulatorOptions;
 use super::request::{Operation, StartSession};
-use super::sessions::{Seat, Session, Status};
-use super::view::{Calls, Overview};
+use super::seat::{Seat, Side};
+use super::sessions::Session;
+use super::view::{Calls, Overview, Status};
 
 /// Characters of a session id behind the owner's name.
 const SESSION_ID_DIGITS: usize = 17;
@@ -93,6 +93,10 @@ impl Store {
         self.sessions.get_mut(*self.index.get(id)?)
     }
 
+    fn known(&self, id: &str) -> Result<&Session, String> {
+        self.session(id).ok_or(format!("no session {id}"))
+    }
+
     pub(super) fn overview(&self) -> Overview {
         Overview {
             sessions: self
@@ -102,6 +106,7 @@ impl Store {
                 .collect(),
             targets: self.controls.keys().cloned().collect(),
             calls: self.calls.clone(),
+            frames_lost: self.faults.loss.lost(),
         }
     }
 
@@ -129,12 +134,25 @@ impl Store {
                 self.faults.empty_pages = empty;
             }
             Fault::CloseWebsockets { session } => {
-                let known = self
-                    .session(&session)
-                    .ok_or(format!("no session {session}"))?;
-                known.kick();
+                self.known(&session)?.kick();
             }
-            Fault::Clear => self.faults.clear(),
+            Fault::ResetWebsockets { session } => self.known(&session)?.reset(),
+            Fault::Mangle {
+                session,
+                frames,
+                mangling,
+            } => {
+                let channel = self.known(&session)?.channel.as_ref();
+                let channel = channel.ok_or(format!("session {session} is over"))?;
+                channel.line().mangle(frames, mangling);
+            }
+            Fault::LoseFrames { every } => self.faults.loss.set(every),
+            Fault::Clear => {
+                self.faults.clear();
+                for channel in self.sessions.iter().filter_map(|s| s.channel.as_ref()) {
+                    channel.line().mend();
+                }
+            }
         }
         Ok(())
     }
@@ -169,6 +187,7 @@ impl Store {
         Seat {
             generation: self.generations,
             kick: CancellationToken::new(),
+            reset: CancellationToken::new(),
         }
     }
 
@@ -206,6 +225,7 @@ impl Store {
             request.target.clone(),
             document_name.to_owned(),
             request.reason.clone(),
+            Arc::clone(&self.faults.loss),
         );
         self.index.insert(id.clone(), self.sessions.len());
         self.sessions.push(session);

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::request::Operation;
-use super::sessions::Status;
 
 /// Everything that can be seen. It holds no token.
 #[derive(Clone, Debug, Serialize)]
@@ -16,6 +15,8 @@ pub struct Overview {
     pub targets: Vec<String>,
     /// Calls so far.
     pub calls: BTreeMap<Operation, Calls>,
+    /// Frames that [`super::Fault::LoseFrames`] lost so far.
+    pub frames_lost: u64,
 }
 
 impl Overview {
@@ -64,4 +65,47 @@ pub struct SessionView {
     pub client_websockets_signed: u64,
     /// Tokens that `ResumeSession` gave.
     pub resumed: u64,
+}
+
+/// `Status` of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Status {
+    /// Started, and not yet attached from both sides.
+    Connecting,
+    /// Attached from both sides.
+    Connected,
+    /// Was connected, and one side's websocket is away.
+    Disconnected,
+    /// `TerminateSession` was called a moment ago.
+    Terminating,
+    /// Ended.
+    Terminated,
+    /// The agent failed.
+    Failed,
+}
+
+impl Status {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "Connecting",
+            Self::Connected => "Connected",
+            Self::Disconnected => "Disconnected",
+            Self::Terminating => "Terminating",
+            Self::Terminated => "Terminated",
+            Self::Failed => "Failed",
+        }
+    }
+
+    /// Whether no websocket may be attached any more.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Terminating | Self::Terminated | Self::Failed)
+    }
+
+    /// Whether the session counts as history; a terminating one is still active, which is a choice.
+    pub(super) fn is_history(self) -> bool {
+        matches!(self, Self::Terminated | Self::Failed)
+    }
 }

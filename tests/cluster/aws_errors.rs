@@ -1,42 +1,18 @@
-//! What AWS refuses: what is said of it, that it is tried again without a hot loop, and that it heals by itself.
-
-use std::collections::BTreeSet;
+//! What stands in the way of a session and of its clients: it is said, and heals when the cause goes.
 
 use serde_json::json;
-use ssm_session_operator::crd::listener::{EndReason, ListenerState};
-use ssm_session_operator::crd::{SsmListener, SsmSession};
-use ssm_session_operator::simulator::{Fault, Operation, Status};
+use ssm_session_operator::crd::SsmSession;
+use ssm_session_operator::crd::listener::EndReason;
+use ssm_session_operator::simulator::{Operation, Status};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpSocket;
 
-use crate::looks::{Following, is_ready, is_stalled, live, message, port, status};
-use crate::transfer::exchange;
+use crate::looks::{is_ready, is_stalled, live, message, port, status};
 use crate::world::{World, condition, reason};
 
 /// Whether a condition is `False` for this reason.
 fn is_false(session: &SsmSession, kind: &str, why: &str) -> bool {
     condition(session, kind) == "False" && reason(session, kind) == why
-}
-
-/// Fails every start from now on.
-fn fail_starts(world: &World, code: &str) {
-    let fault = Fault::Fail {
-        operation: Operation::StartSession,
-        calls: u32::MAX,
-        code: code.to_owned(),
-    };
-    world.simulator.inject(fault).expect("a fault");
-}
-
-/// Waits until StartSession was called so often.
-async fn wait_starts(world: &World, count: u64) {
-    world
-        .wait_aws("more starts", |aws| {
-            aws.calls
-                .get(&Operation::StartSession)
-                .is_some_and(|calls| calls.total >= count)
-        })
-        .await;
 }
 
 #[tokio::test]
@@ -61,7 +37,7 @@ async fn a_target_that_is_not_connected_is_tried_for_ever_and_never_stalled() {
     assert_eq!(reason(&session, "Reconciling"), "Retrying");
     assert!(message(&session, "TargetConnected").contains(target));
     // So many tries last longer than the delay after which other troubles are Stalled.
-    wait_starts(&world, 6).await;
+    world.wait_calls(Operation::StartSession, 6).await;
 
     let _agent = world.start_agent(target, None).await;
     let session = following.until("that it heals", is_ready).await;
@@ -72,10 +48,7 @@ async fn a_target_that_is_not_connected_is_tried_for_ever_and_never_stalled() {
         .iter()
         .find(|session| !condition(session, "Stalled").is_empty());
     assert_eq!(stalled, None, "Flux gives up at once on Stalled");
-    let mut connection = world.dial("orders", "db").await;
-    exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("bytes arrive");
+    world.connect("orders", "db").await;
     operator.stop().await.expect("it ends well");
 }
 
@@ -83,7 +56,7 @@ async fn a_target_that_is_not_connected_is_tried_for_ever_and_never_stalled() {
 async fn denied_access_is_told_once_stalls_later_and_heals_by_itself() {
     let world = World::new("denied").await;
     let operator = world.all_in_one(&[]).await;
-    fail_starts(&world, "AccessDeniedException");
+    world.fail(Operation::StartSession, "AccessDeniedException");
     let mut following = world.follow("orders").await;
     world.create(&world.session("orders")).await;
     let denied = |session: &SsmSession| is_false(session, "AwsReachable", "AccessDenied");
@@ -100,8 +73,7 @@ async fn denied_access_is_told_once_stalls_later_and_heals_by_itself() {
         "a role that was applied in the same sync arrives late"
     );
 
-    let calls = world.simulator.calls(Operation::StartSession);
-    wait_starts(&world, calls + 2).await;
+    world.wait_calls(Operation::StartSession, 2).await;
     let events = world.events_of("orders", "AccessDenied").await;
     assert_eq!(
         (events.len(), events[0].series.is_none()),
@@ -109,57 +81,11 @@ async fn denied_access_is_told_once_stalls_later_and_heals_by_itself() {
         "{events:?}"
     );
 
-    world.simulator.inject(Fault::Clear).expect("a fault");
+    world.mend();
     let session = following.until("that it heals", is_ready).await;
     assert_eq!(reason(&session, "AwsReachable"), "Reachable");
     assert_eq!(status(&session).next_retry_time, None);
     assert_eq!(world.events_of("orders", "AccessDenied").await.len(), 1);
-    operator.stop().await.expect("it ends well");
-}
-
-#[tokio::test]
-async fn throttled_starts_are_said_and_each_retry_is_one_call() {
-    let world = World::new("throttled").await;
-    let operator = world.all_in_one(&[]).await;
-    let throttle = Fault::throttle(Operation::StartSession, u32::MAX);
-    world.simulator.inject(throttle).expect("a fault");
-    let mut sessions = world.follow("orders").await;
-    let mut listeners: Following<SsmListener> = Following::new(world.listeners(), None).await;
-    world.create(&world.session("orders")).await;
-    sessions
-        .until("what is wrong", |session| {
-            is_false(session, "AwsReachable", "Throttled")
-        })
-        .await;
-    let retry_at = |listener: &SsmListener| listener.status.as_ref()?.retry_at.clone();
-    // Each failed start is written down with the time of the next one, which no other has.
-    let mut retries = BTreeSet::new();
-    while retries.len() < 4 {
-        let new = |listener: &SsmListener| {
-            retry_at(listener).is_some_and(|retry| !retries.contains(&retry))
-        };
-        let listener = listeners.until("another retry", new).await;
-        retries.extend(retry_at(&listener));
-    }
-    world.simulator.inject(Fault::Clear).expect("a fault");
-    // The polls share the rate limiter, which may take a while to speed up again.
-    let healed =
-        |session: &SsmSession| is_ready(session) && reason(session, "AwsReachable") == "Reachable";
-    sessions.until("that it heals", healed).await;
-    let serves = |listener: &SsmListener| {
-        let status = listener.status.as_ref();
-        status.is_some_and(|status| status.state == ListenerState::Serving)
-    };
-    listeners.until("that it serves", serves).await;
-    let retries: BTreeSet<_> = listeners.versions.iter().filter_map(retry_at).collect();
-    let calls = world.simulator.calls(Operation::StartSession);
-    let calls_max = retries.len() as u64 + 1;
-    assert!(calls <= calls_max, "{calls} calls for {retries:?}");
-    let stalled = sessions
-        .versions
-        .iter()
-        .find(|session| !condition(session, "Stalled").is_empty());
-    assert_eq!(stalled, None, "what AWS throttles needs nobody's help");
     operator.stop().await.expect("it ends well");
 }
 
@@ -203,10 +129,7 @@ async fn an_agent_too_old_for_the_multiplexer_is_told_and_its_session_terminated
     agent.shutdown().await;
     let _updated = world.start_agent(target, None).await;
     world.wait_ready("orders").await;
-    let mut connection = world.dial("orders", "db").await;
-    exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("bytes arrive");
+    world.connect("orders", "db").await;
     operator.stop().await.expect("it ends well");
 }
 

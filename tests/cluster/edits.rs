@@ -8,15 +8,11 @@ use ssm_session_operator::simulator::Status;
 use tokio::io::AsyncReadExt as _;
 
 use crate::looks::{ended, live, port, status};
-use crate::transfer::exchange;
-use crate::world::{REMOTE_PORT, TARGET, World};
+use crate::world::{REMOTE_PORT, TARGET, World, carry};
 
 #[tokio::test]
 async fn an_added_port_gets_listener_slices_and_service_port_and_carries_bytes() {
-    let world = World::new("added").await;
-    let operator = world.all_in_one(&[]).await;
-    world.create(&world.session("orders")).await;
-    let before = world.wait_ready("orders").await;
+    let (world, operator, before) = World::serving("added").await;
     let mut connection = world.dial("orders", "db").await;
 
     let ports = [
@@ -30,13 +26,9 @@ async fn an_added_port_gets_listener_slices_and_service_port_and_carries_bytes()
     assert_eq!(world.slice_ports().await, ["db", "db", "web", "web"]);
     let endpoint = status(&after).endpoint.expect("an endpoint");
     assert_eq!(endpoint.ports.len(), 2);
-    let mut added = world.dial("orders", "web").await;
-    exchange(&mut added, 100_000, 100_000)
-        .await
-        .expect("the new port carries bytes");
-    exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("the other connection goes on");
+    world.connect("orders", "web").await;
+    // The other connection goes on.
+    carry(&mut connection).await;
     assert_eq!(
         live(&after, "db").map(|session| session.session_id),
         live(&before, "db").map(|session| session.session_id),
@@ -52,12 +44,8 @@ async fn a_removed_port_takes_everything_of_its_own_along_and_nothing_else() {
     let session = world.session_with("orders", json!({ "ports": ports }));
     world.create(&session).await;
     let before = world.wait_ready("orders").await;
-    let mut kept = world.dial("orders", "db").await;
-    let mut doomed = world.dial("orders", "web").await;
-    exchange(&mut kept, 1000, 1000).await.expect("bytes arrive");
-    exchange(&mut doomed, 1000, 1000)
-        .await
-        .expect("bytes arrive");
+    let mut kept = world.connect("orders", "db").await;
+    let mut doomed = world.connect("orders", "web").await;
     let gone = live(&before, "web").expect("a session").session_id;
     let stays = live(&before, "db").expect("a session").session_id;
 
@@ -92,9 +80,8 @@ async fn a_removed_port_takes_everything_of_its_own_along_and_nothing_else() {
         !matches!(doomed.read(&mut [0]).await, Ok(1..)),
         "its clients are reset"
     );
-    exchange(&mut kept, 1000, 1000)
-        .await
-        .expect("the other connection goes on");
+    // The other connection goes on.
+    carry(&mut kept).await;
     let session = world
         .wait("orders", "the end in history", |session| {
             ended(session, &gone).is_some()
@@ -108,10 +95,7 @@ async fn a_removed_port_takes_everything_of_its_own_along_and_nothing_else() {
 
 #[tokio::test]
 async fn a_renamed_port_is_a_new_one_and_the_old_one_is_gone() {
-    let world = World::new("renamed").await;
-    let operator = world.all_in_one(&[]).await;
-    world.create(&world.session("orders")).await;
-    let before = world.wait_ready("orders").await;
+    let (world, operator, before) = World::serving("renamed").await;
     let old = live(&before, "db").expect("a session").session_id;
     world
         .edit(
@@ -135,19 +119,13 @@ async fn a_renamed_port_is_a_new_one_and_the_old_one_is_gone() {
             Ok(ports == ["sql"] && world.live_sessions() == [new.session_id.clone()])
         })
         .await;
-    let mut connection = world.dial("orders", "sql").await;
-    exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("bytes arrive");
+    world.connect("orders", "sql").await;
     operator.stop().await.expect("it ends well");
 }
 
 #[tokio::test]
 async fn labels_and_annotations_of_the_service_come_and_go_and_others_stay() {
-    let world = World::new("labels").await;
-    let operator = world.all_in_one(&[]).await;
-    world.create(&world.session("orders")).await;
-    let before = world.wait_ready("orders").await;
+    let (world, operator, before) = World::serving("labels").await;
     // Somebody else's, such as a mesh's.
     let theirs = json!({ "metadata": {
         "labels": { "theirs": "1" },
@@ -208,14 +186,8 @@ async fn labels_and_annotations_of_the_service_come_and_go_and_others_stay() {
 
 #[tokio::test]
 async fn another_service_name_moves_the_service_and_connections_go_on() {
-    let world = World::new("moved").await;
-    let operator = world.all_in_one(&[]).await;
-    world.create(&world.session("orders")).await;
-    let before = world.wait_ready("orders").await;
-    let mut connection = world.dial("orders", "db").await;
-    exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("bytes arrive");
+    let (world, operator, before) = World::serving("moved").await;
+    let mut connection = world.connect("orders", "db").await;
 
     world
         .edit("orders", &json!({ "service": { "name": "ledger" } }))
@@ -230,13 +202,9 @@ async fn another_service_name_moves_the_service_and_connections_go_on() {
             Ok(names == ["ledger"])
         })
         .await;
-    let mut other = world.dial("ledger", "db").await;
-    exchange(&mut other, 1000, 1000)
-        .await
-        .expect("bytes arrive");
-    exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("the old connection goes on");
+    world.connect("ledger", "db").await;
+    // The old connection goes on.
+    carry(&mut connection).await;
     assert_eq!(
         live(&after, "db").map(|session| session.session_id),
         live(&before, "db").map(|session| session.session_id),

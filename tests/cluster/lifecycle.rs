@@ -6,8 +6,8 @@ use serde_json::json;
 use ssm_session_operator::crd::{SsmSession, session_finalizer};
 use ssm_session_operator::simulator::Status;
 
-use crate::transfer;
-use crate::world::{TARGET, World, condition, reason};
+use crate::transfer::exchange;
+use crate::world::{TARGET, World, carry, condition, reason};
 
 #[tokio::test]
 async fn a_session_carries_bytes_both_ways_and_leaves_nothing() {
@@ -26,7 +26,7 @@ async fn a_session_carries_bytes_both_ways_and_leaves_nothing() {
     assert!(session.finalizers().contains(&finalizer));
 
     let mut connection = world.dial("orders", "db").await;
-    transfer::exchange(&mut connection, 4 << 20, 4 << 20)
+    exchange(&mut connection, 4 << 20, 4 << 20)
         .await
         .expect("all bytes arrive");
     drop(connection);
@@ -66,9 +66,7 @@ async fn a_session_carries_bytes_both_ways_and_leaves_nothing() {
     let endpoint = status.endpoint.expect("it has an endpoint");
     assert_eq!(endpoint.host, format!("orders.{}.svc", world.namespace));
 
-    world.delete("orders").await;
-    world.wait_gone("orders").await;
-    world.assert_nothing_is_left().await;
+    world.remove("orders").await;
     let view = &world.simulator.sessions()[0];
     assert_eq!(view.status, Status::Terminated);
     operator.stop().await.expect("it ends well");
@@ -76,10 +74,7 @@ async fn a_session_carries_bytes_both_ways_and_leaves_nothing() {
 
 #[tokio::test]
 async fn both_families_lead_to_the_relay() {
-    let world = World::new("families").await;
-    let operator = world.all_in_one(&[]).await;
-    world.create(&world.session("orders")).await;
-    world.wait_available("orders").await;
+    let (world, operator, _) = World::serving("families").await;
     world
         .until("two endpoints", async || {
             let endpoints =
@@ -94,22 +89,15 @@ async fn both_families_lead_to_the_relay() {
         let mut connection = tokio::net::TcpStream::connect(endpoint)
             .await
             .expect("the relay listens");
-        transfer::exchange(&mut connection, 1000, 1000)
-            .await
-            .expect("all bytes arrive");
+        carry(&mut connection).await;
     }
-    world.delete("orders").await;
-    world.wait_gone("orders").await;
-    world.assert_nothing_is_left().await;
+    world.remove("orders").await;
     operator.stop().await.expect("it ends well");
 }
 
 #[tokio::test]
 async fn a_session_that_goes_to_another_installation_leaves_nothing_of_ours() {
-    let world = World::new("handover").await;
-    let operator = world.all_in_one(&[]).await;
-    world.create(&world.session("orders")).await;
-    world.wait_available("orders").await;
+    let (world, operator, _) = World::serving("handover").await;
     let theirs = format!("{}-theirs", world.namespace);
     world.create_class_of(&theirs, "example.com/nobody").await;
     world.edit("orders", &json!({ "className": theirs })).await;
@@ -137,10 +125,7 @@ async fn a_session_that_goes_to_another_installation_leaves_nothing_of_ours() {
 
 #[tokio::test]
 async fn a_service_that_somebody_bent_leads_to_the_relay_again() {
-    let world = World::new("bent").await;
-    let operator = world.all_in_one(&[]).await;
-    world.create(&world.session("orders")).await;
-    world.wait_available("orders").await;
+    let (world, operator, _) = World::serving("bent").await;
     let bent = Patch::Merge(json!({ "spec": {
         "selector": { "app": "somebody-else" },
         "externalIPs": ["192.0.2.9"],
@@ -164,8 +149,6 @@ async fn a_service_that_somebody_bent_leads_to_the_relay_again() {
                 && spec.type_.as_deref() == Some("ClusterIP"))
         })
         .await;
-    world.delete("orders").await;
-    world.wait_gone("orders").await;
-    world.assert_nothing_is_left().await;
+    world.remove("orders").await;
     operator.stop().await.expect("it ends well");
 }

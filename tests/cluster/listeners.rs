@@ -80,6 +80,15 @@ impl World {
         .await;
     }
 
+    /// Waits until the slices of a session lead nowhere, though they are there.
+    pub async fn wait_endpoints_gone(&self, session: &str) {
+        self.until(&format!("{session} leads nowhere"), async || {
+            let found = dial::endpoints(&self.client, &self.namespace, session, "db").await?;
+            Ok(found.is_empty() && self.slice_ports().await == ["db", "db"])
+        })
+        .await;
+    }
+
     /// Waits until AWS says Terminated of a session.
     pub async fn wait_terminated(&self, id: &str) {
         self.wait_aws(&format!("{id} is Terminated"), |aws| {

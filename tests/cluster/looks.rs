@@ -3,6 +3,7 @@
 //! A [`Following`] sees every version of an object in its order, so that a test can say what came first and what never
 //! was, without a clock.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::pin::Pin;
 
@@ -144,6 +145,15 @@ impl World {
             format!("involvedObject.kind=SsmSession,involvedObject.name={name},reason={why}");
         let events = events.list(&ListParams::default().fields(&fields)).await;
         events.expect("events can be read").items
+    }
+
+    /// Reasons of all Events about SsmSessions of a name.
+    pub async fn told(&self, name: &str) -> BTreeSet<String> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let fields = format!("involvedObject.kind=SsmSession,involvedObject.name={name}");
+        let events = events.list(&ListParams::default().fields(&fields)).await;
+        let events = events.expect("events can be read").items.into_iter();
+        events.filter_map(|event| event.reason).collect()
     }
 
     /// Starts another agent, and waits until sessions with it can be started.

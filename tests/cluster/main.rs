@@ -5,7 +5,7 @@
     reason = "tables of JSON read better without ampersands"
 )]
 
-#[path = "../support/control_plane.rs"]
+#[path = "../support/control_plane/mod.rs"]
 mod control_plane;
 #[path = "../support/dial.rs"]
 mod dial;
@@ -24,11 +24,14 @@ mod access;
 mod admission;
 mod api_away;
 mod aws_errors;
+mod bytes;
 mod classes;
-mod deletion_without_help;
+mod deletion;
 mod edits;
 mod examples;
+mod failing_starts;
 mod ground;
+mod held;
 mod history;
 mod installations;
 mod kubectl;

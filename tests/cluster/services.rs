@@ -1,15 +1,14 @@
-//! Services and slices: whose they are, what becomes of them, and what is left when a session goes.
+//! Services and slices: whose they are, and what becomes of them.
 
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::Service;
+use kube::ResourceExt as _;
 use kube::api::{DeleteParams, ListParams, PostParams};
-use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use ssm_session_operator::crd::SsmSession;
 use ssm_session_operator::simulator::Operation;
 
 use crate::looks::{is_stalled, live, message};
-use crate::transfer::exchange;
-use crate::world::{World, condition, reason};
+use crate::world::{World, carry, condition, reason};
 
 /// A Service as a user made it, before any of ours.
 async fn create_service(world: &World, name: &str) {
@@ -71,19 +70,13 @@ async fn a_service_that_is_not_ours_stays_untouched_and_its_name_is_waited_for()
     deleted.expect("the Service can be deleted");
     let session = world.wait_ready("orders").await;
     assert_eq!(condition(&session, "Stalled"), "");
-    let mut connection = world.dial("orders", "db").await;
-    exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("bytes arrive");
+    world.connect("orders", "db").await;
     operator.stop().await.expect("it ends well");
 }
 
 #[tokio::test]
 async fn of_two_sessions_that_want_one_service_the_first_keeps_it_and_the_second_gets_it_later() {
-    let world = World::new("rivals").await;
-    let operator = world.all_in_one(&[]).await;
-    world.create(&world.session("orders")).await;
-    let first = world.wait_ready("orders").await;
+    let (world, operator, first) = World::serving("rivals").await;
     let service = bytes_of(&world, "orders").await;
     let rival = world.session_with("rival", json!({ "service": { "name": "orders" } }));
     world.create(&rival).await;
@@ -105,23 +98,14 @@ async fn of_two_sessions_that_want_one_service_the_first_keeps_it_and_the_second
         Some(&service.owner_references()[0].uid),
         second.uid().as_ref()
     );
-    let mut connection = world.dial("orders", "db").await;
-    exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("bytes arrive");
+    world.connect("orders", "db").await;
     operator.stop().await.expect("it ends well");
 }
 
 #[tokio::test]
 async fn a_deleted_slice_and_a_deleted_service_come_back_and_connections_go_on() {
-    let world = World::new("back").await;
-    let operator = world.all_in_one(&[]).await;
-    world.create(&world.session("orders")).await;
-    let before = world.wait_ready("orders").await;
-    let mut connection = world.dial("orders", "db").await;
-    exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("bytes arrive");
+    let (world, operator, before) = World::serving("back").await;
+    let mut connection = world.connect("orders", "db").await;
 
     let all = ListParams::default();
     for slice in world.slices().list(&all).await.expect("slices") {
@@ -153,54 +137,12 @@ async fn a_deleted_slice_and_a_deleted_service_come_back_and_connections_go_on()
         })
         .await;
     let after = world.wait_ready("orders").await;
-    exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("the old connection goes on");
-    let mut other = world.dial("orders", "db").await;
-    exchange(&mut other, 1000, 1000)
-        .await
-        .expect("bytes arrive");
+    // The old connection goes on.
+    carry(&mut connection).await;
+    world.connect("orders", "db").await;
     assert_eq!(
         live(&after, "db").map(|session| session.session_id),
         live(&before, "db").map(|session| session.session_id),
     );
-    operator.stop().await.expect("it ends well");
-}
-
-#[tokio::test]
-async fn foreground_deletion_leaves_nothing() {
-    let world = World::new("foreground").await;
-    let operator = world.all_in_one(&[]).await;
-    world.create(&world.session("orders")).await;
-    world.wait_ready("orders").await;
-    let deleted = world
-        .sessions()
-        .delete("orders", &DeleteParams::foreground())
-        .await;
-    deleted.expect("the session can be deleted");
-    world.wait_gone("orders").await;
-    world.assert_nothing_is_left().await;
-    operator.stop().await.expect("it ends well");
-}
-
-#[tokio::test]
-async fn deleting_the_whole_namespace_leaves_nothing() {
-    let world = World::new("whole").await;
-    let operator = world.all_in_one(&[]).await;
-    world.create(&world.session("orders")).await;
-    world.create(&world.session("ledger")).await;
-    world.wait_ready("orders").await;
-    world.wait_ready("ledger").await;
-    let namespaces: Api<Namespace> = Api::all(world.client.clone());
-    let deleted = namespaces
-        .delete(&world.namespace, &DeleteParams::default())
-        .await;
-    deleted.expect("the namespace can be deleted");
-    world
-        .until("the namespace is gone", async || {
-            Ok(namespaces.get_opt(&world.namespace).await?.is_none())
-        })
-        .await;
-    world.assert_nothing_is_left().await;
     operator.stop().await.expect("it ends well");
 }

@@ -3,7 +3,7 @@
 use ssm_session_operator::crd::listener::EndReason;
 
 use crate::listeners::{live_session, port, relay, serves};
-use crate::transfer;
+use crate::transfer::dead;
 use crate::world::{WAIT_MAX, World};
 
 /// Longer than any test waits: what comes about did not wait for it.
@@ -11,28 +11,14 @@ const FOR_EVER: &str = "--lease-duration=1h";
 
 #[tokio::test]
 async fn a_relay_that_is_asked_to_end_terminates_its_sessions_and_gives_its_lease_back() {
-    let world = World::new("shutdown").await;
-    let controller = world.controller(&[]).await;
-    let (first, second) = (
-        world.relay("relay-a", &[FOR_EVER]).await,
-        world.relay("relay-b", &[FOR_EVER]).await,
-    );
-    world.create(&world.session("orders")).await;
-    world.wait_available("orders").await;
-    let before = world.wait_serving("orders").await;
+    let (world, controller, stopped, before) = World::serving_apart("shutdown", &[FOR_EVER]).await;
     let (leaving, old) = (relay(&before), live_session(&before));
-    let (stopped, other) = if leaving == "relay-a" {
-        (first, second)
-    } else {
-        (second, first)
-    };
-    let mut connection = world.dial("orders", "db").await;
-    transfer::exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("all bytes arrive");
+    let other = world.relay("relay-b", &[FOR_EVER]).await;
+    world.wait_lease("relay-b").await;
+    let mut connection = world.connect("orders", "db").await;
 
     stopped.stop().await.expect("its exit code is 0");
-    transfer::dead(&mut connection, WAIT_MAX)
+    dead(&mut connection, WAIT_MAX)
         .await
         .expect("the client is told");
     let lease = world.lease(&leaving).await.expect("the Lease is there");
@@ -47,14 +33,9 @@ async fn a_relay_that_is_asked_to_end_terminates_its_sessions_and_gives_its_leas
         .await;
     world.wait_endpoints("orders", port(&after)).await;
     world.wait_ended("orders", &old, EndReason::RelayLost).await;
-    let mut connection = world.dial("orders", "db").await;
-    transfer::exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("all bytes arrive");
+    world.connect("orders", "db").await;
 
-    world.delete("orders").await;
-    world.wait_gone("orders").await;
-    world.assert_nothing_is_left().await;
+    world.remove("orders").await;
     other.stop().await.expect("it ends well");
     controller.stop().await.expect("it ends well");
 }
@@ -83,12 +64,7 @@ async fn a_stopped_operator_leaves_the_grant_and_the_next_one_serves_it_again() 
         .await;
     assert_eq!(port(&after), port(&before));
     world.wait_endpoints("orders", port(&after)).await;
-    let mut connection = world.dial("orders", "db").await;
-    transfer::exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("all bytes arrive");
-    world.delete("orders").await;
-    world.wait_gone("orders").await;
-    world.assert_nothing_is_left().await;
+    world.connect("orders", "db").await;
+    world.remove("orders").await;
     second.stop().await.expect("it ends well");
 }

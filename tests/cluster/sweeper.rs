@@ -9,8 +9,7 @@ use ssm_session_operator::simulator::{Fault, Operation, Status};
 
 use crate::http::call_ssm;
 use crate::listeners::live_session;
-use crate::transfer;
-use crate::world::{REMOTE_PORT, TARGET, World, condition};
+use crate::world::{REMOTE_PORT, TARGET, World, carry, condition};
 
 /// UIDs that no object of these tests has.
 const NO_NAMESPACE: &str = "6f1c0f5e-0d4c-4f5c-9a7e-2b1f3c4d5e6f";
@@ -37,10 +36,7 @@ async fn a_session_whose_answer_was_lost_is_swept_and_another_one_serves() {
     let operator = world.all_in_one(&[]).await;
     world.create(&world.session("orders")).await;
     world.wait_available("orders").await;
-    let mut connection = world.dial("orders", "db").await;
-    transfer::exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("all bytes arrive");
+    let mut connection = world.connect("orders", "db").await;
     let serving = live_session(&world.wait_serving("orders").await);
     let orphan = world.simulator.sessions()[0].id.clone();
     assert_ne!(orphan, serving);
@@ -54,15 +50,12 @@ async fn a_session_whose_answer_was_lost_is_swept_and_another_one_serves() {
                 .any(|event| event.starts_with(&format!("OrphanTerminated: {orphan} "))))
         })
         .await;
-    transfer::exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("only the orphan was ended");
+    // Only the orphan was ended.
+    carry(&mut connection).await;
     assert_eq!(world.live_sessions(), [serving]);
     assert_eq!(world.simulator.calls(Operation::TerminateSession), 1);
 
-    world.delete("orders").await;
-    world.wait_gone("orders").await;
-    world.assert_nothing_is_left().await;
+    world.remove("orders").await;
     operator.stop().await.expect("it ends well");
 }
 
@@ -85,10 +78,7 @@ async fn what_was_started_for_a_session_that_is_gone_is_swept_too() {
 
 #[tokio::test]
 async fn sessions_of_strangers_and_of_other_installations_are_never_touched() {
-    let world = World::new("strangers").await;
-    let operator = world.all_in_one(&[]).await;
-    world.create(&world.session("orders")).await;
-    world.wait_available("orders").await;
+    let (world, operator, _) = World::serving("strangers").await;
     let own = live_session(&world.wait_serving("orders").await);
 
     let namespaces: Api<Namespace> = Api::all(world.client.clone());
@@ -137,10 +127,7 @@ async fn a_session_that_aws_does_not_show_yet_lives() {
     let operator = world.all_in_one(&[]).await;
     world.create(&world.session("orders")).await;
     world.wait_available("orders").await;
-    let mut connection = world.dial("orders", "db").await;
-    transfer::exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("all bytes arrive");
+    let mut connection = world.connect("orders", "db").await;
     let mirrored = |session: &ssm_session_operator::crd::SsmSession| {
         let mut sessions = session.status.iter().flat_map(|status| &status.sessions);
         sessions.any(|session| session.status.as_deref() == Some("Connected"))
@@ -156,9 +143,8 @@ async fn a_session_that_aws_does_not_show_yet_lives() {
     for _ in 0..4 {
         world.wait_ten_polls().await;
     }
-    transfer::exchange(&mut connection, 1000, 1000)
-        .await
-        .expect("the stream goes on");
+    // The stream goes on.
+    carry(&mut connection).await;
     let session = world.sessions().get("orders").await.expect("it is there");
     assert_eq!(condition(&session, "Available"), "True");
     assert_eq!(world.simulator.calls(Operation::StartSession), 1);
@@ -167,8 +153,6 @@ async fn a_session_that_aws_does_not_show_yet_lives() {
     assert_eq!(view.status, Status::Connected);
 
     world.simulator.inject(Fault::Clear).expect("a fault");
-    world.delete("orders").await;
-    world.wait_gone("orders").await;
-    world.assert_nothing_is_left().await;
+    world.remove("orders").await;
     operator.stop().await.expect("it ends well");
 }

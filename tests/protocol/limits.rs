@@ -7,7 +7,7 @@ use ssm_session_operator::protocol::{Event, Read, ResetCause, StreamId};
 
 use crate::agent::Destination;
 use crate::wire;
-use crate::world::{OUTBOX_BYTES, PERFECT, STALL_LIMIT, World, noise};
+use crate::world::{OUTBOX_BYTES, PERFECT, STALL_LIMIT, STREAMS_MAX, World, noise};
 
 /// Unread bytes of a session before it reads no further.
 const BUDGET_BYTES: usize = 4 << 20;
@@ -80,6 +80,40 @@ fn the_limit_counts_from_when_another_stream_is_there_to_wait() {
     assert!(!world.happened(|event| matches!(event, Event::StreamStalled(_))));
     world.run_for(Duration::from_secs(1));
     assert!(world.happened(|event| *event == Event::StreamStalled(id)));
+}
+
+#[test]
+fn who_takes_a_piece_now_and_then_keeps_others_waiting_no_longer_than_who_takes_none() {
+    let (mut world, id) = stuck();
+    world.connect(b"hello");
+    let from = world.now;
+    while !world.happened(|event| *event == Event::StreamStalled(id)) {
+        assert!(world.now < from + 2 * STALL_LIMIT, "it goes on for ever");
+        let read = world.session.read(id, 64 << 10);
+        assert!(matches!(read, Read::Bytes(_)), "{read:?}");
+        world.run_for(STALL_LIMIT / 4);
+    }
+    assert!(world.now >= from + STALL_LIMIT);
+}
+
+#[test]
+fn streams_that_nobody_uses_keep_their_places_until_their_bytes_are_on_their_way() {
+    let mut world = World::new(PERFECT, 74, |_| {});
+    world.run_for(Duration::from_secs(1));
+    world.lose_transport();
+    for _ in 0..STREAMS_MAX {
+        let id = world.session.open().expect("there is a place");
+        assert_eq!(world.session.write(id, b"the last words"), Some(14));
+        world.session.finish(id);
+        world.session.discard(id);
+    }
+    assert_eq!(world.session.open(), None);
+    world.open_transport();
+    world.run_for(Duration::from_secs(1));
+    assert!(world.session.open().is_some());
+    let heard = world.agent.flows.values();
+    let all = heard.filter(|flow| flow.client_finished).count();
+    assert_eq!(all, STREAMS_MAX, "nothing was lost");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod agent;
 mod delivery;
 mod handshake;
 mod limits;
+mod malformed;
 mod refusal;
 mod transport;
 mod wire;

@@ -5,11 +5,19 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fastrand::Rng;
-use ssm_session_operator::protocol::{Config, Event, PortSession, Read, StreamId};
+use ssm_session_operator::protocol::{Config, Event, Limits, PortSession, Read, StreamId};
 
 use crate::agent::Agent;
 
 pub const STALL_LIMIT: Duration = Duration::from_secs(30);
+
+/// Streams at once.
+pub const STREAMS_MAX: usize = 256;
+
+const LIMITS: Limits = Limits {
+    streams_max: STREAMS_MAX,
+    stall_limit: STALL_LIMIT,
+};
 pub const OUTBOX_BYTES: usize = 1 << 20;
 
 /// What the network does to a message, in either direction.
@@ -70,7 +78,7 @@ impl World {
         let mut agent = Agent::new(start);
         prepare(&mut agent);
         agent.request_handshake();
-        let mut session = PortSession::new(config, STALL_LIMIT);
+        let mut session = PortSession::new(config, LIMITS);
         session.handle_transport_opened();
         Self {
             start,

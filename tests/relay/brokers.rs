@@ -1,6 +1,7 @@
 //! Brokers around the real one: they lead elsewhere, hold calls up, or note secrets.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -20,6 +21,8 @@ pub struct Around {
     /// StartSession and TerminateSession wait here until it is open.
     pub starts_open: watch::Sender<bool>,
     pub terminations_open: watch::Sender<bool>,
+    /// The next upgrade that is to be signed finds a bug.
+    pub panics: AtomicBool,
     /// Every token, stream URL and signed header that passed.
     secrets: Mutex<Vec<String>>,
 }
@@ -31,6 +34,7 @@ impl Around {
             stream_base: None,
             starts_open: watch::Sender::new(true),
             terminations_open: watch::Sender::new(true),
+            panics: AtomicBool::new(false),
             secrets: Mutex::default(),
         }
     }
@@ -128,6 +132,7 @@ impl Broker for Around {
         url: &'a StreamUrl,
     ) -> BoxFuture<'a, Result<SignedHeaders, BrokerError>> {
         async move {
+            assert!(!self.panics.swap(false, Ordering::Relaxed), "told to panic");
             let headers = self.aws.sign_upgrade(identity, url).await?;
             for (name, value) in &headers.0 {
                 if name.eq_ignore_ascii_case("authorization") {

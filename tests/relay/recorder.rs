@@ -21,6 +21,8 @@ pub enum Mode {
     Hang,
     /// The listener belongs to another relay.
     NotOurs,
+    /// The recorder has a bug.
+    Panic,
 }
 
 /// Every report that was recorded, oldest first.
@@ -102,6 +104,7 @@ impl Recorder for Shelf {
                 }
                 Mode::NotOurs => return Err(RecordError::NotOurs),
                 Mode::Hang => std::future::pending().await,
+                Mode::Panic => panic!("told to panic"),
                 Mode::Keep | Mode::FailSessions => {}
             }
             self.reports

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use ssm_session_operator::relay::{Destination, Inherited, RelayOptions, Report};
+use ssm_session_operator::simulator::{Fault, Operation};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
@@ -241,4 +242,92 @@ async fn clients_beyond_the_limit_are_reset() {
         within("the echo", first.read_u8()).await.expect("an echo"),
         2
     );
+}
+
+/// A destination that says what each of its clients has said, once that has closed. Meanwhile it talks without an end
+/// if it `floods`.
+async fn listening(floods: bool) -> (SocketAddr, mpsc::UnboundedReceiver<Vec<u8>>) {
+    let (ended, end) = mpsc::unbounded_channel();
+    let address = destination(move |connection| {
+        let ended = ended.clone();
+        async move {
+            let (mut reader, mut writer) = connection.into_split();
+            let words = vec![1; 64 << 10];
+            let flood = async {
+                while floods && writer.write_all(&words).await.is_ok() {}
+                std::future::pending::<()>().await;
+            };
+            let mut said = Vec::new();
+            tokio::select! {
+                () = flood => {}
+                read = reader.read_to_end(&mut said) => drop(read),
+            }
+            ended.send(said).map_err(io::Error::other)
+        }
+    });
+    (address.await, end)
+}
+
+#[tokio::test]
+async fn what_a_client_said_before_it_was_reset_arrives_when_a_session_comes_up() {
+    let (destination, mut end) = listening(false).await;
+    let ground = Ground::new(destination, Setting::default()).await;
+    ground.inject(Fault::throttle(Operation::StartSession, u32::MAX));
+    ground.ensure();
+    // All of it waits in the relay's socket, and the reset behind it.
+    let mut client = ground.dial().await;
+    client.write_all(b"my last words").await.expect("sent");
+    client.set_zero_linger().expect("a reset");
+    wait_metric(&ground, "relay_connections 1").await;
+    drop(client);
+    ground.inject(Fault::Clear);
+    let said = within("the client's end", end.recv()).await;
+    assert_eq!(said.as_deref(), Some(&b"my last words"[..]));
+    wait_metric(&ground, "outcome=\"ClientGone\"} 1").await;
+}
+
+#[tokio::test]
+async fn what_a_client_said_before_it_was_reset_arrives_while_the_destination_talks() {
+    let (destination, mut end) = listening(true).await;
+    let ground = Ground::serving(destination).await;
+    for _ in 0..20 {
+        let mut client = ground.dial().await;
+        within("the flood", client.read_u8()).await.expect("a byte");
+        // The words and the reset arrive together, when the relay may want to write as well as to read.
+        let words = client.try_write(b"my last words");
+        assert_eq!(words.expect("sent"), 13);
+        client.set_zero_linger().expect("a reset");
+        drop(client);
+        let said = within("the client's end", end.recv()).await;
+        assert_eq!(said.as_deref(), Some(&b"my last words"[..]));
+    }
+}
+
+async fn wait_metric(ground: &Ground, line: &str) {
+    let counted = async {
+        while !ground.metrics().contains(line) {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(line, counted).await;
+}
+
+#[tokio::test]
+async fn where_places_are_short_a_half_closed_client_is_held_for_less() {
+    let (destination, mut end) = listening(false).await;
+    let ground = ground(destination, |options| {
+        options.half_close_hold = Duration::from_hours(1);
+        options.connections_max = 2;
+    });
+    let ground = ground.await;
+    let mut other = ground.dial().await;
+    other.write_u8(1).await.expect("sent");
+    let mut client = ground.dial().await;
+    client.write_all(b"that is all").await.expect("sent");
+    client.shutdown().await.expect("half closed");
+    let said = within("the client's end", end.recv()).await;
+    assert_eq!(said.as_deref(), Some(&b"that is all"[..]));
+    let read = within("the destination's end", client.read(&mut [0; 1])).await;
+    assert_eq!(read.expect("an orderly end"), 0);
+    drop(other);
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use ssm_session_operator::broker::UrlPolicy;
-use ssm_session_operator::relay::{EndReason, RelayOptions, Report};
-use ssm_session_operator::simulator::{Overview, Status};
+use ssm_session_operator::relay::{EndReason, Failure, RelayOptions, Report};
+use ssm_session_operator::simulator::{Operation, Overview, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -151,11 +151,22 @@ async fn a_stream_url_that_leads_elsewhere_is_not_even_connected_to() {
     let base = format!("wss://localhost:{}", elsewhere.address().port());
     let strict = |options: &mut RelayOptions| {
         options.url_policy = UrlPolicy::Strict;
-        options.handshake_timeout = Duration::from_secs(1);
+        // It is given up at once, and not when no handshake has come.
+        options.handshake_timeout = Duration::from_hours(1);
+        // One session, and then a pause.
+        options.backoff_min = Duration::from_hours(1);
+        options.backoff_max = Duration::from_hours(1);
     };
     let ground = ground(base, "https://gateway.test".to_owned(), strict).await;
     let why = wait_refused(&ground).await;
-    assert!(why.contains("leads to localhost"), "{why}");
+    assert!(
+        why.starts_with("the stream URL is refused: ") && why.contains("leads to localhost"),
+        "{why}"
+    );
+    let report = ground.shelf.last().expect("a report");
+    let failure = report.failure.expect("a failure");
+    assert!(matches!(failure, Failure::DataChannel(_)), "{failure}");
+    assert_eq!(ground.simulator.calls(Operation::ResumeSession), 0);
     let visitor = elsewhere.listener.accept().now_or_never();
     assert!(visitor.is_none(), "somebody came: {visitor:?}");
 }

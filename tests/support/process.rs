@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "the tests and the demo each use a part of it")]
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -35,14 +36,21 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program`, with its output in the file `log`.
+    /// Starts `program`, with its output in the file `log`. Of AWS it knows what `environment` says, and nothing of
+    /// what whoever runs the tests has set.
     pub async fn start(
         log: &Path,
         program: &Path,
         arguments: &[String],
         environment: &[(&str, String)],
     ) -> Result<Self> {
-        let mut shell = Command::new("sh")
+        let mut command = Command::new("sh");
+        for (name, _) in env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"AWS_") {
+                command.env_remove(name);
+            }
+        }
+        let mut shell = command
             .args(["-c", GUARD, "guard"])
             .args([log, program])
             .args(arguments)

@@ -25,8 +25,25 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on a free port.
+    /// Listens on a free port, for clients that say how many bytes they send and how many they want.
     pub async fn start() -> Result<Self> {
+        Self::serving(serve).await
+    }
+
+    /// Listens on a free port, and sends back what it gets.
+    pub async fn echo() -> Result<Self> {
+        Self::serving(|mut connection| async move {
+            let (mut reader, mut writer) = connection.split();
+            tokio::io::copy(&mut reader, &mut writer).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn serving<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Result<Self>
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("loopback")?;
         let address = listener.local_addr()?;
         let task = tokio::spawn(async move {
@@ -64,9 +81,28 @@ async fn serve(mut connection: TcpStream) -> Result<()> {
 
 /// Sends `up_bytes` and receives `down_bytes` on a connection, and compares the digests of both.
 pub async fn exchange(connection: &mut TcpStream, up_bytes: u64, down_bytes: u64) -> Result<()> {
+    let sent = ask(connection, up_bytes, down_bytes).await?;
+    hear(connection, sent, down_bytes).await
+}
+
+/// The same as [`exchange`] by a client that has nothing more to say once it has asked.
+pub async fn exchange_half_closed(
+    connection: &mut TcpStream,
+    up_bytes: u64,
+    down_bytes: u64,
+) -> Result<()> {
+    let sent = ask(connection, up_bytes, down_bytes).await?;
+    connection.shutdown().await.context("half-close")?;
+    hear(connection, sent, down_bytes).await
+}
+
+async fn ask(connection: &mut TcpStream, up_bytes: u64, down_bytes: u64) -> Result<[u8; 32]> {
     connection.write_u64(up_bytes).await.context("send")?;
     connection.write_u64(down_bytes).await.context("send")?;
-    let sent = send(connection, up_bytes, 1).await.context("send")?;
+    send(connection, up_bytes, 1).await.context("send")
+}
+
+async fn hear(connection: &mut TcpStream, sent: [u8; 32], down_bytes: u64) -> Result<()> {
     let mut theirs = [0; 32];
     connection
         .read_exact(&mut theirs)

@@ -242,9 +242,25 @@ fn a_message_without_a_payload_needs_no_digest() {
         decode(vector.clone()).map(|message| message.payload),
         Ok(Bytes::new())
     );
-    // But one that has lost its payload is broken: its digest is that of what is missing.
+    // But one that has lost its payload is broken.
     vector[119] = 3;
-    assert_eq!(decode(vector), Err(MessageError::Digest));
+    assert_eq!(decode(vector), Err(MessageError::PayloadLength));
+}
+
+#[test]
+fn a_payload_length_that_lies_is_refused_but_on_pause_and_start() {
+    for length in [0, 2, 4, u32::MAX] {
+        let mut vector = input_abc();
+        vector[116..120].copy_from_slice(&length.to_be_bytes());
+        let decoded = decode(vector);
+        assert_eq!(decoded, Err(MessageError::PayloadLength), "{length}");
+    }
+    let mut vector = output_hello(b"pause_publication               ", DIGEST_HELLO).to_vec();
+    vector[116..120].copy_from_slice(&[0; 4]);
+    assert_eq!(
+        decode(vector),
+        Ok(message_hello(MessageType::PausePublication))
+    );
 }
 
 #[test]
@@ -278,7 +294,7 @@ fn a_header_length_beyond_the_message_or_too_short_is_refused() {
 }
 
 #[test]
-fn a_longer_header_moves_the_payload_and_the_payload_length_is_not_believed() {
+fn a_longer_header_moves_the_payload_and_its_payload_length_is_not_believed() {
     let mut vector = input_abc();
     vector[..4].copy_from_slice(b"\x00\x00\x00\x77"); // 119: the payload starts at 123
     vector.splice(120..120, *b"new");

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use aws_config::meta::credentials::CredentialsProviderChain;
 use aws_credential_types::Credentials;
+use aws_credential_types::credential_fn::provide_credentials_fn;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 
@@ -45,6 +47,25 @@ async fn without_credentials_nothing_is_sent_and_nothing_is_signed() {
         assert!(error.message.contains("no role is bound"), "{error}");
     }
     assert_eq!(server.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn what_each_provider_of_the_chain_said_is_told_and_only_its_first_line() {
+    let without_file = || async {
+        let words = "no token file is mounted\nx-amz-security-token: SECRET";
+        Err(CredentialsError::not_loaded(words))
+    };
+    let chain = CredentialsProviderChain::first_try("Environment", Without)
+        .or_else("WebIdentityToken", provide_credentials_fn(without_file));
+    let server = Server::start([ticket()]).await;
+    let error = broker(chain).start(&identity(&server), &request()).await;
+    let said = error.unwrap_err().message;
+    assert!(said.contains("Environment: "), "{said}");
+    assert!(
+        said.contains("no role is bound; WebIdentityToken: "),
+        "{said}"
+    );
+    assert!(said.ends_with("no token file is mounted"), "{said}");
 }
 
 /// Gives other credentials each time, good for an hour.

@@ -234,7 +234,7 @@ async fn a_call_that_the_limiter_holds_past_its_deadline_is_throttled_and_not_se
     let options = AwsOptions {
         calls_per_second: 1,
         calls_burst: 1,
-        attempt_timeout: Duration::from_secs(30),
+        call_timeout: Duration::from_millis(500),
         ..options()
     };
     let (broker, identity) = (AwsBroker::new(options), identity(&server));

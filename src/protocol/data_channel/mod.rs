@@ -117,27 +117,23 @@ impl DataChannel {
         self.unanswered_since = None;
     }
 
-    /// A binary message has come. What is not a message of a data channel is ignored, as the real peers do.
+    /// A message has come. One of a type that nobody knows is passed over; what is no message at all ends the session,
+    /// since a peer that sends such a thing can't be understood.
     pub fn handle_message(&mut self, bytes: &Bytes, now: Instant) {
         let message = match Message::decode(bytes) {
             Ok(message) => message,
+            Err(MessageError::UnknownType) => return,
             Err(
-                MessageError::Truncated
+                error @ (MessageError::Truncated
                 | MessageError::HeaderLength
-                | MessageError::UnknownType
+                | MessageError::PayloadLength
                 | MessageError::NoDate
-                | MessageError::Digest,
-            ) => return,
+                | MessageError::Digest),
+            ) => return self.end(End::Violation(error.to_string())),
         };
         match message.message_type {
             MessageType::OutputStreamData => self.handle_data(message, now),
-            MessageType::Acknowledge => {
-                if let Ok(ack) = serde_json::from_slice::<Acknowledgement>(&message.payload) {
-                    self.outbox
-                        .handle_acknowledge(ack.acknowledged_message_sequence_number, now);
-                    self.heard(now);
-                }
-            }
+            MessageType::Acknowledge => self.handle_acknowledge(&message.payload, now),
             MessageType::ChannelClosed => {
                 let closed: ChannelClosed =
                     serde_json::from_slice(&message.payload).unwrap_or_default();
@@ -232,6 +228,20 @@ impl DataChannel {
     /// Sends bytes of the multiplexer: at most as many as the agent takes in one message, and not none.
     pub fn send_data(&mut self, payload: Bytes, now: Instant) {
         self.send(PayloadType::Output, payload, now);
+    }
+
+    fn handle_acknowledge(&mut self, payload: &[u8], now: Instant) {
+        match serde_json::from_slice::<Acknowledgement>(payload) {
+            Ok(ack) => {
+                let sequence = ack.acknowledged_message_sequence_number;
+                self.outbox.handle_acknowledge(sequence, now);
+                self.heard(now);
+            }
+            Err(error) => {
+                let why = cut(&format!("acknowledgement: {error}"), OUTPUT_CHARS_MAX);
+                self.end(End::Violation(why));
+            }
+        }
     }
 
     fn handle_data(&mut self, message: Message, now: Instant) {

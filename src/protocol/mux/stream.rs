@@ -52,6 +52,13 @@ impl Stream {
         self.fin == Fin::Open && !self.remote_finished && self.outgoing.len() < SEND_BYTES_MAX
     }
 
+    /// Whether more than half of the room is taken. Who waits for room is woken when it no longer is, and so for many
+    /// bytes instead of each message's.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.outgoing.len() > SEND_BYTES_MAX / 2
+    }
+
     /// Sends FIN behind what is queued.
     pub fn finish(&mut self) {
         if self.fin == Fin::Open {
@@ -63,10 +70,15 @@ impl Stream {
     /// finished in order.
     pub fn discard(&mut self) {
         if self.fin == Fin::Open {
-            self.outgoing.clear();
+            self.forget_outgoing();
             self.finish();
         }
         self.incoming = BytesMut::new();
+    }
+
+    /// What is queued is not sent any more, and its memory is given back.
+    pub fn forget_outgoing(&mut self) {
+        self.outgoing = BytesMut::new();
     }
 
     /// Takes bytes of the far end. They are copied: a piece would keep the whole message that it came in.
@@ -78,12 +90,17 @@ impl Stream {
     /// The far end has closed: what is still queued would be thrown away.
     pub fn handle_finish(&mut self) {
         self.remote_finished = true;
-        self.outgoing.clear();
+        self.forget_outgoing();
     }
 
     /// Up to `bytes_max` unread bytes.
     pub fn read(&mut self, bytes_max: usize) -> Option<Bytes> {
         let bytes = self.incoming.len().min(bytes_max);
+        if bytes == self.incoming.len() {
+            // A buffer that was emptied piece by piece would keep all the memory that it ever had.
+            let all = std::mem::take(&mut self.incoming);
+            return (bytes > 0).then(|| all.freeze());
+        }
         (bytes > 0).then(|| self.incoming.split_to(bytes).freeze())
     }
 
@@ -107,6 +124,9 @@ impl Stream {
         let bytes = bytes.min(self.outgoing.len());
         payload.extend_from_slice(self.outgoing.get(..bytes).unwrap_or_default());
         self.outgoing.advance(bytes);
+        if self.outgoing.is_empty() {
+            self.outgoing = BytesMut::new();
+        }
     }
 
     /// FIN is on its way.

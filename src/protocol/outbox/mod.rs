@@ -38,6 +38,9 @@ pub struct Outbox {
     pending: VecDeque<i64>,
     bytes: usize,
     bytes_max: usize,
+    /// It was full, and is not yet relieved of an eighth: room is given for many messages at once, not for each that
+    /// is acknowledged.
+    full: bool,
     /// The largest sequence number acknowledged so far: all unacknowledged ones below it were overtaken.
     largest_acked: i64,
     /// How often the oldest message was sent again since the far end was last heard, on this websocket.
@@ -65,6 +68,7 @@ impl Outbox {
             pending: VecDeque::new(),
             bytes: 0,
             bytes_max,
+            full: false,
             largest_acked: -1,
             probes: 0,
             last_acked: None,
@@ -81,7 +85,7 @@ impl Outbox {
     /// Whether there is room for another message. It is asked before a message is made: one that exists is kept.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.bytes < self.bytes_max && self.unacked.len() < SPAN_MESSAGES_MAX
+        !self.full && self.unacked.len() < SPAN_MESSAGES_MAX
     }
 
     /// Bytes of encoded messages that are not acknowledged.
@@ -99,6 +103,7 @@ impl Outbox {
     /// Keeps the encoded message with the number [`Self::next_sequence`], and queues it for transmission.
     pub fn push(&mut self, frame: Bytes) {
         self.bytes += frame.len();
+        self.full |= self.bytes >= self.bytes_max;
         self.pending.push_back(self.next_sequence);
         self.unacked.push_back(Entry {
             frame,
@@ -122,6 +127,7 @@ impl Outbox {
         let sent_once = entry.last_sent.filter(|_| entry.transmissions == 1);
         let frame_bytes = std::mem::take(&mut entry.frame).len();
         self.bytes = self.bytes.saturating_sub(frame_bytes);
+        self.full &= self.bytes > self.bytes_max / 8 * 7;
         if let Some(last_sent) = sent_once {
             // Which of several transmissions was acknowledged can't be known, so they measure nothing.
             self.rtt.measure(now.saturating_duration_since(last_sent));

@@ -58,7 +58,10 @@ pub struct Listener {
     unready_at: Option<Instant>,
     port: Option<u16>,
     destination: Option<Destination>,
-    /// What the present session's websocket last failed with.
+    /// When [`Self::destination`] last changed, and what was heard since that differs from it.
+    destination_at: Option<Instant>,
+    destination_heard: Option<Destination>,
+    /// What stands in the way of the present session's websocket; none while it is up.
     trouble: Option<String>,
     actions: std::collections::VecDeque<Action>,
 }
@@ -88,6 +91,8 @@ impl Listener {
             unready_at: None,
             port: None,
             destination: None,
+            destination_at: None,
+            destination_heard: None,
             trouble: None,
             actions: std::collections::VecDeque::new(),
         };
@@ -122,7 +127,7 @@ impl Listener {
             if self.port.is_some() {
                 self.failure = None;
             }
-            self.destination = None;
+            self.forget_destination();
             match &mut self.phase {
                 Phase::Starting { wanted, .. } => *wanted = false,
                 Phase::Opening { .. } | Phase::Serving { .. } => {
@@ -243,7 +248,8 @@ impl Listener {
             end,
         } = tunnel;
         self.trouble.clone_from(trouble);
-        self.destination = destination.or(self.destination);
+        self.hear_of_destination(*destination, now);
+        self.follow_websocket(now);
         if established.is_some()
             && let Phase::Opening { established, .. } = &mut self.phase
         {
@@ -287,7 +293,14 @@ impl Listener {
         if self.unready_at.is_some_and(|at| now.monotonic >= at) {
             self.unready_at = None;
             self.unready = true;
+            if let Phase::Serving {
+                admitting: false, ..
+            } = &self.phase
+            {
+                self.failure = self.trouble.clone().map(Failure::DataChannel);
+            }
         }
+        self.show_destination(now);
         match &self.phase {
             Phase::Waiting { until } if now.monotonic >= *until => self.enter_claiming(),
             Phase::Opening {

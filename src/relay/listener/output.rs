@@ -38,6 +38,7 @@ impl Listener {
             .into_iter()
             .chain(sessions)
             .chain(self.unready_at)
+            .chain(self.destination_due())
             .min()
     }
 

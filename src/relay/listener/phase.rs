@@ -17,6 +17,8 @@ pub enum Action {
     Open(Identity, Ticket),
     /// Let clients in.
     Admit,
+    /// Let no more clients in for now; those that are there stay.
+    Hold,
     /// Let no client in, reset those that are there, close the data channel.
     Close,
     /// Call TerminateSession.
@@ -51,9 +53,11 @@ pub(super) enum Phase {
         established: bool,
         deadlines: Deadlines,
     },
+    /// New clients are let in while its websocket is up.
     Serving {
         session: SessionId,
         since: Instant,
+        admitting: bool,
     },
     Waiting {
         until: Instant,

@@ -2,13 +2,24 @@
 
 use std::time::Duration;
 
-use super::{Action, Backoff, EndReason, Failure, Listener, Next, Now, Phase, SessionId, Stop};
+use super::{
+    Action, Backoff, Destination, EndReason, Failure, Listener, Next, Now, Phase, SessionId, Stop,
+};
+use tokio::time::Instant;
 
 /// A session that served for so long was a success: the next failure starts with the shortest delay.
 const SERVED_WELL: Duration = Duration::from_mins(1);
 
+/// How often it is told anew whether the destination answers: a client that dials in a loop writes no status in a loop.
+const DESTINATION_EVERY: Duration = Duration::from_secs(10);
+
 /// The shortest delay before what will fail again until somebody changes something.
 pub(super) const AWAIT_CHANGE_MIN: Duration = Duration::from_secs(30);
+
+/// A delay of at least so long: listeners that one cause stopped together do not come back together.
+fn spread(delay: Duration) -> Duration {
+    delay.mul_f64(1.0 + fastrand::f64() / 4.0)
+}
 
 impl Listener {
     pub(super) fn stop(&mut self, stop: Stop, reason: EndReason, now: Now) {
@@ -51,20 +62,70 @@ impl Listener {
             self.phase = Phase::Serving {
                 session: session.clone(),
                 since: now.monotonic,
+                admitting: false,
             };
-            self.failure = None;
             self.retry_at = None;
+            self.follow_websocket(now);
+        }
+    }
+
+    /// While the websocket is away new clients are held, and the listener is not ready once that has lasted for longer
+    /// than they are: an open port behind which nothing answers is worse than a closed one.
+    pub(super) fn follow_websocket(&mut self, now: Now) {
+        let Phase::Serving { admitting, .. } = &mut self.phase else {
+            return;
+        };
+        let up = self.trouble.is_none();
+        if *admitting == up {
+            return;
+        }
+        *admitting = up;
+        if up {
+            self.failure = None;
             self.unready = false;
             self.unready_at = None;
             self.actions.push_back(Action::Admit);
+        } else {
+            self.unready_at = Some(now.monotonic + self.options.hold);
+            self.actions.push_back(Action::Hold);
         }
+    }
+
+    /// What the last dial came to is shown at once, but no more often than each [`DESTINATION_EVERY`].
+    pub(super) fn hear_of_destination(&mut self, heard: Option<Destination>, now: Now) {
+        if heard.is_some() {
+            self.destination_heard = heard.filter(|_| heard != self.destination);
+        }
+        self.show_destination(now);
+    }
+
+    pub(super) fn show_destination(&mut self, now: Now) {
+        let shown = self.destination_at;
+        if shown.is_some_and(|at| now.monotonic < at + DESTINATION_EVERY) {
+            return;
+        }
+        if let Some(heard) = self.destination_heard.take() {
+            self.destination = Some(heard);
+            self.destination_at = Some(now.monotonic);
+        }
+    }
+
+    pub(super) fn destination_due(&self) -> Option<Instant> {
+        self.destination_heard?;
+        self.destination_at.map(|at| at + DESTINATION_EVERY)
+    }
+
+    pub(super) fn forget_destination(&mut self) {
+        self.destination = None;
+        self.destination_at = None;
+        self.destination_heard = None;
     }
 
     /// The present session is no longer used: its clients are reset, and TerminateSession is called.
     pub(super) fn end_current(&mut self, reason: EndReason, message: &str, now: Now) {
         let (session, served) = match &self.phase {
             Phase::Opening { session, .. } => (session.clone(), None),
-            Phase::Serving { session, since } => (session.clone(), Some(*since)),
+            Phase::Serving { session, since, .. } => (session.clone(), Some(*since)),
             Phase::Claiming | Phase::Starting { .. } | Phase::Waiting { .. } | Phase::Stopped => {
                 return;
             }
@@ -95,7 +156,7 @@ impl Listener {
             | Failure::NoPort(_)
             | Failure::Recording(_) => Duration::ZERO,
         };
-        let delay = self.backoff.next_delay().max(floor);
+        let delay = self.backoff.next_delay().max(spread(floor));
         self.failure = Some(failure);
         self.wait(delay, now);
     }
@@ -143,7 +204,7 @@ impl Listener {
                 self.end_current(reason, &why, now);
                 self.failure = Some(Failure::SessionClosed(why));
                 let delay = match reason {
-                    EndReason::TerminatedExternally => self.options.external_end_delay,
+                    EndReason::TerminatedExternally => spread(self.options.external_end_delay),
                     EndReason::Deleted
                     | EndReason::Replaced
                     | EndReason::RelayLost

@@ -19,7 +19,7 @@ use crate::relay::backoff::Backoff;
 use crate::relay::metrics::Metrics;
 use crate::relay::options::RelayOptions;
 use crate::relay::report::Destination;
-use crate::relay::websocket::{OpenError, Websocket};
+use crate::relay::websocket::{OpenError, Websocket, breaks_rules};
 
 /// Messages that are read, and written, before other tasks get their turn.
 const MESSAGES_PER_TURN: usize = 128;
@@ -106,6 +106,8 @@ impl Driver {
             inner.connected_since = Some(Instant::now());
             inner.session.handle_transport_opened();
         }
+        self.state
+            .send_if_modified(|state| state.trouble.take().is_some());
         let mut timer = Box::pin(sleep(Duration::ZERO));
         let pumped = poll_fn(|cx| self.poll_pump(cx, &mut websocket, &mut timer)).await;
         let mut inner = self.shared.lock();
@@ -124,14 +126,16 @@ impl Driver {
         self.shared.driver.register(cx.waker());
         let mut inner = self.shared.lock();
         inner.session.handle_timeout(Instant::now().into_std());
-        let (received, lost) = Self::receive(cx, &mut inner, websocket);
+        let (received, pumped) = Self::receive(cx, &mut inner, websocket);
         if let Some(end) = self.handle_events(&mut inner) {
             return Poll::Ready(Pumped::Ended(end));
         }
-        if let Some(why) = lost {
-            return Poll::Ready(Pumped::Lost(why));
+        if let Some(pumped) = pumped {
+            return Poll::Ready(pumped);
         }
-        let sent = match Self::send(cx, &mut inner, websocket) {
+        // Acknowledgements of what was received take no turn of what waits.
+        let messages_max = MESSAGES_PER_TURN + received;
+        let sent = match Self::send(cx, &mut inner, websocket, messages_max) {
             Ok(sent) => sent,
             Err(why) => return Poll::Ready(Pumped::Lost(why)),
         };
@@ -148,7 +152,7 @@ impl Driver {
         if let Poll::Ready(Err(error)) = websocket.poll_flush(cx) {
             return Poll::Ready(Pumped::Lost(error.to_string()));
         }
-        let turn_is_over = received == MESSAGES_PER_TURN || sent == MESSAGES_PER_TURN;
+        let turn_is_over = received == MESSAGES_PER_TURN || sent == messages_max;
         if let Some(deadline) = deadline {
             timer.as_mut().reset(Instant::from_std(deadline));
         }
@@ -163,7 +167,7 @@ impl Driver {
         cx: &mut Context<'_>,
         inner: &mut Inner,
         websocket: &mut Websocket,
-    ) -> (usize, Option<String>) {
+    ) -> (usize, Option<Pumped>) {
         let mut received = 0;
         while received < MESSAGES_PER_TURN && inner.session.wants_to_read() {
             match websocket.poll_receive(cx) {
@@ -173,12 +177,18 @@ impl Driver {
                         .session
                         .handle_message(&message, Instant::now().into_std());
                 }
-                Poll::Ready(Some(Err(error))) => return (received, Some(error.to_string())),
+                Poll::Ready(Some(Err(error))) => {
+                    let why = error.to_string();
+                    let pumped = if breaks_rules(&error) {
+                        Pumped::Ended(End::Violation(why))
+                    } else {
+                        Pumped::Lost(why)
+                    };
+                    return (received, Some(pumped));
+                }
                 Poll::Ready(None) => {
-                    return (
-                        received,
-                        Some("the service closed the websocket".to_owned()),
-                    );
+                    let why = "the service closed the websocket".to_owned();
+                    return (received, Some(Pumped::Lost(why)));
                 }
             }
             received += 1;
@@ -190,16 +200,17 @@ impl Driver {
         cx: &mut Context<'_>,
         inner: &mut Inner,
         websocket: &mut Websocket,
+        messages_max: usize,
     ) -> Result<usize, String> {
         let now = Instant::now().into_std();
-        for sent in 0..MESSAGES_PER_TURN {
+        for sent in 0..messages_max {
             match websocket.poll_send(cx, || inner.session.poll_transmit(now)) {
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(Ok(false)) | Poll::Pending => return Ok(sent),
                 Poll::Ready(Err(error)) => return Err(error.to_string()),
             }
         }
-        Ok(MESSAGES_PER_TURN)
+        Ok(messages_max)
     }
 
     fn handle_events(&self, inner: &mut Inner) -> Option<End> {

@@ -4,6 +4,7 @@
 //! talk to the machine and wake the driver, and the driver wakes the streams.
 
 mod driver;
+mod stream;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,12 +17,13 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::broker::{Broker, Identity, Ticket};
-use crate::protocol::{Config, End, Established, PortSession, StreamId};
+use crate::protocol::{Config, End, Established, Limits, PortSession, StreamId};
 use crate::relay::metrics::Metrics;
 use crate::relay::options::RelayOptions;
 use crate::relay::report::Destination;
-use crate::relay::stream::TunnelStream;
 use driver::Driver;
+
+pub use stream::TunnelStream;
 
 /// Bytes sent and not acknowledged: the product of 20 MB/s and 50 ms of round trip.
 const OUTBOX_BYTES_MAX: usize = 1 << 20;
@@ -33,7 +35,7 @@ pub struct TunnelState {
     pub established: Option<Established>,
     /// What the agent's last dial came to.
     pub destination: Option<Destination>,
-    /// Why the last websocket could not be opened, or was lost.
+    /// Why there is no websocket, after the first that was opened or failed; none while one is up.
     pub trouble: Option<String>,
     /// Why the tunnel is over, once it is.
     pub end: Option<End>,
@@ -48,19 +50,19 @@ pub struct Tunnel {
 }
 
 /// What driver and streams share.
-pub(super) struct Shared {
+struct Shared {
     inner: Mutex<Inner>,
     driver: AtomicWaker,
 }
 
-pub(super) struct Inner {
-    pub(super) session: PortSession,
-    pub(super) readers: HashMap<StreamId, Waker>,
-    pub(super) writers: HashMap<StreamId, Waker>,
+struct Inner {
+    session: PortSession,
+    readers: HashMap<StreamId, Waker>,
+    writers: HashMap<StreamId, Waker>,
     /// Since when a websocket is up; none while there is none.
-    pub(super) connected_since: Option<Instant>,
+    connected_since: Option<Instant>,
     /// No driver serves the session any more.
-    pub(super) closed: bool,
+    closed: bool,
 }
 
 /// Where streams are opened.
@@ -86,9 +88,13 @@ impl Tunnel {
             seed: fastrand::u64(..),
             outbox_bytes_max: OUTBOX_BYTES_MAX,
         };
+        let limits = Limits {
+            streams_max: options.connections_max,
+            stall_limit: options.stall_limit,
+        };
         let shared = Arc::new(Shared {
             inner: Mutex::new(Inner {
-                session: PortSession::new(config, options.stall_limit),
+                session: PortSession::new(config, limits),
                 readers: HashMap::new(),
                 writers: HashMap::new(),
                 connected_since: None,
@@ -151,11 +157,11 @@ impl TunnelHandle {
 }
 
 impl Shared {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn wake_driver(&self) {
+    fn wake_driver(&self) {
         self.driver.wake();
     }
 

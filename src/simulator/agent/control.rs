@@ -17,8 +17,10 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::connection::{Gateway, Refusal, Socket};
+use super::order::Order;
+use super::outcome::{Outcome, Status};
 use super::outgoing::control_message;
-use super::worker::{self, Order, Outcome, Status};
+use super::worker;
 use super::{AgentOptions, Pace};
 use crate::protocol::message::{Message, MessageType};
 use crate::protocol::payload::ChannelClosed;

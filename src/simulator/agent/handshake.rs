@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::worker::Order;
+use super::order::Order;
 use crate::protocol::handshake::{HandshakeRequest, HandshakeResponse, RequestedAction, Version};
 
 /// What the real agent says when nobody answers in time.

@@ -13,9 +13,10 @@ use tokio::time::Instant;
 
 use super::AgentOptions;
 use super::handshake::{self, Agreed};
+use super::order::{Order, SessionType};
+use super::outcome::Outcome;
 use super::outgoing::Outgoing;
 use super::port::{Forward, Port};
-use super::worker::{Order, Outcome, SessionType};
 use crate::protocol::handshake::HandshakeComplete;
 use crate::protocol::message::Message;
 use crate::protocol::payload::{Flag, PayloadType};

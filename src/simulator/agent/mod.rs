@@ -7,6 +7,8 @@ mod connection;
 mod control;
 mod handshake;
 mod incoming;
+mod order;
+mod outcome;
 mod outgoing;
 mod port;
 #[cfg(test)]
@@ -33,19 +35,11 @@ pub enum Pace {
     /// after `HandshakeComplete` while it acknowledges what comes behind.
     #[default]
     Faithful,
-    /// It reads 32 KiB at once and takes data from the start.
+    /// It sends the same messages without a pause, and takes data from the start.
     Unthrottled,
 }
 
 impl Pace {
-    /// Bytes read from the multiplexer for one message.
-    fn read_bytes_max(self) -> usize {
-        match self {
-            Self::Faithful => 1024,
-            Self::Unthrottled => 32 * 1024,
-        }
-    }
-
     /// Pause after each message.
     fn pause(self) -> Option<Duration> {
         match self {

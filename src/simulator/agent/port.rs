@@ -18,13 +18,16 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::handshake::Agreed;
+use super::outcome::Outcome;
 use super::outgoing::Outgoing;
-use super::worker::Outcome;
 use super::{AgentOptions, Pace};
 use crate::protocol::payload::{Flag, PayloadType};
 
 /// Bytes between the data channel and the multiplexer, each way: about what a socket pair holds.
 const PIPE_BYTES: usize = 64 * 1024;
+
+/// Bytes of one message: what the real agent reads from its multiplexer at once.
+const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// Bytes read from a destination at once; also the largest frame that the real agent sends.
 const DESTINATION_READ_BYTES: usize = 32 * 1024;
@@ -176,7 +179,7 @@ impl Port {
 
 /// Reads what goes to the client and sends it, at the agent's pace.
 async fn pump(mut pipe: ReadHalf<DuplexStream>, outgoing: Arc<Outgoing>, pace: Pace) {
-    let mut buffer = vec![0; pace.read_bytes_max()];
+    let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     loop {
         outgoing.ready().await;
         let Ok(bytes @ 1..) = pipe.read(&mut buffer).await else {

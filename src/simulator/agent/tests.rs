@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::incoming::Incoming;
+use super::order::{Order, SessionType};
+use super::outcome::{Outcome, Status};
 use super::outgoing::Outgoing;
-use super::worker::{Order, Outcome, SessionType, Status};
 use super::{AgentOptions, Pace};
 use crate::protocol::handshake::{CLIENT_VERSION, HandshakeResponse, ProcessedAction};
 use crate::protocol::message::{Message, MessageType};

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::connection::{Gateway, Refusal, Socket};
+use super::outcome::Outcome;
 use super::outgoing::{Outgoing, control_message};
-use super::worker::Outcome;
 use crate::protocol::message::{Message, MessageType};
 
 /// Tries for one websocket, and the pause before the second; it doubles, up to the maximum.

@@ -14,6 +14,10 @@ use crate::protocol::mux::stream::Stream;
 /// Unread bytes of all streams together before nothing more is read: what the agent's own end holds.
 pub const RECEIVE_BYTES_MAX: usize = 4 << 20;
 
+/// Until so few bytes are unread the budget counts as used up: who takes a byte now and then keeps the others waiting
+/// as much as who takes none.
+const RELIEVED_BYTES: usize = RECEIVE_BYTES_MAX / 2;
+
 /// The first stream's id; the client's are odd, and 1 is never used.
 const FIRST_STREAM: StreamId = 3;
 
@@ -93,7 +97,7 @@ impl Multiplexer {
     }
 
     /// Streams that are not forgotten.
-    pub fn streams(&self) -> impl Iterator<Item = (StreamId, &Stream)> {
+    pub fn streams(&self) -> impl ExactSizeIterator<Item = (StreamId, &Stream)> {
         self.streams.iter().map(|(id, stream)| (*id, stream))
     }
 
@@ -217,6 +221,9 @@ impl Multiplexer {
 
     /// The next payload, of `bytes_max` bytes at most: the frames of the stream whose turn it is.
     pub fn poll_payload(&mut self, bytes_max: usize) -> Option<Bytes> {
+        if !self.wants_to_send() {
+            return None;
+        }
         let mut payload = BytesMut::with_capacity(bytes_max);
         if std::mem::take(&mut self.nops) > 0 {
             payload.put_slice(&header(Command::Nop, 0, 0));
@@ -235,7 +242,19 @@ impl Multiplexer {
         self.events.pop_front()
     }
 
-    /// Since when the budget has been used up: nothing more should be read until it isn't.
+    /// Whether the far end's next bytes have room.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.unread_bytes < RECEIVE_BYTES_MAX
+    }
+
+    /// Whether a stream has its turn to send still before it.
+    #[must_use]
+    pub fn is_queued(&self, id: StreamId) -> bool {
+        self.queued.contains(&id)
+    }
+
+    /// Since when the budget is used up, and has not been relieved of half of it.
     #[must_use]
     pub fn full_since(&self) -> Option<Instant> {
         self.full_since
@@ -254,7 +273,7 @@ impl Multiplexer {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        let was_writable = stream.is_writable();
+        let was_crowded = stream.is_crowded();
         let pending = stream.pending();
         if pending.syn {
             stream.syn_sent();
@@ -272,7 +291,7 @@ impl Multiplexer {
             stream.fin_sent();
             payload.put_slice(&header(Command::Fin, 0, id));
         }
-        if !was_writable && stream.is_writable() {
+        if was_crowded && !stream.is_crowded() && stream.is_writable() {
             self.events.push_back(StreamEvent::Writable(id));
         }
         let (more, fin_sent) = (!stream.pending().is_empty(), stream.is_fin_sent());
@@ -312,7 +331,7 @@ impl Multiplexer {
 
     fn release(&mut self, bytes: usize) {
         self.unread_bytes = self.unread_bytes.saturating_sub(bytes);
-        if self.unread_bytes < RECEIVE_BYTES_MAX {
+        if self.unread_bytes <= RELIEVED_BYTES {
             self.full_since = None;
         }
     }

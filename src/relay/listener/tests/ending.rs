@@ -300,3 +300,42 @@ fn nothing_new_is_started_while_too_many_old_sessions_wait_for_their_end() {
     world.record();
     world.expect_start();
 }
+
+#[test]
+fn while_the_websocket_is_away_no_more_clients_are_let_in_and_then_that_is_said() {
+    let mut world = World::serving();
+    let lost = TunnelState {
+        trouble: Some("credentials were revoked".to_owned()),
+        ..established()
+    };
+    world.tunnel(&lost);
+    assert!(matches!(world.actions().as_slice(), [Action::Hold]));
+    assert!(world.report().ready, "clients are held for so long");
+    world.advance(options().hold);
+    let report = world.report();
+    assert_eq!((report.ready, report.state), (false, State::Serving));
+    let why = Failure::DataChannel("credentials were revoked".to_owned());
+    assert_eq!(report.failure, Some(why));
+
+    world.established();
+    assert!(matches!(world.actions().as_slice(), [Action::Admit]));
+    assert!(world.report().ready);
+    assert_eq!(world.report().failure, None);
+}
+
+#[test]
+fn a_websocket_that_is_resumed_in_time_changes_no_report() {
+    let mut world = World::serving();
+    let before = world.report();
+    for _ in 0..10 {
+        world.tunnel(&TunnelState {
+            trouble: Some("the service closed the websocket".to_owned()),
+            ..established()
+        });
+        world.advance(options().hold / 2);
+        assert_eq!(world.report(), before);
+        world.established();
+        world.advance(options().hold);
+        assert_eq!(world.report(), before);
+    }
+}

@@ -15,6 +15,10 @@ enum Step {
     },
     Started(u8),
     Established,
+    /// The websocket is lost, or there again.
+    Websocket {
+        up: bool,
+    },
     Ended(u8),
     Spec(u8),
     Lost(u8),
@@ -34,6 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any::<bool>().prop_map(|kept| Step::EndRecord { kept }),
         4 => any::<u8>().prop_map(Step::Started),
         3 => Just(Step::Established),
+        1 => any::<bool>().prop_map(|up| Step::Websocket { up }),
         1 => any::<u8>().prop_map(Step::Ended),
         1 => (0..4_u8).prop_map(Step::Spec),
         1 => any::<u8>().prop_map(Step::Lost),
@@ -54,8 +59,9 @@ struct Outside {
     /// Claims that are on record, and not yet used up by a start.
     claim_on_record: bool,
     start_in_flight: bool,
-    /// Whether the tunnel of a session is open.
+    /// Whether the tunnel of a session is open, and what it shows.
     tunnel_open: bool,
+    shown: TunnelState,
     admitted: bool,
     sessions: usize,
     /// Sessions that AWS holds, and those of which it has said that they are over.
@@ -71,6 +77,7 @@ impl Outside {
             claim_on_record: false,
             start_in_flight: false,
             tunnel_open: false,
+            shown: TunnelState::default(),
             admitted: false,
             sessions: 0,
             live: Vec::new(),
@@ -99,14 +106,23 @@ impl Outside {
                     .listener
                     .handle_started(Ok(ticket), self.world.now);
             }
-            Step::Established if self.tunnel_open => self.world.established(),
+            Step::Established if self.tunnel_open => {
+                self.shown.established = established().established;
+                self.world.tunnel(&self.shown);
+            }
+            Step::Websocket { up } if self.tunnel_open => {
+                self.shown.trouble = (!up).then(|| "lost".to_owned());
+                self.world.tunnel(&self.shown);
+            }
             Step::Ended(seed) if self.tunnel_open => {
                 let why = "why".to_owned();
-                self.world.ended(match seed % 3 {
+                let end = match seed % 3 {
                     0 => End::Closed(why),
                     1 => End::Unsupported(why),
                     _ => End::Violation(why),
-                });
+                };
+                self.shown.end = Some(end);
+                self.world.tunnel(&self.shown);
             }
             Step::Spec(target) => self.world.spec(spec(1, &format!("i-{target}"))),
             Step::Lost(seed) => {
@@ -125,7 +141,7 @@ impl Outside {
                 .listener
                 .handle_stop(EndReason::Deleted, self.world.now),
             Step::Shutdown => self.world.listener.handle_shutdown(self.world.now),
-            Step::Started(_) | Step::Established | Step::Ended(_) => {}
+            Step::Started(_) | Step::Established | Step::Websocket { .. } | Step::Ended(_) => {}
         }
         self.act();
     }
@@ -179,10 +195,15 @@ impl Outside {
                 Action::Open(..) => {
                     assert!(!self.tunnel_open, "two current sessions");
                     self.tunnel_open = true;
+                    self.shown = TunnelState::default();
                 }
                 Action::Admit => {
                     assert!(self.tunnel_open && !self.admitted);
                     self.admitted = true;
+                }
+                Action::Hold => {
+                    assert!(self.tunnel_open && self.admitted);
+                    self.admitted = false;
                 }
                 Action::Close => (self.tunnel_open, self.admitted) = (false, false),
                 Action::Terminate(id, _) => {
@@ -202,7 +223,9 @@ impl Outside {
             self.live.iter().all(on_record),
             "a live session was forgotten"
         );
-        assert_eq!(report.state == State::Serving, self.admitted);
+        let up = self.tunnel_open && self.shown.trouble.is_none();
+        let serves = report.state == State::Serving && up;
+        assert_eq!(serves, self.admitted);
         assert!(report.sessions.iter().filter(|s| s.end.is_some()).count() <= 5);
     }
 
@@ -258,6 +281,7 @@ proptest! {
                 Step::BeginRecord,
                 Step::EndRecord { kept: true },
                 Step::Established,
+                Step::Websocket { up: true },
                 Step::Terminated { answered: true },
             ] {
                 outside.take(&step);

@@ -129,9 +129,40 @@ fn the_last_dial_is_told_until_the_wish_changes() {
     world.tunnel(&destination(Destination::Refused));
     assert_eq!(world.report().destination, Some(Destination::Refused));
     world.tunnel(&destination(Destination::Dialled));
+    assert_eq!(world.report().destination, Some(Destination::Refused));
+    world.advance_to_deadline();
     assert_eq!(world.report().destination, Some(Destination::Dialled));
     world.ended(End::Closed(String::new()));
     assert_eq!(world.report().destination, Some(Destination::Dialled));
     world.spec(spec(2, "i-2"));
     assert_eq!(world.report().destination, None);
+}
+
+#[test]
+fn a_destination_that_comes_and_goes_is_not_told_with_each_dial() {
+    let mut world = World::serving();
+    let mut changes = 0;
+    let mut last = world.report().destination;
+    for dial in 0..600 {
+        let outcome = if dial % 2 == 0 {
+            Destination::Dialled
+        } else {
+            Destination::Refused
+        };
+        world.tunnel(&destination(outcome));
+        if dial == 0 {
+            assert_eq!(
+                world.report().destination,
+                Some(outcome),
+                "the first at once"
+            );
+        }
+        world.advance(SECOND / 10);
+        changes += usize::from(world.report().destination != last);
+        last = world.report().destination;
+    }
+    assert!((2..=7).contains(&changes), "{changes} in a minute");
+    world.advance(10 * SECOND);
+    assert_eq!(world.report().destination, Some(Destination::Refused));
+    assert_eq!(world.listener.poll_timeout(), None);
 }

@@ -220,7 +220,8 @@ fn the_service_may_ask_for_a_longer_delay() {
         retry_after: Some(90 * SECOND),
         ..failure(ErrorKind::Throttled)
     };
-    assert_eq!(delay_after(error), 90 * SECOND);
+    let delay = delay_after(error);
+    assert!(delay >= 90 * SECOND && delay <= 113 * SECOND, "{delay:?}");
 }
 
 #[test]

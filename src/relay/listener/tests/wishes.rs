@@ -124,7 +124,7 @@ fn a_session_that_somebody_terminated_is_not_started_again_at_once() {
         ));
         world.advance(options().external_end_delay - SECOND);
         assert_eq!(world.state(), State::Waiting);
-        world.advance(SECOND);
+        world.advance(options().external_end_delay / 4 + SECOND);
         assert_eq!(world.state(), State::Starting);
     }
 }

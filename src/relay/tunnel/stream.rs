@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::tunnel::Shared;
+use super::Shared;
 use crate::protocol::{Read, ResetCause, StreamId};
 
 /// A stream. Dropping it closes it at once, and what the agent still sends for it is thrown away.
@@ -98,6 +98,7 @@ impl TunnelStream {
         if inner.closed {
             return Poll::Ready(Err(WriteError));
         }
+        let was_queued = inner.session.is_queued(self.id);
         match inner.session.write(self.id, bytes) {
             None => Poll::Ready(Err(WriteError)),
             Some(0) => {
@@ -106,7 +107,10 @@ impl TunnelStream {
             }
             Some(taken) => {
                 drop(inner);
-                self.shared.wake_driver();
+                // The driver knows of a stream in the queue, and sleeps only while none of it may be sent.
+                if !was_queued {
+                    self.shared.wake_driver();
+                }
                 Poll::Ready(Ok(taken))
             }
         }

@@ -1,0 +1,264 @@
+//! Which of several processes leads: a Lease in Kubernetes, and what one does with it.
+//!
+//! A leader renews its Lease. Who has seen it unchanged for its whole duration takes it over. A leader that could not
+//! renew it for the shorter renew deadline is stopped where it stands, and stands for election again: so one has stopped
+//! before another starts, as long as their clocks run equally fast. What they show is never compared.
+
+mod lease;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::PostParams;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use lease::{Step, decide, holder, released};
+
+/// The field manager of the Lease.
+const FIELD_MANAGER: &str = "ssm-session-operator-election";
+
+/// How long each step of an election takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// For how long others see a Lease unchanged before one of them takes it.
+    pub duration: Duration,
+    /// For how long a leader acts without a renewal; shorter than `duration` by more than what clocks may drift.
+    pub renew_deadline: Duration,
+    /// How often a leader renews, and others look; shorter than `renew_deadline`.
+    pub retry: Duration,
+}
+
+/// A process that stands for election.
+pub struct Candidate {
+    api: Api<Lease>,
+    name: String,
+    identity: String,
+    timing: Timing,
+    /// The Lease as it was stored last, as far as that is known.
+    stored: Option<Lease>,
+    /// The version of another's Lease, and since when it is that one.
+    seen: Option<(Option<String>, Instant)>,
+}
+
+/// What became of a try to hold the Lease.
+enum Try {
+    /// It is held, by a write that was begun at this instant.
+    Held(Instant),
+    /// Another holds it.
+    Anothers,
+    /// Somebody wrote meanwhile: it is to be looked at again.
+    Overtaken,
+}
+
+impl Candidate {
+    /// A candidate for the Lease `name`. The identity names the process, and is another for each of its runs.
+    #[must_use]
+    pub fn new(api: Api<Lease>, name: String, identity: String, timing: Timing) -> Self {
+        Self {
+            api,
+            name,
+            identity,
+            timing,
+            stored: None,
+            seen: None,
+        }
+    }
+
+    /// Stands for election until `shutdown`, and runs what `begin` gives each time it is won.
+    ///
+    /// On shutdown the token given to `begin` is cancelled, and the Lease is kept until the run has ended, and then given
+    /// back. When the Lease is lost the run is dropped, and the candidate stands again. `standing_by` hears of each term's
+    /// begin (`false`), and that another was seen to lead (`true`).
+    ///
+    /// # Errors
+    /// Those of a run; it then gives the Lease back.
+    pub async fn lead<F, E>(
+        mut self,
+        shutdown: CancellationToken,
+        standing_by: impl Fn(bool),
+        mut begin: impl FnMut(CancellationToken) -> F,
+    ) -> Result<(), E>
+    where
+        F: Future<Output = Result<(), E>>,
+    {
+        loop {
+            let acquired = tokio::select! {
+                () = shutdown.cancelled() => None,
+                held_at = self.acquire(&standing_by) => Some(held_at),
+            };
+            let Some(held_at) = acquired else {
+                // A write may have got through though nobody waited for its answer.
+                self.release().await;
+                return Ok(());
+            };
+            info!(
+                lease = self.name,
+                identity = self.identity,
+                "elected: leading"
+            );
+            standing_by(false);
+            let stop = shutdown.child_token();
+            let ended = tokio::select! {
+                // First, since after a pause of the process all are due and only this one knows it.
+                biased;
+                () = self.keep(held_at) => None,
+                ended = begin(stop) => Some(ended),
+            };
+            if let Some(ended) = ended {
+                self.release().await;
+                return ended;
+            }
+            standing_by(true);
+        }
+    }
+
+    /// Tries until the Lease is held; since when it is.
+    async fn acquire(&mut self, standing_by: &impl Fn(bool)) -> Instant {
+        loop {
+            match timeout(self.timing.renew_deadline, self.attempt()).await {
+                Ok(Ok(Try::Held(at))) => return at,
+                Ok(Ok(Try::Anothers)) => standing_by(true),
+                Ok(Ok(Try::Overtaken)) => {}
+                Ok(Err(error)) => {
+                    warn!(lease = self.name, %error, "the Lease can't be read or written: trying again");
+                }
+                Err(_) => {
+                    warn!(
+                        lease = self.name,
+                        "the API server does not answer: trying again"
+                    );
+                }
+            }
+            sleep(self.pause()).await;
+        }
+    }
+
+    /// Renews the Lease until it is lost.
+    async fn keep(&mut self, held_at: Instant) {
+        let mut deadline = held_at + self.timing.renew_deadline;
+        loop {
+            if timeout_at(deadline, sleep(self.pause())).await.is_err() {
+                break;
+            }
+            match timeout_at(deadline, self.attempt()).await {
+                Ok(Ok(Try::Held(at))) => deadline = at + self.timing.renew_deadline,
+                Ok(Ok(Try::Anothers)) => {
+                    warn!(
+                        lease = self.name,
+                        "another process leads now: this one stops, and stands by"
+                    );
+                    return;
+                }
+                Ok(Ok(Try::Overtaken)) => {}
+                Ok(Err(error)) => warn!(lease = self.name, %error, "not renewed: trying again"),
+                Err(_) => break,
+            }
+        }
+        warn!(
+            lease = self.name,
+            limit = ?self.timing.renew_deadline,
+            "the Lease could not be renewed in time: this process stops leading, and stands for election again"
+        );
+    }
+
+    /// One look at the Lease, and one write if it is ours or nobody's.
+    async fn attempt(&mut self) -> Result<Try, kube::Error> {
+        let stored = match self.stored.take() {
+            Some(stored) => Some(stored),
+            None => self.api.get_opt(&self.name).await?,
+        };
+        let unchanged_for = self.unchanged_for(stored.as_ref());
+        let step = decide(
+            stored.as_ref(),
+            &self.name,
+            &self.identity,
+            self.timing.duration,
+            unchanged_for,
+            Timestamp::now(),
+        );
+        let begun = Instant::now();
+        let written = match step {
+            Step::Wait => return Ok(Try::Anothers),
+            Step::Create(lease) => self.api.create(&params(), &lease).await,
+            Step::Replace(lease) => self.api.replace(&self.name, &params(), &lease).await,
+        };
+        match written {
+            Ok(lease) => {
+                self.stored = Some(lease);
+                Ok(Try::Held(begun))
+            }
+            // Created, changed or deleted meanwhile.
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {
+                debug!(lease = self.name, "another write came first");
+                Ok(Try::Overtaken)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// For how long this process has seen the Lease as it is.
+    fn unchanged_for(&mut self, stored: Option<&Lease>) -> Duration {
+        let version = stored.and_then(|lease| lease.metadata.resource_version.clone());
+        let now = Instant::now();
+        match &self.seen {
+            Some((seen, since)) if *seen == version => now.duration_since(*since),
+            Some(_) | None => {
+                self.seen = Some((version, now));
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// Gives the Lease back if it is held, so that another need not wait for its end.
+    async fn release(&mut self) {
+        let limit = self.timing.renew_deadline;
+        match timeout(limit, self.release_stored()).await {
+            Ok(Ok(true)) => info!(lease = self.name, "gave the Lease back"),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => {
+                warn!(lease = self.name, %error, "the Lease was not given back: it runs out");
+            }
+            Err(_) => {
+                warn!(
+                    lease = self.name,
+                    "the Lease was not given back in time: it runs out"
+                );
+            }
+        }
+    }
+
+    async fn release_stored(&mut self) -> Result<bool, kube::Error> {
+        loop {
+            // What is known may be old: a renewal that was broken off can have got through.
+            let stored = self.api.get_opt(&self.name).await?;
+            let Some(lease) = stored.filter(|lease| holder(lease) == Some(self.identity.as_str()))
+            else {
+                return Ok(false);
+            };
+            let body = released(lease, Timestamp::now());
+            match self.api.replace(&self.name, &params(), &body).await {
+                Ok(_) => return Ok(true),
+                Err(kube::Error::Api(status)) if status.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Half of the interval at least: candidates that started together do not look together.
+    fn pause(&self) -> Duration {
+        self.timing.retry.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+}
+
+fn params() -> PostParams {
+    PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    }
+}

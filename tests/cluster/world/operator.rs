@@ -1,0 +1,104 @@
+//! Processes of the operator, with intervals as short as a test wants them.
+
+use std::path::PathBuf;
+
+use super::World;
+use crate::dial;
+use crate::process::Process;
+
+impl World {
+    /// Starts `all-in-one`.
+    pub async fn all_in_one(&self, more: &[&str]) -> Process {
+        let mut arguments = relay_arguments("relay-a");
+        arguments.extend(controller_arguments(&self.namespace));
+        self.start("all-in-one", "all-in-one", arguments, more)
+            .await
+    }
+
+    /// Starts a controller.
+    pub async fn controller(&self, more: &[&str]) -> Process {
+        let arguments = controller_arguments(&self.namespace);
+        self.start("controller", "controller", arguments, more)
+            .await
+    }
+
+    /// Starts a relay.
+    pub async fn relay(&self, name: &str, more: &[&str]) -> Process {
+        self.start("relay", name, relay_arguments(name), more).await
+    }
+
+    async fn start(
+        &self,
+        command: &str,
+        name: &str,
+        arguments: Vec<String>,
+        more: &[&str],
+    ) -> Process {
+        let number = std::fs::read_dir(&self.folder).map_or(0, Iterator::count);
+        let log = self.folder.join(format!("{number}-{name}.log"));
+        let mut all = vec![
+            command.to_owned(),
+            format!("--namespace={}", self.operator_namespace),
+            format!("--controller-name={}", self.controller_name()),
+            "--admin-address=127.0.0.1:0".to_owned(),
+            "--lease-duration=1h".to_owned(),
+            // Long enough for a loaded machine; the grace below must be longer than both together.
+            "--aws-call-timeout=5s".to_owned(),
+            "--record-timeout=4s".to_owned(),
+            "--backoff-min=200ms".to_owned(),
+            "--backoff-max=2s".to_owned(),
+            "--log-filter=info,ssm_session_operator=trace".to_owned(),
+        ];
+        all.extend(arguments);
+        // What a test says itself takes the place of what every test says.
+        let name = |argument: &str| argument.split('=').next().unwrap_or_default().to_owned();
+        all.retain(|argument| !more.iter().any(|own| name(own) == name(argument)));
+        all.extend(more.iter().map(|argument| (*argument).to_owned()));
+        let mut environment = vec![
+            ("KUBECONFIG", self.kubeconfig.display().to_string()),
+            // Nobody asks for credentials beyond loopback.
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ];
+        environment.extend(self.credentials.iter().cloned());
+        let binary = PathBuf::from(env!("CARGO_BIN_EXE_ssm-session-operator"));
+        Process::start(&log, &binary, &all, &environment)
+            .await
+            .expect("the operator starts")
+    }
+}
+
+fn relay_arguments(name: &str) -> Vec<String> {
+    [
+        format!("--relay-name={name}"),
+        "--listen-address=127.0.0.1".to_owned(),
+        "--listen-address=::1".to_owned(),
+        format!(
+            "--advertise-address={},{}",
+            dial::ADVERTISED_V4,
+            dial::ADVERTISED_V6
+        ),
+        "--insecure-stream-urls".to_owned(),
+        "--lease-renew=1s".to_owned(),
+        "--hold=3s".to_owned(),
+        "--external-end-delay=3s".to_owned(),
+    ]
+    .to_vec()
+}
+
+fn controller_arguments(namespace: &str) -> Vec<String> {
+    [
+        format!("--watch-namespace={namespace}"),
+        "--poll-interval=300ms".to_owned(),
+        "--grace=10s".to_owned(),
+        "--stalled-after=2s".to_owned(),
+        "--terminate-after=3s".to_owned(),
+        "--relay-interval=200ms".to_owned(),
+        "--mass-death-pause=1s".to_owned(),
+        "--finalizer-timeout=10s".to_owned(),
+        "--conflict-interval=500ms".to_owned(),
+        "--election-duration=6s".to_owned(),
+        "--election-renew-deadline=5s".to_owned(),
+        "--election-retry=1s".to_owned(),
+    ]
+    .to_vec()
+}

@@ -1,0 +1,128 @@
+//! A network that loses what it carries: frames one by one, or whole connections.
+
+use std::time::Duration;
+
+use ssm_session_operator::simulator::{Fault, Operation, Overview};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::ground::{Ground, Setting, destination, options, within};
+use crate::transfer::{Server, exchange};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_that_are_lost_cost_no_byte() {
+    let server = Server::start().await.expect("a server");
+    let ground = Ground::serving(server.address()).await;
+    ground.wait_serving().await;
+    ground.inject(Fault::LoseFrames { every: 50 });
+    let mut client = ground.dial().await;
+    let exchanged = within("an exchange", exchange(&mut client, 2 << 20, 2 << 20)).await;
+    exchanged.expect("all bytes");
+    let lost = ground.simulator.overview().frames_lost;
+    // 2 MiB go up in more than 2,000 messages, and each of them is acknowledged.
+    assert!(lost >= 80, "{lost} frames were lost");
+    assert_eq!(ground.simulator.sessions().len(), 1);
+    assert_eq!(ground.simulator.calls(Operation::ResumeSession), 0);
+}
+
+#[tokio::test]
+async fn a_handshake_survives_lost_frames() {
+    let server = Server::start().await.expect("a server");
+    let ground = Ground::new(server.address(), Setting::default()).await;
+    ground.inject(Fault::LoseFrames { every: 2 });
+    ground.ensure();
+    ground.wait_serving().await;
+    let mut client = ground.dial().await;
+    let exchanged = within("an exchange", exchange(&mut client, 4096, 4096)).await;
+    exchanged.expect("all bytes");
+    assert!(ground.simulator.overview().frames_lost > 2);
+    assert_eq!(ground.simulator.sessions().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_that_is_reset_in_mid_transfer_is_resumed_and_streams_go_on() {
+    let server = Server::start().await.expect("a server");
+    let ground = Ground::serving(server.address()).await;
+    let serving = ground.wait_serving().await;
+    let session = serving.sessions[0].session_id.to_string();
+    let mut client = ground.dial().await;
+    let transfer = tokio::spawn(async move {
+        for _ in 0..4 {
+            exchange(&mut client, 2 << 20, 2 << 20).await?;
+        }
+        anyhow::Ok(())
+    });
+    for reset in 1..=3 {
+        let attached = |overview: &Overview| {
+            let session = overview.session(&session).expect("the session");
+            session.client_attached && session.agent_attached && session.resumed == reset - 1
+        };
+        ground.wait_aws("both websockets", attached).await;
+        ground.inject(Fault::ResetWebsockets {
+            session: session.clone(),
+        });
+        let resumed =
+            |overview: &Overview| overview.session(&session).expect("the session").resumed == reset;
+        ground.wait_aws("a resumed session", resumed).await;
+    }
+    let transferred = within("the transfer", transfer).await.expect("a client");
+    transferred.expect("all bytes");
+    assert_eq!(ground.simulator.calls(Operation::StartSession), 1);
+    assert!(ground.metrics().contains("relay_websockets_lost_total 3"));
+}
+
+#[tokio::test]
+async fn a_half_closed_client_gets_its_answer_though_no_websocket_was_up_for_longer_than_the_hold()
+{
+    let (answers, answering) = watch::channel(false);
+    let destination = destination(move |mut connection| {
+        let mut answering = answering.clone();
+        async move {
+            let question = connection.read_u8().await?;
+            connection.write_u8(question).await?;
+            let _ = answering.wait_for(|answers| *answers).await;
+            connection.write_u64(42).await
+        }
+    });
+    let mut options = options("run-1");
+    options.half_close_hold = Duration::from_secs(3);
+    let setting = Setting {
+        options,
+        ..Setting::default()
+    };
+    let ground = Ground::new(destination.await, setting).await;
+    ground.ensure();
+    let session = ground.wait_serving().await.sessions[0].session_id.clone();
+    let mut client = asking(&ground).await;
+    ground.inject(Fault::Fail {
+        operation: Operation::ResumeSession,
+        calls: u32::MAX,
+        code: "AccessDeniedException".to_owned(),
+    });
+    ground.inject(Fault::CloseWebsockets {
+        session: session.to_string(),
+    });
+    client.shutdown().await.expect("half closed");
+    // The pauses before the tries are of 0.1, 0.2, 0.4, 0.8 and 1.6 s at least: longer than the hold.
+    let tried = |overview: &Overview| {
+        let calls = overview.calls.get(&Operation::ResumeSession);
+        calls.is_some_and(|calls| calls.total >= 6)
+    };
+    ground.wait_aws("tries to resume", tried).await;
+    ground.inject(Fault::Clear);
+    // What the agent was told while the websocket was away, it knows by now.
+    asking(&ground).await;
+    answers.send_replace(true);
+    let answer = within("the answer", client.read_u64()).await;
+    assert_eq!(answer.expect("an answer"), 42);
+}
+
+/// A client that was heard.
+async fn asking(ground: &Ground) -> TcpStream {
+    let mut client = ground.dial().await;
+    client.write_u8(7).await.expect("sent");
+    let heard = within("the first answer", client.read_u8()).await;
+    assert_eq!(heard.expect("an answer"), 7);
+    client
+}
