@@ -13,10 +13,12 @@ use crate::telemetry::LogFormat;
 /// Options of every process.
 #[derive(Args, Clone, Debug)]
 pub struct CommonArgs {
-    /// The operator's own namespace: SsmListeners and the relays' Leases are in it
+    /// The operator's own namespace: SsmListeners and the relays' Leases are in it. One installation's alone: where
+    /// another --controller-name was first, a process is not ready and begins nothing
     #[arg(long, env = "POD_NAMESPACE", value_parser = object_name)]
     pub namespace: String,
-    /// Which installation this is: classes with this controllerName are served by it
+    /// Which classes this installation serves: those with this controllerName. Sessions that two installations may serve
+    /// are served by the first that puts its finalizer there
     #[arg(long, env = "CONTROLLER_NAME", default_value = DEFAULT_CONTROLLER_NAME)]
     pub controller_name: String,
     /// For how long a relay's Lease holds: three renewals, so that two may fail before listeners are moved
@@ -52,7 +54,8 @@ pub struct CommonArgs {
 /// Options of the controller.
 #[derive(Args, Clone, Debug)]
 pub struct ControllerArgs {
-    /// A namespace whose SsmSessions are served; may be given several times. Without it: all
+    /// A namespace whose SsmSessions are served; may be given several times. Without it: all. Delete the SsmSessions of a
+    /// namespace before you take it out: afterwards their AWS sessions are ended, but their finalizers stay
     #[arg(long = "watch-namespace", value_name = "NAMESPACE", value_parser = object_name)]
     pub watch_namespaces: Vec<String>,
     /// How often DescribeSessions is asked, once for all sessions of an identity: AWS throttles at a few calls a second

@@ -23,21 +23,21 @@ impl Backoff {
         }
     }
 
-    /// Counts a failure of the object with this UID and says how long to wait.
+    /// Counts a failure of the object with this key and says how long to wait.
     #[must_use]
-    pub fn failed(&self, uid: &str) -> Duration {
+    pub fn failed(&self, key: &str) -> Duration {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = failures.entry(uid.to_owned()).or_default();
+        let count = failures.entry(key.to_owned()).or_default();
         *count = count.saturating_add(1);
         delay(self.min, self.max, *count)
     }
 
-    /// Forgets the failures of the object with this UID.
-    pub fn succeeded(&self, uid: &str) {
+    /// Forgets the failures of the object with this key.
+    pub fn succeeded(&self, key: &str) {
         self.failures
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(uid);
+            .remove(key);
     }
 }
 

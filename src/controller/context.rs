@@ -65,6 +65,8 @@ pub struct Memory {
     pub finished: HashSet<String>,
     /// Since when it is being deleted, or handed over to another installation.
     pub leaving: Option<Instant>,
+    /// The finalizer of another installation that holds it, once that was logged.
+    pub held_by: Option<String>,
     /// The last refusal, until the same writes succeed.
     pub refusal: Option<Refusal>,
 }
@@ -83,8 +85,6 @@ pub struct Context {
     pub reporter: Reporter,
     /// Publishes those that may repeat, and counts repetitions in one Event for some minutes.
     pub recorder: Recorder,
-    /// UID of the operator's namespace: what the marker's installation is made of.
-    pub namespace_uid: String,
     /// Cached sessions of the watched namespaces.
     pub sessions: Stores<SsmSession>,
     /// Cached Services that carry our label.
@@ -115,6 +115,13 @@ pub struct Context {
     pub terminated: Mutex<HashMap<String, HashSet<SessionId>>>,
     /// By UID of the listener: the relay to which it is being bound, until the cache shows it.
     pub reserved: Mutex<HashMap<String, String>>,
+    /// By UID of the listener: when this controller first saw that it is being deleted.
+    pub deletions: Mutex<HashMap<String, Instant>>,
+}
+
+fn retain<V>(map: &Mutex<HashMap<String, V>>, known: &HashSet<String>) {
+    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+    map.retain(|uid, _| known.contains(uid));
 }
 
 impl Context {
@@ -155,19 +162,31 @@ impl Context {
         self.polls.want(&uid, None);
     }
 
-    /// Forgets sessions that no cache has: one whose finalizer somebody took away is never let go by a reconcile, and
-    /// AWS would be asked for ever for what was looked for on its behalf.
+    /// Forgets objects that no cache has: one whose finalizer somebody took away is never let go by a reconcile, and AWS
+    /// would be asked for ever for what was looked for on its behalf. Only for caches that are filled.
     pub fn forget_strangers(&self) {
-        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = self.sessions.filter(|_| true);
-        let known: HashSet<String> = known.iter().filter_map(|session| session.uid()).collect();
-        memories.retain(|uid, _| {
-            let kept = known.contains(uid);
-            if !kept {
-                self.polls.want(uid, None);
-            }
-            kept
-        });
+        let sessions = self.sessions.filter(|_| true);
+        let sessions: HashSet<String> = sessions.iter().filter_map(|s| s.uid()).collect();
+        let listeners = self.listeners.state();
+        let listeners: HashSet<String> = listeners.iter().filter_map(|l| l.uid()).collect();
+        retain(&self.memories, &sessions);
+        retain(&self.terminated, &listeners);
+        retain(&self.reserved, &listeners);
+        retain(&self.deletions, &listeners);
+        let is_there = |uid: &str| sessions.contains(uid) || listeners.contains(uid);
+        self.polls.keep_wants_of(is_there);
+    }
+
+    /// When this controller first saw that a listener is being deleted; now, if it had not yet.
+    #[must_use]
+    pub fn deleting_since(&self, listener_uid: &str) -> Instant {
+        let mut deletions = self
+            .deletions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *deletions
+            .entry(listener_uid.to_owned())
+            .or_insert_with(Instant::now)
     }
 
     /// The AWS sessions of a listener that this controller terminated.
@@ -183,5 +202,37 @@ impl Context {
     /// Waits until every cache was filled; false when the controller ends before.
     pub async fn synced(&self) -> bool {
         self.synced.clone().wait_for(|synced| *synced).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::fake_aws::FakeAws;
+    use crate::controller::fixtures::{aws, context, relays};
+    use crate::controller::names::identity_of;
+    use crate::controller::poll::Want;
+
+    #[tokio::test]
+    async fn what_no_cache_has_is_forgotten() {
+        let context = context(Arc::new(FakeAws::default()), relays(&[]));
+        let identity = identity_of(&aws());
+        let session = SessionId::parse("s-1").expect("an id");
+        let want = Want {
+            namespace: "shop".into(),
+            name: "db".into(),
+            sessions: HashSet::from([(identity.clone(), session)]),
+        };
+        context.polls.want("gone", Some(want));
+        let memory = Memory {
+            leaving: Some(Instant::now()),
+            ..Memory::default()
+        };
+        context.remember("gone", memory);
+        let _ = context.deleting_since("gone");
+        context.forget_strangers();
+        assert_eq!(context.memory("gone"), Memory::default());
+        assert_eq!(context.polls.wanted(&identity), []);
+        assert!(context.deletions.lock().expect("no panic").is_empty());
     }
 }

@@ -72,14 +72,13 @@ pub fn session(ports: &[&str]) -> SsmSession {
 pub fn context(broker: Arc<dyn Broker>, view: RelaysView) -> Context {
     let nowhere = "http://127.0.0.1:1".parse().expect("a URL");
     let client = kube::Client::try_from(kube::Config::new(nowhere)).expect("a client");
-    let options = ControllerOptions::new("operator");
+    let options = ControllerOptions::new("operator", "namespace-uid");
     let metrics = Metrics::default();
     Watches::new(&client, &options, &metrics).context(Parts {
         client,
         broker,
         options,
         metrics,
-        namespace_uid: "namespace-uid".into(),
         relays: watch::channel(view).1,
         synced: watch::channel(true).1,
     })

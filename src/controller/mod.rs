@@ -4,8 +4,8 @@
 //! Leases of relays that are gone. It starts no AWS session and moves no byte: losing it closes no stream. With the
 //! relays it speaks through `SsmListener` objects only.
 //!
-//! One controller runs for an installation: the floor above sees to that, and drops this one where it stands when
-//! another may lead.
+//! One controller runs for an installation, and one installation in a namespace: the floor above sees to both, and drops
+//! this one where it stands when another may lead.
 
 pub mod backoff;
 mod context;
@@ -31,15 +31,12 @@ mod wiring;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, Client, ResourceExt as _};
+use kube::Client;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
-use self::backoff::{delay, jittered};
 use self::metrics::Metrics;
 pub use self::options::ControllerOptions;
 use self::relays::RelaysView;
@@ -65,10 +62,6 @@ pub async fn run(
     synced: watch::Sender<bool>,
     shutdown: CancellationToken,
 ) -> Result<(), Ended> {
-    let uid = tokio::select! {
-        () = shutdown.cancelled() => return Ok(()),
-        uid = namespace_uid(&client, &options) => uid,
-    };
     let watches = Watches::new(&client, &options, &metrics);
     let (relays_sender, relays) = watch::channel(RelaysView::default());
     let context = Arc::new(watches.context(Parts {
@@ -76,7 +69,6 @@ pub async fn run(
         broker,
         options,
         metrics,
-        namespace_uid: uid,
         relays,
         synced: synced.subscribe(),
     }));
@@ -90,8 +82,6 @@ pub async fn run(
     ));
     let polls = poll::task::run(Arc::clone(&context));
     tasks.spawn(named("poll", until(shutdown.clone(), polls)));
-    let forgetting = forget_strangers(Arc::clone(&context));
-    tasks.spawn(named("forgetting", until(shutdown.clone(), forgetting)));
     let mut relays = context.relays.clone();
     let all_filled = async {
         for cache in &mut filled {
@@ -116,16 +106,6 @@ pub async fn run(
     Ok(())
 }
 
-/// Forgets what is remembered of sessions that went without us, for ever.
-async fn forget_strangers(context: Arc<context::Context>) {
-    // Before, a cache that is not filled would make strangers of them all.
-    while context.synced().await {
-        context.forget_strangers();
-        tokio::time::sleep(jittered(context.options.resync_interval)).await;
-    }
-    std::future::pending::<()>().await;
-}
-
 type Finished = Result<&'static str, tokio::task::JoinError>;
 
 fn judge(ended: Option<&Finished>, shutdown: &CancellationToken) -> Result<(), Ended> {
@@ -141,24 +121,4 @@ fn judge(ended: Option<&Finished>, shutdown: &CancellationToken) -> Result<(), E
 async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
     task.await;
     name
-}
-
-/// UID of the operator's namespace: asked for until it is answered, since nothing can begin without it.
-async fn namespace_uid(client: &Client, options: &ControllerOptions) -> String {
-    let api: Api<Namespace> = Api::all(client.clone());
-    let mut failures = 0;
-    loop {
-        let why = match timeout(options.api_timeout, api.get(&options.namespace)).await {
-            Ok(Ok(namespace)) => match namespace.uid() {
-                Some(uid) => return uid,
-                None => "it has no UID".to_owned(),
-            },
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer".to_owned(),
-        };
-        let namespace = &options.namespace;
-        warn!(%namespace, %why, "the operator's namespace can't be read; tried again");
-        failures += 1;
-        tokio::time::sleep(delay(options.backoff_min, options.backoff_max, failures)).await;
-    }
 }

@@ -7,8 +7,10 @@ use std::time::Duration;
 pub struct ControllerOptions {
     /// The `controllerName` of the classes that this installation serves.
     pub controller_name: String,
-    /// The operator's own namespace: listeners and relays' Leases live here, and its UID is the installation.
+    /// The operator's own namespace: listeners and relays' Leases live here.
     pub namespace: String,
+    /// UID of that namespace: what the markers are made of, and with the `controllerName` the installation.
+    pub namespace_uid: String,
     /// Namespaces whose sessions are served; all of them when empty.
     pub watch_namespaces: Vec<String>,
     /// Between two DescribeSessions polls of one identity. 20 s: what AWS says is for people and for the sweeper,
@@ -53,12 +55,13 @@ pub struct ControllerOptions {
 }
 
 impl ControllerOptions {
-    /// The defaults, for an operator that lives in `namespace`.
+    /// The defaults, for an operator that lives in `namespace`, which has this UID.
     #[must_use]
-    pub fn new(namespace: impl Into<String>) -> Self {
+    pub fn new(namespace: impl Into<String>, namespace_uid: impl Into<String>) -> Self {
         Self {
             controller_name: crate::crd::DEFAULT_CONTROLLER_NAME.to_owned(),
             namespace: namespace.into(),
+            namespace_uid: namespace_uid.into(),
             watch_namespaces: Vec::new(),
             poll_interval: Duration::from_secs(20),
             grace: Duration::from_mins(1),
@@ -77,5 +80,17 @@ impl ControllerOptions {
             api_timeout: Duration::from_secs(30),
             concurrency: 16,
         }
+    }
+
+    /// Which installation this is: in finalizers, in labels, and in the names of slices.
+    #[must_use]
+    pub fn installation(&self) -> String {
+        crate::crd::installation(&self.namespace_uid, &self.controller_name)
+    }
+
+    /// Whether the sessions of this namespace are served.
+    #[must_use]
+    pub fn watches(&self, namespace: &str) -> bool {
+        self.watch_namespaces.is_empty() || self.watch_namespaces.iter().any(|of| of == namespace)
     }
 }

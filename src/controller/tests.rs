@@ -11,6 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use kube::Config;
 use serde_json::json;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::*;
 use crate::controller::fake_aws::FakeAws;
@@ -27,10 +28,6 @@ struct Served {
 async fn answer(State(served): State<Arc<Served>>, uri: Uri) -> Response {
     let meta = json!({ "resourceVersion": "1" });
     let path = uri.path();
-    if path == "/api/v1/namespaces/operator" {
-        let object = json!({ "metadata": { "name": "operator", "uid": "namespace-uid" } });
-        return axum::Json(object).into_response();
-    }
     if path.ends_with("/ssmsessions") {
         if uri
             .query()
@@ -68,7 +65,7 @@ async fn a_shutdown_before_the_caches_are_filled_ends_it() {
     let running = tokio::spawn(run(
         client,
         Arc::new(FakeAws::default()),
-        ControllerOptions::new("operator"),
+        ControllerOptions::new("operator", "namespace-uid"),
         Metrics::default(),
         synced,
         shutdown.clone(),

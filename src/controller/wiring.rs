@@ -51,8 +51,6 @@ pub struct Parts {
     pub options: ControllerOptions,
     /// What is counted.
     pub metrics: Metrics,
-    /// UID of the operator's namespace.
-    pub namespace_uid: String,
     /// What is known of relays.
     pub relays: watch::Receiver<RelaysView>,
     /// True once every cache was filled.
@@ -136,7 +134,6 @@ impl Watches {
             broker,
             options,
             metrics,
-            namespace_uid,
             relays,
             synced,
         } = parts;
@@ -151,7 +148,6 @@ impl Watches {
             client,
             broker,
             metrics,
-            namespace_uid,
             sessions: stores(&self.sessions),
             services: stores(&self.services),
             slices: stores(&self.slices),
@@ -167,6 +163,7 @@ impl Watches {
             memories: Mutex::default(),
             terminated: Mutex::default(),
             reserved: Mutex::default(),
+            deletions: Mutex::default(),
             options,
         }
     }

@@ -3,6 +3,7 @@
 //! A process ends with 0 when it was asked to end and did so in time. Whatever else ends it leaves a log line and a
 //! code other than 0, so that it is started again.
 
+mod installation;
 mod options;
 mod supervise;
 
@@ -35,6 +36,7 @@ use crate::cli::{Cli, Command, CommonArgs, ControllerArgs, RelayArgs, host_name}
 use crate::election::Candidate;
 use crate::relay::{self, Relay};
 use crate::{controller, crd, telemetry};
+use installation::{Claim, wait_for_namespace};
 use options::{aws_options, binding_options, controller_options, election_timing, relay_options};
 use supervise::{Task, on_signal, supervise};
 
@@ -157,7 +159,7 @@ async fn run(
         Ok(admin::run(listener, checks, shown, stop).await?)
     });
 
-    let Some(process) = start(common, registry, &shutdown).await? else {
+    let Some(process) = start(common, controller.is_some(), registry, &shutdown).await? else {
         return Ok(());
     };
     // In the order in which they end: while sessions are being ended the controller still withdraws endpoints.
@@ -187,6 +189,7 @@ async fn bind_admin(address: SocketAddr) -> std::io::Result<TcpListener> {
 /// Clients and what is read once; `None` when the process is to end before that.
 async fn start(
     common: &CommonArgs,
+    controls: bool,
     registry: Arc<Mutex<Registry>>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Option<Process>> {
@@ -205,6 +208,15 @@ async fn start(
     let Some(namespace_uid) = namespace_uid(&client, &common.namespace, shutdown).await else {
         return Ok(None);
     };
+    let claim = Claim {
+        namespace: &common.namespace,
+        namespace_uid: &namespace_uid,
+        controller_name: &common.controller_name,
+        writes: controls,
+    };
+    if !wait_for_namespace(&client, &claim, shutdown).await {
+        return Ok(None);
+    }
     let broker: Arc<dyn Broker> = Arc::new(AwsBroker::new(aws_options(common)));
     Ok(Some(Process {
         client,
@@ -280,7 +292,7 @@ fn spawn_controller(
     args: &ControllerArgs,
     ready: watch::Sender<bool>,
 ) -> Task {
-    let options = controller_options(common, args);
+    let options = controller_options(common, args, &process.namespace_uid);
     let metrics = {
         let mut registry = process
             .registry

@@ -13,7 +13,11 @@ use crate::election::Timing;
 use crate::relay::RelayOptions;
 
 /// For the controller.
-pub(super) fn controller_options(common: &CommonArgs, args: &ControllerArgs) -> ControllerOptions {
+pub(super) fn controller_options(
+    common: &CommonArgs,
+    args: &ControllerArgs,
+    namespace_uid: &str,
+) -> ControllerOptions {
     ControllerOptions {
         controller_name: common.controller_name.clone(),
         watch_namespaces: args.watch_namespaces.clone(),
@@ -32,7 +36,7 @@ pub(super) fn controller_options(common: &CommonArgs, args: &ControllerArgs) -> 
         backoff_min: common.backoff_min,
         backoff_max: common.backoff_max,
         api_timeout: args.api_timeout,
-        ..ControllerOptions::new(&common.namespace)
+        ..ControllerOptions::new(&common.namespace, namespace_uid)
     }
 }
 

@@ -23,7 +23,7 @@ async fn a_session_carries_bytes_both_ways_and_leaves_nothing() {
     assert_eq!(reason(&session, "Ready"), "Available");
     assert_eq!(condition(&session, "Reconciling"), "");
     assert_eq!(condition(&session, "Stalled"), "");
-    let finalizer = session_finalizer(&world.controller_name());
+    let finalizer = session_finalizer(&world.installation().await);
     assert!(session.finalizers().contains(&finalizer));
 
     let mut connection = world.dial("orders", "db").await;
@@ -102,7 +102,7 @@ async fn a_session_that_goes_to_another_installation_leaves_nothing_of_ours() {
     let theirs = format!("{}-theirs", world.namespace);
     world.create_class_of(&theirs, "example.com/nobody").await;
     world.edit("orders", &json!({ "className": theirs })).await;
-    let ours = session_finalizer(&world.controller_name());
+    let ours = session_finalizer(&world.installation().await);
     let session = world
         .wait("orders", "our finalizer goes", |session| {
             !session.finalizers().contains(&ours)

@@ -35,6 +35,7 @@ mod failing_starts;
 mod ground;
 mod held;
 mod history;
+mod installations;
 mod kubectl;
 mod lifecycle;
 mod listeners;

@@ -50,13 +50,13 @@ async fn without_an_api_server_a_process_lives_and_is_not_ready_until_it_is_back
 }
 
 #[tokio::test]
-async fn a_relay_is_not_ready_before_it_holds_its_lease() {
+async fn a_relay_is_not_ready_before_it_may_read_and_hold_its_lease() {
     let mut world = World::new("no-lease").await;
     world.grant("a-relay", &RELAY_RIGHTS[..3]).await;
     world.kubeconfig = world.kubeconfig_of("a-relay");
     let mut relay = world.relay("relay-a", &[]).await;
     relay
-        .wait_for_log("no Lease yet", WAIT_MAX)
+        .wait_for_log("whose the namespace is can't be told", WAIT_MAX)
         .await
         .expect("it says what it waits for");
     let unready = get(&mut relay, "/readyz").await;

@@ -206,7 +206,7 @@ pub async fn publish_orphan(
             name: Some(context.options.namespace.clone()),
             // Events of the namespace itself are kept in it, beside the operator.
             namespace: Some(context.options.namespace.clone()),
-            uid: Some(context.namespace_uid.clone()),
+            uid: Some(context.options.namespace_uid.clone()),
             ..ObjectReference::default()
         },
     };

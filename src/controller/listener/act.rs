@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::decide::{Plan, Step};
+use super::decide::{Orphaned, Plan, Step};
 use super::observe::Observed;
 use crate::broker::{BrokerError, ErrorKind, Identity, SessionId};
 use crate::controller::context::Context;
@@ -34,7 +34,7 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
     let mut terminations = Vec::new();
     for step in &plan.steps {
         match step {
-            Step::Delete => delete(&api, listener).await?,
+            Step::Delete(why) => delete(&api, listener, *why).await?,
             Step::SetSpec {
                 relay,
                 lost_sessions,
@@ -51,7 +51,11 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
     Ok(!terminations.is_empty())
 }
 
-async fn delete(api: &Api<SsmListener>, listener: &SsmListener) -> Result<(), Error> {
+async fn delete(
+    api: &Api<SsmListener>,
+    listener: &SsmListener,
+    why: Orphaned,
+) -> Result<(), Error> {
     let name = listener.name_any();
     let uid = listener.uid();
     let params = DeleteParams::default().preconditions(Preconditions {
@@ -60,9 +64,22 @@ async fn delete(api: &Api<SsmListener>, listener: &SsmListener) -> Result<(), Er
     });
     match api.delete(&name, &params).await {
         Ok(_) => {
-            let session = &listener.spec.session_ref;
-            info!(listener = %name, session = %session.name, namespace = %session.namespace,
-                "listener deleted: its SsmSession is gone");
+            let reference = &listener.spec.session_ref;
+            let (session, namespace) = (&reference.name, &reference.namespace);
+            match why {
+                Orphaned::SessionGone => {
+                    info!(listener = %name, %session, %namespace, "listener deleted: its SsmSession is gone");
+                }
+                Orphaned::SessionAnothers => {
+                    warn!(listener = %name, %session, %namespace,
+                        "listener deleted: another installation holds its SsmSession");
+                }
+                Orphaned::NotWatched => {
+                    warn!(listener = %name, %session, %namespace,
+                        "listener deleted: the namespace of its SsmSession is not watched; the finalizer of that \
+                         SsmSession is to be taken away by hand");
+                }
+            }
             Ok(())
         }
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
@@ -193,6 +210,11 @@ async fn remove_finalizer(
         .remove(&uid);
     context
         .reserved
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .remove(&uid);
+    context
+        .deletions
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .remove(&uid);

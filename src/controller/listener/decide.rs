@@ -3,10 +3,10 @@
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
+use tokio::time::Instant;
 
-use super::observe::Observed;
+use super::observe::{Observed, SessionFound};
 use crate::broker::{Identity, SessionId};
 use crate::controller::names::identity_of;
 use crate::crd::listener::{
@@ -19,15 +19,28 @@ use crate::crd::{LISTENER_FINALIZER, SsmListener};
 pub struct Settings {
     /// A living relay's time to terminate the sessions of a deleted listener.
     pub terminate_after: Duration,
+    /// How long the sweeper needs for a session that nobody recorded.
+    pub sweep_after: Duration,
     /// Between two looks for a relay.
     pub unbound_interval: Duration,
+}
+
+/// Why nobody asks for a listener any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Orphaned {
+    /// Its `SsmSession` is gone.
+    SessionGone,
+    /// Its `SsmSession` is held by another installation.
+    SessionAnothers,
+    /// The namespace of its `SsmSession` is not watched: nobody would notice that it is deleted.
+    NotWatched,
 }
 
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Delete the listener: its session is gone.
-    Delete,
+    /// Delete the listener, and so end its AWS sessions.
+    Delete(Orphaned),
     /// Write the controller's fields of the spec.
     SetSpec {
         /// The relay that shall serve it.
@@ -61,20 +74,26 @@ impl Plan {
     pub fn binds_to(&self) -> Option<&str> {
         self.steps.iter().find_map(|step| match step {
             Step::SetSpec { relay, .. } => relay.as_deref(),
-            Step::Delete | Step::Terminate { .. } | Step::RemoveFinalizer => None,
+            Step::Delete(_) | Step::Terminate { .. } | Step::RemoveFinalizer => None,
         })
     }
 }
 
 /// Decides; the same observation at the same time gives the same plan.
 #[must_use]
-pub fn decide(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
-    if let Some(deleted_at) = &observed.listener.metadata.deletion_timestamp {
-        return decide_deletion(observed, settings, deleted_at.0, now);
+pub fn decide(observed: &Observed, settings: &Settings, now: Instant) -> Plan {
+    if observed.listener.metadata.deletion_timestamp.is_some() {
+        return decide_deletion(observed, settings, now);
     }
-    if observed.session_gone {
+    let orphaned = match (observed.is_watched, observed.session) {
+        (false, _) => Some(Orphaned::NotWatched),
+        (true, SessionFound::Gone) => Some(Orphaned::SessionGone),
+        (true, SessionFound::Anothers) => Some(Orphaned::SessionAnothers),
+        (true, SessionFound::There) => None,
+    };
+    if let Some(why) = orphaned {
         return Plan {
-            steps: vec![Step::Delete],
+            steps: vec![Step::Delete(why)],
             requeue_after: None,
         };
     }
@@ -187,14 +206,12 @@ fn is_over(observed: &Observed, session: &ListenerSession) -> bool {
 /// The finalizer goes when the relay confirms that all is over, or when the controller has seen to it itself.
 ///
 /// A listener without a status never led to a call: the relay writes `Starting` first, guarded by the resourceVersion
-/// that the deletion has changed, and not once it has read the deletion. A relay that died while `Starting` may leave a session that it never recorded:
-/// that one has our marker, and the sweeper ends it while the identity is still polled.
-fn decide_deletion(
-    observed: &Observed,
-    settings: &Settings,
-    deleted_at: Timestamp,
-    now: Timestamp,
-) -> Plan {
+/// that the deletion has changed, and not once it has read the deletion. A relay that died while `Starting` may leave a
+/// session that it never recorded: that one has our marker, and the sweeper ends it. So long the listener stays, since it
+/// says with which identity AWS is to be asked, also to a controller that was restarted meanwhile.
+///
+/// Time is measured from when this process saw the deletion first: the API server's clock and ours may be minutes apart.
+fn decide_deletion(observed: &Observed, settings: &Settings, now: Instant) -> Plan {
     let listener = &observed.listener;
     if !listener
         .finalizers()
@@ -217,15 +234,14 @@ fn decide_deletion(
         return remove;
     }
     let relay_acts = relay.is_some_and(|relay| observed.relays.acts(relay));
-    let patience =
-        SignedDuration::try_from(settings.terminate_after).unwrap_or(SignedDuration::MAX);
-    let waited = now.duration_since(deleted_at);
-    if relay_acts && waited < patience {
-        let left = Duration::try_from(patience - waited).unwrap_or(settings.terminate_after);
-        return Plan {
-            steps: Vec::new(),
-            requeue_after: Some(left),
-        };
+    let since = observed.deleting_since.unwrap_or(now);
+    let waited = now.duration_since(since);
+    let wait = |patience: Duration| Plan {
+        steps: Vec::new(),
+        requeue_after: Some(patience.saturating_sub(waited)),
+    };
+    if relay_acts && waited < settings.terminate_after {
+        return wait(settings.terminate_after);
     }
     let open = live(Some(status)).filter(|session| !is_over(observed, session));
     // An id that can't be an id can't be terminated either, and nothing is waited for on its account.
@@ -235,12 +251,14 @@ fn decide_deletion(
     let steps: Vec<Step> = open
         .map(|(identity, session)| Step::Terminate { identity, session })
         .collect();
-    if steps.is_empty() {
-        remove
-    } else {
-        Plan {
+    if !steps.is_empty() {
+        return Plan {
             steps,
             requeue_after: None,
-        }
+        };
     }
+    if status.state == ListenerState::Starting && waited < settings.sweep_after {
+        return wait(settings.sweep_after);
+    }
+    remove
 }

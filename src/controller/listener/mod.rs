@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use kube::ResourceExt as _;
 use kube_runtime::controller::Action;
+use tokio::time::Instant;
 
 use super::backoff::jittered;
 use super::context::Context;
@@ -43,6 +44,8 @@ async fn steps(listener: &Arc<SsmListener>, context: &Context) -> Result<Action,
     let mut observed = observe::observe(listener, context).await?;
     let settings = Settings {
         terminate_after: context.options.terminate_after,
+        // Seen in two polls and for longer than a grace, which is never less than the time between two polls.
+        sweep_after: context.options.grace * 2,
         unbound_interval: context.options.unbound_interval,
     };
     let plan = {
@@ -52,7 +55,7 @@ async fn steps(listener: &Arc<SsmListener>, context: &Context) -> Result<Action,
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         observed.load = observe::load(&observed.listener, &context.listeners.state(), &reserved);
-        let plan = decide(&observed, &settings, jiff::Timestamp::now());
+        let plan = decide(&observed, &settings, Instant::now());
         let uid = listener.uid().unwrap_or_default();
         match plan.binds_to() {
             Some(relay) => reserved.insert(uid, relay.to_owned()),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use kube::{Api, ResourceExt as _};
+use tokio::time::Instant;
 
 use crate::broker::{Identity, SessionId};
 use crate::controller::context::Context;
@@ -11,15 +12,30 @@ use crate::controller::error::Error;
 use crate::controller::names::identity_of;
 use crate::controller::poll::Snapshot;
 use crate::controller::relays::RelaysView;
-use crate::crd::{SsmListener, SsmSession};
+use crate::crd::{SsmListener, SsmSession, session_finalizer, session_holder};
+
+/// The `SsmSession` of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionFound {
+    /// It is there and nobody else's; or nobody asked.
+    There,
+    /// The API server itself says that it is gone.
+    Gone,
+    /// The API server itself says that another installation holds it, and that this one does not.
+    Anothers,
+}
 
 /// Everything that a decision about a listener looks at.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The listener.
     pub listener: Arc<SsmListener>,
-    /// The API server itself says that the listener's `SsmSession` is gone.
-    pub session_gone: bool,
+    /// Whether the namespace of its `SsmSession` is watched by this controller.
+    pub is_watched: bool,
+    /// Its `SsmSession`.
+    pub session: SessionFound,
+    /// When this controller first saw that it is being deleted.
+    pub deleting_since: Option<Instant>,
     /// The relays.
     pub relays: RelaysView,
     /// How many other listeners each relay has.
@@ -35,8 +51,15 @@ pub struct Observed {
 /// Reads caches, and the API server where a cache says that the session is gone.
 pub async fn observe(listener: &Arc<SsmListener>, context: &Context) -> Result<Observed, Error> {
     let uid = listener.uid().unwrap_or_default();
-    let session_gone = listener.metadata.deletion_timestamp.is_none()
-        && is_session_gone(listener, context).await?;
+    let is_watched = context
+        .options
+        .watches(&listener.spec.session_ref.namespace);
+    let is_deleting = listener.metadata.deletion_timestamp.is_some();
+    let session = if is_deleting || !is_watched {
+        SessionFound::There
+    } else {
+        find_session(listener, context).await?
+    };
     let siblings = siblings(listener, &context.listeners.state());
     let sessions = listener.status.iter().flat_map(|status| &status.sessions);
     let snapshots = sessions
@@ -44,7 +67,9 @@ pub async fn observe(listener: &Arc<SsmListener>, context: &Context) -> Result<O
         .map(|identity| (identity.clone(), context.polls.snapshot(&identity)));
     Ok(Observed {
         listener: Arc::clone(listener),
-        session_gone,
+        is_watched,
+        session,
+        deleting_since: is_deleting.then(|| context.deleting_since(&uid)),
         relays: context.relays.borrow().clone(),
         load: BTreeMap::new(),
         siblings,
@@ -53,13 +78,25 @@ pub async fn observe(listener: &Arc<SsmListener>, context: &Context) -> Result<O
     })
 }
 
-/// A cache that lacks the session may only be late, so the API server is asked before anything is deleted.
-async fn is_session_gone(listener: &SsmListener, context: &Context) -> Result<bool, Error> {
+/// A cache that lacks the session, or shows it as another installation's, may only be late, so the API server is asked
+/// before anything is deleted.
+async fn find_session(listener: &SsmListener, context: &Context) -> Result<SessionFound, Error> {
     let reference = &listener.spec.session_ref;
-    let is_it = |session: &SsmSession| session.uid().as_deref() == Some(&reference.uid);
+    let ours = session_finalizer(&context.options.installation());
+    let judge = |session: Option<&SsmSession>| match session {
+        Some(session) if session.uid().as_deref() == Some(&reference.uid) => {
+            let finalizers = session.finalizers();
+            if session_holder(finalizers).is_some() && !finalizers.contains(&ours) {
+                SessionFound::Anothers
+            } else {
+                SessionFound::There
+            }
+        }
+        Some(_) | None => SessionFound::Gone,
+    };
     let cached = context.sessions.get(&reference.namespace, &reference.name);
-    if cached.is_some_and(|session| is_it(&session)) {
-        return Ok(false);
+    if judge(cached.as_deref()) == SessionFound::There {
+        return Ok(SessionFound::There);
     }
     let api: Api<SsmSession> = Api::namespaced(context.client.clone(), &reference.namespace);
     let action = format!("read SsmSession {}/{}", reference.namespace, reference.name);
@@ -67,7 +104,7 @@ async fn is_session_gone(listener: &SsmListener, context: &Context) -> Result<bo
         .get_opt(&reference.name)
         .await
         .map_err(Error::api(action))?;
-    Ok(!found.is_some_and(|session| is_it(&session)))
+    Ok(judge(found.as_ref()))
 }
 
 fn siblings(listener: &SsmListener, listeners: &[Arc<SsmListener>]) -> BTreeSet<String> {

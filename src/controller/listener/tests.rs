@@ -1,9 +1,10 @@
 //! What is promised of listeners: whom they are bound to, what they are told, and when they may go.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::LazyLock;
 
-use super::decide::{Plan, Step};
-use super::observe::Observed;
+use super::decide::{Orphaned, Plan, Step};
+use super::observe::{Observed, SessionFound};
 use super::*;
 use crate::broker::SessionId;
 use crate::controller::fixtures::{self, ListenerBuilder, at, described, listener, relays};
@@ -14,17 +15,29 @@ use crate::crd::listener::{EndReason, ListenerState, LostSession};
 
 const SETTINGS: Settings = Settings {
     terminate_after: Duration::from_mins(1),
+    sweep_after: Duration::from_mins(2),
     unbound_interval: Duration::from_secs(10),
 };
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// So many seconds after this controller saw the deletion, if there is one.
+fn after(seconds: u64) -> Instant {
+    *START + Duration::from_secs(seconds)
+}
 
 fn id(id: &str) -> SessionId {
     SessionId::parse(id).expect("an id")
 }
 
 fn observed(listener: ListenerBuilder, relays: RelaysView) -> Observed {
+    let listener = listener.arc();
+    let is_deleting = listener.metadata.deletion_timestamp.is_some();
     Observed {
-        listener: listener.arc(),
-        session_gone: false,
+        listener,
+        is_watched: true,
+        session: SessionFound::There,
+        deleting_since: is_deleting.then(|| after(0)),
         relays,
         load: BTreeMap::new(),
         siblings: BTreeSet::new(),
@@ -57,7 +70,7 @@ fn looking() -> Plan {
 }
 
 fn bound_to(observed: &Observed) -> Option<String> {
-    decide(observed, &SETTINGS, at(0))
+    decide(observed, &SETTINGS, after(0))
         .binds_to()
         .map(str::to_owned)
 }
@@ -93,7 +106,7 @@ fn a_replica_stays_away_from_its_siblings_while_another_relay_has_room() {
 fn without_room_it_waits() {
     let mut observed = observed(listener("sql"), relays(&[("a", "1")]));
     observed.load.insert("a".into(), 10);
-    assert_eq!(decide(&observed, &SETTINGS, at(0)), looking());
+    assert_eq!(decide(&observed, &SETTINGS, after(0)), looking());
 }
 
 #[test]
@@ -105,7 +118,7 @@ fn a_relay_that_was_not_seen_alive_gets_nothing_new_and_keeps_what_it_has() {
         Some("b")
     );
     let kept = observed(listener("sql").serving("a", "1", "s-1"), view);
-    assert_eq!(decide(&kept, &SETTINGS, at(0)), Plan::default());
+    assert_eq!(decide(&kept, &SETTINGS, after(0)), Plan::default());
 }
 
 #[test]
@@ -114,7 +127,7 @@ fn a_dead_relay_loses_its_listener_and_a_paused_move_waits() {
     kill(&mut view, "a");
     view.moves_paused = true;
     let mut observed = observed(listener("sql").serving("a", "1", "s-1"), view);
-    assert_eq!(decide(&observed, &SETTINGS, at(0)), Plan::default());
+    assert_eq!(decide(&observed, &SETTINGS, after(0)), Plan::default());
     observed.relays.moves_paused = false;
     assert_eq!(bound_to(&observed).as_deref(), Some("b"));
 }
@@ -124,7 +137,7 @@ fn without_another_relay_it_stays_bound_to_the_dead_one() {
     let mut view = relays(&[("a", "1")]);
     kill(&mut view, "a");
     let observed = observed(listener("sql").serving("a", "1", "s-1"), view);
-    assert_eq!(decide(&observed, &SETTINGS, at(0)), looking());
+    assert_eq!(decide(&observed, &SETTINGS, after(0)), looking());
 }
 
 #[test]
@@ -133,7 +146,7 @@ fn a_restart_in_place_moves_nothing() {
         listener("sql").serving("a", "1", "s-1"),
         relays(&[("a", "2"), ("b", "1")]),
     );
-    assert_eq!(decide(&observed, &SETTINGS, at(0)), Plan::default());
+    assert_eq!(decide(&observed, &SETTINGS, after(0)), Plan::default());
 }
 
 #[test]
@@ -148,25 +161,40 @@ fn a_live_session_that_history_calls_over_is_told_until_the_relay_has_recorded_i
         relay: Some("a".into()),
         lost_sessions: lost.clone(),
     };
-    assert_eq!(decide(&told, &SETTINGS, at(0)).steps, [step]);
+    assert_eq!(decide(&told, &SETTINGS, after(0)).steps, [step]);
 
     let serving = serving.change(|listener| listener.spec.lost_sessions = lost);
     let still = observed(serving.clone(), relays(&[("a", "1")]));
-    assert_eq!(decide(&still, &SETTINGS, at(0)), Plan::default());
+    assert_eq!(decide(&still, &SETTINGS, after(0)), Plan::default());
 
     let recorded = observed(serving.ended("s-1"), relays(&[("a", "1")]));
     let step = Step::SetSpec {
         relay: Some("a".into()),
         lost_sessions: Vec::new(),
     };
-    assert_eq!(decide(&recorded, &SETTINGS, at(0)).steps, [step]);
+    assert_eq!(decide(&recorded, &SETTINGS, after(0)).steps, [step]);
 }
 
 #[test]
 fn an_orphan_is_deleted_and_never_bound() {
     let mut observed = observed(listener("sql"), relays(&[("a", "1")]));
-    observed.session_gone = true;
-    assert_eq!(decide(&observed, &SETTINGS, at(0)).steps, [Step::Delete]);
+    for (session, why) in [
+        (SessionFound::Gone, Orphaned::SessionGone),
+        (SessionFound::Anothers, Orphaned::SessionAnothers),
+    ] {
+        observed.session = session;
+        let steps = decide(&observed, &SETTINGS, after(0)).steps;
+        assert_eq!(steps, [Step::Delete(why)]);
+    }
+}
+
+#[test]
+fn the_listener_of_a_session_in_a_namespace_that_is_not_watched_is_deleted() {
+    let serving = listener("sql").serving("a", "1", "s-1");
+    let mut observed = observed(serving, relays(&[("a", "1")]));
+    observed.is_watched = false;
+    let steps = decide(&observed, &SETTINGS, after(0)).steps;
+    assert_eq!(steps, [Step::Delete(Orphaned::NotWatched)]);
 }
 
 #[test]
@@ -174,7 +202,7 @@ fn a_listener_being_deleted_is_never_bound_and_one_that_never_had_a_status_goes_
     for listener in [listener("sql"), listener("sql").bound("a")] {
         let observed = observed(listener.deleted_at(at(0)), relays(&[("a", "1")]));
         assert_eq!(
-            decide(&observed, &SETTINGS, at(0)).steps,
+            decide(&observed, &SETTINGS, after(0)).steps,
             [Step::RemoveFinalizer]
         );
     }
@@ -187,10 +215,10 @@ fn the_relays_word_that_all_has_ended_releases_it() {
         .state("a", "1", ListenerState::Ended);
     let listener = listener.deleted_at(at(0));
     let waiting = observed(listener.clone(), relays(&[("a", "1")]));
-    assert_eq!(decide(&waiting, &SETTINGS, at(1)).steps, []);
+    assert_eq!(decide(&waiting, &SETTINGS, after(1)).steps, []);
     let over = observed(listener.ended("s-1"), relays(&[("a", "1")]));
     assert_eq!(
-        decide(&over, &SETTINGS, at(1)).steps,
+        decide(&over, &SETTINGS, after(1)).steps,
         [Step::RemoveFinalizer]
     );
 }
@@ -201,7 +229,7 @@ fn the_word_of_an_earlier_run_of_the_relay_does_not_release_it() {
         .state("a", "1", ListenerState::Ended)
         .deleted_at(at(0));
     let observed = observed(listener, relays(&[("a", "2")]));
-    let plan = decide(&observed, &SETTINGS, at(10));
+    let plan = decide(&observed, &SETTINGS, after(10));
     assert_eq!(
         plan,
         Plan {
@@ -215,16 +243,16 @@ fn the_word_of_an_earlier_run_of_the_relay_does_not_release_it() {
 fn a_living_relay_has_a_minute_and_then_the_controller_terminates() {
     let listener = listener("sql").serving("a", "1", "s-1").deleted_at(at(0));
     let mut observed = observed(listener, relays(&[("a", "1")]));
-    assert_eq!(decide(&observed, &SETTINGS, at(59)).steps, []);
+    assert_eq!(decide(&observed, &SETTINGS, after(59)).steps, []);
     let identity = identity_of(&fixtures::aws());
     let terminate = Step::Terminate {
         identity,
         session: id("s-1"),
     };
-    assert_eq!(decide(&observed, &SETTINGS, at(60)).steps, [terminate]);
+    assert_eq!(decide(&observed, &SETTINGS, after(60)).steps, [terminate]);
     observed.terminated.insert(id("s-1"));
     assert_eq!(
-        decide(&observed, &SETTINGS, at(60)).steps,
+        decide(&observed, &SETTINGS, after(60)).steps,
         [Step::RemoveFinalizer]
     );
 }
@@ -236,26 +264,45 @@ fn with_a_dead_relay_the_controller_terminates_at_once_and_believes_history() {
     let listener = listener("sql").serving("a", "1", "s-1").deleted_at(at(0));
     let open = observed(listener, view);
     assert!(matches!(
-        decide(&open, &SETTINGS, at(0)).steps[..],
+        decide(&open, &SETTINGS, after(0)).steps[..],
         [Step::Terminate { .. }]
     ));
     let over = history(open, "s-1");
     assert_eq!(
-        decide(&over, &SETTINGS, at(0)).steps,
+        decide(&over, &SETTINGS, after(0)).steps,
         [Step::RemoveFinalizer]
     );
 }
 
 #[test]
-fn a_dead_relay_that_was_starting_leaves_the_rest_to_the_sweeper() {
-    let listener = listener("sql")
-        .state("a", "1", ListenerState::Starting)
-        .deleted_at(at(0));
-    let observed = observed(listener, relays(&[]));
-    assert_eq!(
-        decide(&observed, &SETTINGS, at(0)).steps,
-        [Step::RemoveFinalizer]
-    );
+fn a_dead_relay_that_was_starting_leaves_the_rest_to_the_sweeper_and_the_listener_until_then() {
+    let starting = listener("sql").state("a", "1", ListenerState::Starting);
+    let lost = observed(starting.clone().deleted_at(at(0)), relays(&[]));
+    let waiting = Plan {
+        steps: Vec::new(),
+        requeue_after: Some(Duration::from_secs(1)),
+    };
+    assert_eq!(decide(&lost, &SETTINGS, after(119)), waiting);
+    let steps = decide(&lost, &SETTINGS, after(120)).steps;
+    assert_eq!(steps, [Step::RemoveFinalizer]);
+
+    let recorded = listener("sql").serving("a", "1", "s-1");
+    let recorded = recorded.state("a", "1", ListenerState::Starting);
+    let lost = observed(recorded.deleted_at(at(0)), relays(&[]));
+    let steps = decide(&lost, &SETTINGS, after(0)).steps;
+    assert!(matches!(steps[..], [Step::Terminate { .. }]));
+}
+
+#[test]
+fn the_wait_for_a_relay_begins_when_we_see_the_deletion_whatever_the_api_servers_clock_says() {
+    for deleted_at in [at(-3600), at(3600)] {
+        let going = listener("sql").serving("a", "1", "s-1");
+        let observed = observed(going.deleted_at(deleted_at), relays(&[("a", "1")]));
+        let plan = decide(&observed, &SETTINGS, after(59));
+        assert_eq!(plan.requeue_after, Some(Duration::from_secs(1)));
+        let steps = decide(&observed, &SETTINGS, after(60)).steps;
+        assert!(matches!(steps[..], [Step::Terminate { .. }]));
+    }
 }
 
 #[test]

@@ -104,8 +104,8 @@ impl Polls {
         };
     }
 
-    /// Forgets the wants of objects that are gone, also of those whose finalizer somebody else took away.
-    fn keep_wants_of(&self, is_there: impl Fn(&str) -> bool) {
+    /// Forgets the wants of objects that are not there.
+    pub fn keep_wants_of(&self, is_there: impl Fn(&str) -> bool) {
         let mut wants = self.wants.lock().unwrap_or_else(PoisonError::into_inner);
         wants.retain(|uid, _| is_there(uid));
     }

@@ -2,6 +2,11 @@
 //!
 //! A start whose answer was lost may leave a session that only the sweeper finds, and often AWS is away just then. So
 //! an identity is not forgotten by time alone, but once it was really looked at for as long as the sweeper needs.
+//!
+//! All this is forgotten with the process. A deleted listener of a relay that died while it was starting stays for two
+//! graces, so that a controller that was restarted meanwhile finds the identity there. What is lost is an identity that
+//! nothing names any more: a relay died between StartSession and its record, the class was edited to another identity or
+//! deleted, its listeners follow, and the controller is restarted before two graces are over. Then AWS ends the session.
 
 use std::time::Duration;
 

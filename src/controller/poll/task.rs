@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use jiff::Timestamp;
-use kube::ResourceExt as _;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -42,10 +41,10 @@ pub async fn run(context: Arc<Context>) {
     }
     let options = &context.options;
     let mut schedules: HashMap<Identity, Schedule> = HashMap::new();
-    let mut sweeper = Sweeper::new(&context.namespace_uid, options.grace);
+    let mut sweeper = Sweeper::new(&options.namespace_uid, options.grace);
     loop {
         let now = Instant::now();
-        forget_wants(&context);
+        context.forget_strangers();
         for identity in named(&context) {
             let schedule = schedules.entry(identity);
             let schedule = schedule.or_insert_with(|| Schedule::new(now));
@@ -94,16 +93,6 @@ pub async fn run(context: Arc<Context>) {
         let wake = next.unwrap_or(ceiling).min(ceiling);
         tokio::time::sleep_until(wake).await;
     }
-}
-
-/// Nobody looks for an end on behalf of a session or a listener that is gone.
-fn forget_wants(context: &Context) {
-    let sessions = context.sessions.filter(|_| true);
-    let uids = sessions.iter().filter_map(|session| session.uid());
-    let listeners = context.listeners.state();
-    let uids = uids.chain(listeners.iter().filter_map(|listener| listener.uid()));
-    let there: HashSet<String> = uids.collect();
-    context.polls.keep_wants_of(|uid| there.contains(uid));
 }
 
 /// The identities of our classes, of listeners and their sessions, and of sessions whose end is looked for.

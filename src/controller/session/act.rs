@@ -11,10 +11,10 @@ use serde_json::json;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::decide::{Doomed, Plan, Release};
 use super::desired;
 use super::leave;
 use super::observe::{Observed, ServiceFound};
+use super::plan::{Doomed, Plan, Release};
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::events;
@@ -49,7 +49,7 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
     let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &namespace);
     if plan.add_finalizer {
-        session = add_finalizer(&sessions, &session, &context.options.controller_name).await?;
+        session = add_finalizer(&sessions, &session, &observed.installation).await?;
     }
     // Listeners are what access hangs on: they go whatever the user's namespace refuses.
     let gone = plan.delete_listeners.iter();
@@ -137,10 +137,10 @@ where
 async fn add_finalizer(
     api: &Api<SsmSession>,
     session: &SsmSession,
-    controller_name: &str,
+    installation: &str,
 ) -> Result<SsmSession, Error> {
     let mut finalizers = session.finalizers().to_vec();
-    finalizers.push(session_finalizer(controller_name));
+    finalizers.push(session_finalizer(installation));
     set_finalizers(api, session, &finalizers).await
 }
 
@@ -242,7 +242,7 @@ pub async fn release(
     let namespace = session.namespace().unwrap_or_default();
     let api: Api<SsmSession> = Api::namespaced(context.client.clone(), &namespace);
     let mut finalizers = session.finalizers().to_vec();
-    let ours = session_finalizer(&context.options.controller_name);
+    let ours = session_finalizer(&context.options.installation());
     finalizers.retain(|finalizer| *finalizer != ours);
     let last_words = match set_finalizers(&api, session, &finalizers).await {
         Ok(_) => {

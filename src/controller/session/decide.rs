@@ -1,115 +1,36 @@
 //! What is to be done about a session, and what to say of it: pure, without a client and a clock.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
-use tokio::time::Instant;
 
-use super::conditions::{self, Trouble};
+use super::conditions;
 use super::desired::{self, REPLICA};
 use super::leave;
 use super::mirror::{Mirror, Sources, mirror};
 use super::observe::{ClassFound, Observed, ServiceFound};
+use super::plan::{Now, Plan, Settings, Trouble, doomed};
 use crate::controller::names::listener_name;
 use crate::crd::class::Aws;
 use crate::crd::listener::ListenerState;
 use crate::crd::session::{Endpoint, EndpointPort, Port, ResolvedTarget};
-use crate::crd::{SsmListener, SsmSessionStatus, relay_label_value};
-
-/// How long things may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Until a missing class or a denied call is called Stalled.
-    pub stalled_after: Duration,
-    /// Until a deleted session goes without its listeners.
-    pub finalizer_timeout: Duration,
-    /// Until an end that AWS does not show is given up.
-    pub history_timeout: Duration,
-    /// Between two looks at a Service that is not ours.
-    pub conflict_interval: Duration,
-}
-
-/// One moment on both clocks: conditions carry the wall's, delays are measured on the other.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// For people and for comparison with the API server's.
-    pub wall: Timestamp,
-    /// Monotonic.
-    pub instant: Instant,
-}
-
-/// Name and UID of an object that is to be deleted.
-pub type Doomed = (String, String);
-
-/// How the session's finalizer goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Release {
-    /// Nothing of it is left.
-    Clean,
-    /// This many listeners still wait for AWS; they go on without the session.
-    Pending(usize),
-}
-
-/// What to write, in the order of the fields; the status after them, and the release last.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
-    /// The finalizer goes on before anything is made.
-    pub add_finalizer: bool,
-    /// Slices that are no longer true.
-    pub delete_slices: Vec<String>,
-    /// Listeners that are no longer asked for.
-    pub delete_listeners: Vec<Doomed>,
-    /// The Service does not exist.
-    pub create_service: Option<Service>,
-    /// Our Service lacks something.
-    pub update_service: Option<Service>,
-    /// Ports without a listener.
-    pub create_listeners: Vec<SsmListener>,
-    /// Listeners whose target, document, reason or identity changed.
-    pub update_listeners: Vec<SsmListener>,
-    /// Slices that are missing or say something else.
-    pub apply_slices: Vec<EndpointSlice>,
-    /// Our Services of an earlier name.
-    pub delete_services: Vec<Doomed>,
-    /// What the status shall say; nothing is written when absent.
-    pub status: Option<SsmSessionStatus>,
-    /// The finalizer goes.
-    pub release: Option<Release>,
-    /// Since when this process has seen that the session goes, or goes over to another installation.
-    pub leaving: Option<Instant>,
-    /// A deleted session has waited long enough: the release comes whatever failed in its namespace.
-    pub overdue: bool,
-    /// What the mirror remembers and looks for.
-    pub mirror: Mirror,
-    /// The trouble that there is.
-    pub trouble: Option<Trouble>,
-    /// When to look again though nothing happens; at the next resync if absent.
-    pub requeue_after: Option<Duration>,
-}
-
-impl Plan {
-    /// Whether nothing is left to be written for what the spec asks.
-    fn is_settled(&self) -> bool {
-        self.delete_listeners.is_empty()
-            && self.create_service.is_none()
-            && self.update_service.is_none()
-            && self.create_listeners.is_empty()
-            && self.update_listeners.is_empty()
-            && self.apply_slices.is_empty()
-    }
-}
+use crate::crd::{SsmListener, SsmSessionStatus};
 
 /// Decides; the same observation at the same time gives the same plan.
 #[must_use]
 pub fn decide(observed: &Observed, settings: &Settings, now: Now) -> Plan {
     let mut plan = Plan::default();
     let leaving = observed.is_leaving();
-    if leaving && !observed.has_finalizer() {
-        return plan;
+    if !observed.has_finalizer() {
+        if leaving {
+            return plan;
+        }
+        if let Some(holder) = observed.held_by() {
+            // What it made still leads there, and two writers would never end: it lets go first.
+            plan.held_by = Some(holder.to_owned());
+            return plan;
+        }
     }
     if leaving {
         leave::decide_leaving(&mut plan, observed, settings, now);
@@ -143,19 +64,10 @@ pub fn decide(observed: &Observed, settings: &Settings, now: Now) -> Plan {
         };
     }
     plan.mirror = decide_mirror(observed, settings, now);
-    if !leave::is_said_by_another(observed) {
+    if observed.held_by().is_none() {
         plan.status = Some(status(&plan, observed, trouble.as_ref(), stalled, now));
     }
     plan
-}
-
-/// Listeners that are to be deleted and are not being deleted yet.
-pub(super) fn doomed(observed: &Observed, is_doomed: impl Fn(&SsmListener) -> bool) -> Vec<Doomed> {
-    let listeners = observed.listeners.iter();
-    let listeners = listeners.filter(|l| l.metadata.deletion_timestamp.is_none() && is_doomed(l));
-    listeners
-        .map(|l| (l.name_any(), l.uid().unwrap_or_default()))
-        .collect()
 }
 
 /// What the class and the spec ask for.
@@ -226,7 +138,6 @@ fn decide_slices(plan: &mut Plan, observed: &Observed) {
         }
     };
     let mut wanted: Vec<EndpointSlice> = Vec::new();
-    let installation = relay_label_value(&observed.controller_name);
     if let Some(service) = service {
         for port in &observed.session.spec.ports {
             let Some(listener) = existing_listener(observed, port) else {
@@ -234,7 +145,7 @@ fn decide_slices(plan: &mut Plan, observed: &Observed) {
             };
             let session = &observed.session;
             wanted.extend(desired::slices(
-                &installation,
+                &observed.installation,
                 session,
                 service,
                 port,
@@ -264,7 +175,7 @@ fn decide_slices(plan: &mut Plan, observed: &Observed) {
 
 fn decide_mirror(observed: &Observed, settings: &Settings, now: Now) -> Mirror {
     mirror(&Sources {
-        previous: observed.previous(),
+        previous: &observed.previous,
         listeners: &observed.listeners,
         snapshots: &observed.snapshots,
         ending: &observed.memory.ending,
@@ -283,7 +194,7 @@ fn status(
     now: Now,
 ) -> SsmSessionStatus {
     let session = &observed.session;
-    let previous = observed.previous();
+    let previous = &observed.previous;
     let conditions = conditions::conditions(observed, trouble, stalled, plan.is_settled());
     let class = match &observed.class {
         ClassFound::Ours { name, .. } => Some(name.clone()),

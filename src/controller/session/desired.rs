@@ -16,7 +16,7 @@ use crate::controller::names::{
 };
 use crate::controller::relays::RelaysView;
 use crate::crd::class::Aws;
-use crate::crd::listener::{Document, SessionReference};
+use crate::crd::listener::{Document, ListenerError, ListenerState, SessionReference};
 use crate::crd::session::Port;
 use crate::crd::{
     INSTALLATION_LABEL, LISTENER_FINALIZER, MANAGED_BY, SESSION_UID_LABEL, SsmListener,
@@ -277,6 +277,20 @@ pub fn is_fresh(listener: &SsmListener, relays: &RelaysView) -> bool {
         listener.spec.relay.as_deref() == Some(&status.relay)
             && relays.serves(&status.relay, &status.incarnation)
     })
+}
+
+/// The error of a listener, unless it speaks of a spec, or comes from a relay, that is no longer its own.
+#[must_use]
+pub fn error_of<'a>(listener: &'a SsmListener, relays: &RelaysView) -> Option<&'a ListenerError> {
+    let status = listener
+        .status
+        .as_ref()
+        .filter(|_| is_fresh(listener, relays))?;
+    let current = status.observed_generation == listener.metadata.generation;
+    status
+        .last_error
+        .as_ref()
+        .filter(|_| current && status.state != ListenerState::Serving)
 }
 
 /// The slices of one listener: one for each family that both the Service and the relay have, once the port is known.

@@ -3,11 +3,11 @@
 
 use kube::ResourceExt as _;
 
-use super::decide::{Now, Plan, Release, Settings, doomed};
-use super::observe::{ClassFound, Observed, ServiceFound};
+use super::observe::{Observed, ServiceFound};
+use super::plan::{Now, Plan, Release, Settings, doomed};
 use crate::controller::events::SessionEvent;
 use crate::crd::session::AwsSession;
-use crate::crd::{INSTALLATION_LABEL, SsmSession, relay_label_value};
+use crate::crd::{INSTALLATION_LABEL, SsmSession};
 
 /// Decides for a session that has our finalizer.
 ///
@@ -15,23 +15,22 @@ use crate::crd::{INSTALLATION_LABEL, SsmSession, relay_label_value};
 pub fn decide_leaving(plan: &mut Plan, observed: &Observed, settings: &Settings, now: Now) {
     let deleting = observed.session.metadata.deletion_timestamp.is_some();
     plan.delete_listeners = doomed(observed, |_| true);
-    match &observed.class {
+    if observed.is_anothers() {
         // The other installation's slices may be there already.
-        ClassFound::Foreign { .. } => plan.delete_slices = slices_of_ours(observed),
-        ClassFound::Ours { .. } | ClassFound::Missing { .. } => {
-            plan.delete_slices = observed.slices.iter().map(|s| s.name_any()).collect();
-            // The garbage collector would do it too, but learns of our kinds late in a young cluster.
-            let service = match &observed.service {
-                ServiceFound::Ours(service) => Some(service),
-                ServiceFound::Absent
-                | ServiceFound::Leaving { .. }
-                | ServiceFound::Conflict { .. } => None,
-            };
-            let services = service.into_iter().chain(&observed.old_services);
-            plan.delete_services = services
-                .map(|service| (service.name_any(), service.uid().unwrap_or_default()))
-                .collect();
-        }
+        plan.delete_slices = slices_of_ours(observed);
+    } else {
+        plan.delete_slices = observed.slices.iter().map(|s| s.name_any()).collect();
+        // The garbage collector would do it too, but learns of our kinds late in a young cluster.
+        let service = match &observed.service {
+            ServiceFound::Ours(service) => Some(service),
+            ServiceFound::Absent | ServiceFound::Leaving { .. } | ServiceFound::Conflict { .. } => {
+                None
+            }
+        };
+        let services = service.into_iter().chain(&observed.old_services);
+        plan.delete_services = services
+            .map(|service| (service.name_any(), service.uid().unwrap_or_default()))
+            .collect();
     }
     let since = observed.memory.leaving.unwrap_or(now.instant);
     plan.leaving = Some(since);
@@ -66,19 +65,10 @@ pub fn last_words(
 }
 
 fn slices_of_ours(observed: &Observed) -> Vec<String> {
-    let ours = relay_label_value(&observed.controller_name);
+    let ours = Some(&observed.installation);
     let slices = observed.slices.iter();
     slices
-        .filter(|slice| slice.labels().get(INSTALLATION_LABEL) == Some(&ours))
+        .filter(|slice| slice.labels().get(INSTALLATION_LABEL) == ours)
         .map(|slice| slice.name_any())
         .collect()
-}
-
-/// Whether the status is already that of the installation to which the session went: two writers would never end.
-#[must_use]
-pub fn is_said_by_another(observed: &Observed) -> bool {
-    match &observed.class {
-        ClassFound::Foreign { name } => observed.previous().class.as_ref() == Some(name),
-        ClassFound::Ours { .. } | ClassFound::Missing { .. } => false,
-    }
 }

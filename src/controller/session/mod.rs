@@ -4,9 +4,11 @@ mod act;
 mod conditions;
 mod decide;
 mod desired;
+mod holder;
 mod leave;
 mod mirror;
 mod observe;
+mod plan;
 mod report;
 
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube_runtime::controller::Action;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::backoff::jittered;
 use super::context::{Context, Refusal};
@@ -26,9 +28,10 @@ use super::names::key;
 use super::poll::Want;
 use crate::crd::SsmSession;
 
-use decide::{Now, Plan, Settings, decide};
+use decide::decide;
 pub use desired::service_name;
 use observe::Observed;
+use plan::{Now, Plan, Settings};
 
 /// Observes, decides, acts and reports, once.
 ///
@@ -128,6 +131,16 @@ fn remember(observed: &Observed, plan: &Plan, now: Now, context: &Context) {
     memory.ending.clone_from(&plan.mirror.ending);
     memory.started_with.clone_from(&plan.mirror.started_with);
     memory.leaving = plan.leaving;
+    if let Some(holder) = plan
+        .held_by
+        .as_ref()
+        .filter(|_| plan.held_by != memory.held_by)
+    {
+        let (namespace, name) = (session.namespace().unwrap_or_default(), session.name_any());
+        info!(%namespace, session = %name, %holder,
+            "the finalizer of another installation is on the session: nothing is done for it here until that is gone");
+    }
+    memory.held_by.clone_from(&plan.held_by);
     context.remember(&uid, memory);
     let want = Want {
         namespace: session.namespace().unwrap_or_default(),

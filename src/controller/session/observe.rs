@@ -10,6 +10,7 @@ use kube::api::ListParams;
 use kube::{Api, Resource as _, ResourceExt as _};
 
 use super::desired::service_name;
+use super::holder::{has_finalizer, held_by, is_anothers, is_leaving};
 use crate::broker::Identity;
 use crate::controller::context::{Context, Memory};
 use crate::controller::error::Error;
@@ -19,7 +20,7 @@ use crate::controller::relays::RelaysView;
 use crate::crd::class::Aws;
 use crate::crd::{
     DEFAULT_CLASS_ANNOTATION, GROUP, SESSION_UID_LABEL, SsmListener, SsmSession, SsmSessionClass,
-    SsmSessionStatus, session_finalizer,
+    SsmSessionStatus,
 };
 
 /// The class of a session.
@@ -46,6 +47,15 @@ pub enum ClassFound {
     },
 }
 
+impl ClassFound {
+    fn is_foreign(&self) -> bool {
+        match self {
+            Self::Foreign { .. } => true,
+            Self::Ours { .. } | Self::Missing { .. } => false,
+        }
+    }
+}
+
 /// The Service of the name that a session asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ServiceFound {
@@ -68,8 +78,8 @@ pub enum ServiceFound {
 /// Everything that a decision about a session looks at.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// The `controllerName` of this installation.
-    pub controller_name: String,
+    /// This installation, as finalizers and labels name it.
+    pub installation: String,
     /// The session.
     pub session: Arc<SsmSession>,
     /// Its status as it was read.
@@ -95,36 +105,29 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// The status as it was read.
-    #[must_use]
-    pub fn previous(&self) -> &SsmSessionStatus {
-        &self.previous
-    }
-
     /// Whether this installation has something to take away before the session goes, or goes over to another one.
     #[must_use]
     pub fn has_finalizer(&self) -> bool {
-        has_finalizer(&self.session, &self.controller_name)
+        has_finalizer(&self.session, &self.installation)
+    }
+
+    /// The finalizer of another installation that holds the session: its finalizer was there before ours.
+    #[must_use]
+    pub fn held_by(&self) -> Option<&str> {
+        held_by(&self.session, &self.installation)
+    }
+
+    /// Whether the session goes on without us, in the hands of another installation.
+    #[must_use]
+    pub fn is_anothers(&self) -> bool {
+        is_anothers(&self.session, self.class.is_foreign(), &self.installation)
     }
 
     /// Whether the session is being deleted, or is another installation's by now.
     #[must_use]
     pub fn is_leaving(&self) -> bool {
-        is_leaving(&self.session, &self.class)
+        is_leaving(&self.session, self.class.is_foreign(), &self.installation)
     }
-}
-
-fn has_finalizer(session: &SsmSession, controller_name: &str) -> bool {
-    let ours = session_finalizer(controller_name);
-    session.finalizers().contains(&ours)
-}
-
-fn is_leaving(session: &SsmSession, class: &ClassFound) -> bool {
-    let foreign = match class {
-        ClassFound::Foreign { .. } => true,
-        ClassFound::Ours { .. } | ClassFound::Missing { .. } => false,
-    };
-    foreign || session.metadata.deletion_timestamp.is_some()
 }
 
 /// Reads everything.
@@ -135,10 +138,11 @@ pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Obs
     let uid = session.uid().unwrap_or_default();
     let namespace = session.namespace().unwrap_or_default();
     let classes = context.classes.state();
-    let controller_name = &context.options.controller_name;
-    let class = find_class(session, &classes, controller_name);
-    let leaving = is_leaving(session, &class);
-    let ask = leaving && has_finalizer(session, controller_name);
+    let installation = context.options.installation();
+    let class = find_class(session, &classes, &context.options.controller_name);
+    let leaving = is_leaving(session, class.is_foreign(), &installation);
+    let held = held_by(session, &installation).is_some();
+    let ask = leaving && has_finalizer(session, &installation);
     let listeners = find_listeners(session, ask, context).await?;
     let labelled = |labels: &BTreeMap<String, String>| labels.get(SESSION_UID_LABEL) == Some(&uid);
     let in_namespace = |of: Option<String>| of.as_deref() == Some(&namespace);
@@ -154,7 +158,7 @@ pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Obs
         .slices
         .filter(|slice| in_namespace(slice.namespace()) && labelled(slice.labels()));
     slices.sort_by_key(|slice| slice.name_any());
-    let service = if leaving {
+    let service = if leaving || held {
         // The end of a session does not hang on whether its namespace can be read; the Service goes with its owner.
         let cached = context.services.get(&namespace, &name);
         let ours = cached.filter(|service| {
@@ -177,8 +181,8 @@ pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Obs
     let all = context.listeners.state();
     let bound = all.iter().filter_map(|l| l.spec.relay.as_deref());
     Ok(Observed {
-        controller_name: controller_name.clone(),
         relays_full: relays.are_full(bound),
+        installation,
         previous: session.status.clone().unwrap_or_default(),
         snapshots: snapshots.collect(),
         relays,

@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::error_of;
 use crate::broker::{ErrorKind, Identity};
 use crate::controller::names::identity_of;
-use crate::controller::session::desired::is_fresh;
+use crate::controller::session::desired::{error_of, is_fresh};
 use crate::controller::session::observe::{ClassFound, Observed};
 use crate::crd::SsmListener;
 use crate::crd::condition::{
@@ -49,7 +48,7 @@ fn counted(observed: &Observed) -> BTreeSet<Identity> {
 /// Whether AWS serves us: what the relays say of their starts, and then what the poll says.
 pub fn set_aws(conditions: &mut Conditions, observed: &Observed) {
     let of_start = fresh(observed)
-        .filter_map(|listener| error_of(listener, observed))
+        .filter_map(|listener| error_of(listener, &observed.relays))
         .find_map(|error| {
             let reason = match error.class {
                 ErrorClass::AccessDenied => AwsReachableReason::AccessDenied,
@@ -101,7 +100,7 @@ pub fn set_aws(conditions: &mut Conditions, observed: &Observed) {
 
 /// Whether Session Manager reaches the target, as the starts say.
 pub fn set_target(conditions: &mut Conditions, observed: &Observed) {
-    let errors = fresh(observed).filter_map(|listener| error_of(listener, observed));
+    let errors = fresh(observed).filter_map(|listener| error_of(listener, &observed.relays));
     let not_connected = errors
         .into_iter()
         .find(|error| error.class == ErrorClass::TargetNotConnected);

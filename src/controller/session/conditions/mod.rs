@@ -7,43 +7,14 @@ mod facts;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::decide::{Now, Settings};
-use super::desired::{is_fresh, slice_is_ready};
+use super::desired::{error_of, is_fresh, slice_is_ready};
 use super::observe::{ClassFound, Observed, ServiceFound};
+use super::plan::{Now, Settings, Trouble};
 use crate::controller::context::Refusal;
-use crate::crd::SsmListener;
 use crate::crd::condition::{
     AvailableReason, Condition, Conditions, ReadyReason, ReconcilingReason, StalledReason,
 };
-use crate::crd::listener::{ErrorClass, ListenerError, ListenerState};
-
-/// Something that keeps the declared state out of reach until somebody changes something.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// What.
-    pub reason: StalledReason,
-    /// In words, with what to do.
-    pub message: String,
-    /// It may be mended from elsewhere at any time: Stalled only once it lasts.
-    pub passing: bool,
-}
-
-impl Trouble {
-    fn new(reason: StalledReason, message: impl Into<String>) -> Self {
-        let passing = match reason {
-            StalledReason::AccessDenied | StalledReason::ClassNotFound => true,
-            StalledReason::ServiceConflict
-            | StalledReason::InvalidDocument
-            | StalledReason::InvalidRequest
-            | StalledReason::UnsupportedSessionType => false,
-        };
-        Self {
-            reason,
-            message: message.into(),
-            passing,
-        }
-    }
-}
+use crate::crd::listener::{ErrorClass, ListenerState};
 
 /// The trouble that counts, if there is any: what must be mended first comes first.
 #[must_use]
@@ -65,7 +36,7 @@ pub fn trouble(observed: &Observed) -> Option<Trouble> {
         return Some(Trouble::new(StalledReason::InvalidRequest, message));
     }
     observed.listeners.iter().find_map(|listener| {
-        let error = error_of(listener, observed)?;
+        let error = error_of(listener, &observed.relays)?;
         let reason = stalled_by(error.class)?;
         Some(Trouble::new(
             reason,
@@ -97,26 +68,13 @@ fn stalled_by(class: ErrorClass) -> Option<StalledReason> {
     }
 }
 
-/// The error of a listener, unless it speaks of a spec, or comes from a relay, that is no longer its own.
-fn error_of<'a>(listener: &'a SsmListener, observed: &Observed) -> Option<&'a ListenerError> {
-    let status = listener
-        .status
-        .as_ref()
-        .filter(|_| is_fresh(listener, &observed.relays))?;
-    let current = status.observed_generation == listener.metadata.generation;
-    status
-        .last_error
-        .as_ref()
-        .filter(|_| current && status.state != ListenerState::Serving)
-}
-
 /// Whether the trouble has lasted long enough to be called Stalled. Flux gives up at once on Stalled, and a class or
 /// a role that was applied in the same sync arrives late.
 #[must_use]
 pub fn is_stalled(trouble: &Trouble, observed: &Observed, settings: &Settings, now: Now) -> bool {
     let long = !trouble.passing || until_stalled(trouble, observed, settings, now).is_zero();
     // Said before, maybe by another process: it is not taken back while it lasts.
-    long || observed.previous().conditions.iter().any(|condition| {
+    long || observed.previous.conditions.iter().any(|condition| {
         condition.type_ == "Stalled" && condition.reason == trouble.reason.as_str()
     })
 }
@@ -314,7 +272,7 @@ fn reconciling(
             .listeners
             .iter()
             .find(|listener| listener.spec.port == name);
-        let error = error.and_then(|listener| error_of(listener, observed));
+        let error = error.and_then(|listener| error_of(listener, &observed.relays));
         let words = error.map_or("the start failed", |error| error.message.as_str());
         return (ReconcilingReason::Retrying, format!("port {name}: {words}"));
     }
@@ -362,7 +320,7 @@ fn set_available(
     let no_room = observed
         .listeners
         .iter()
-        .filter_map(|listener| error_of(listener, observed));
+        .filter_map(|listener| error_of(listener, &observed.relays));
     let no_room = no_room
         .into_iter()
         .find(|error| error.class == ErrorClass::NoPort);

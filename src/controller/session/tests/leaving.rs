@@ -2,12 +2,12 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::super::decide::Release;
 use super::super::leave::last_words;
+use super::super::plan::Release;
 use super::*;
 use crate::controller::events::SessionEvent;
 use crate::controller::fixtures::listener;
-use crate::crd::{INSTALLATION_LABEL, relay_label_value};
+use crate::crd::INSTALLATION_LABEL;
 
 /// A session that we serve, whose class became one of another installation.
 fn handed_over() -> World {
@@ -22,7 +22,7 @@ fn handed_over() -> World {
 #[test]
 fn a_session_that_another_installation_serves_is_nobodys_work_here() {
     let mut world = handed_over();
-    let theirs = session_finalizer("example.com/other");
+    let theirs = session_finalizer(THEIRS);
     world.change(|session| session.metadata.finalizers = Some(vec![theirs]));
     assert_eq!(world.decide(), Plan::default());
     world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
@@ -52,10 +52,8 @@ fn the_slices_of_the_installation_that_takes_over_stay() {
     let mut world = handed_over();
     let mut theirs = world.observed.slices[0].as_ref().clone();
     theirs.metadata.name = Some("theirs".into());
-    theirs.labels_mut().insert(
-        INSTALLATION_LABEL.into(),
-        relay_label_value("example.com/other"),
-    );
+    let labels = theirs.labels_mut();
+    labels.insert(INSTALLATION_LABEL.into(), THEIRS.into());
     world.observed.slices.push(Arc::new(theirs));
     let plan = world.decide();
     assert_eq!(plan.delete_slices.len(), 2);
@@ -63,7 +61,7 @@ fn the_slices_of_the_installation_that_takes_over_stay() {
 }
 
 #[test]
-fn a_session_that_is_handed_over_says_so_until_the_other_installation_speaks() {
+fn a_session_that_is_handed_over_says_so() {
     let mut world = handed_over();
     world.listeners(vec![
         listener("sql").serving("a", "1", "s-1").deleted_at(at(0)),
@@ -74,8 +72,46 @@ fn a_session_that_is_handed_over_says_so_until_the_other_installation_speaks() {
     );
     assert!(says(&status, "Available=False/NoSession"));
     assert_eq!((status.class, status.endpoint), (None, None));
-    world.observed.previous.class = Some("theirs".into());
-    assert_eq!(world.decide().status, None);
+}
+
+#[test]
+fn a_session_with_the_finalizer_of_another_installation_is_waited_for() {
+    let mut world = World::new(&["sql"]);
+    assert!(world.decide().add_finalizer);
+    let theirs = session_finalizer(THEIRS);
+    world.change(|session| session.metadata.finalizers = Some(vec![theirs.clone()]));
+    let waiting = Plan {
+        held_by: Some(theirs),
+        ..Plan::default()
+    };
+    assert_eq!(world.decide(), waiting, "no object, no status, no hot loop");
+    world.observed.class = ClassFound::Missing {
+        message: "none".into(),
+        gone: true,
+    };
+    assert_eq!(world.decide(), waiting);
+    world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
+    assert_eq!(world.decide(), Plan::default());
+}
+
+#[test]
+fn of_two_installations_that_have_their_finalizers_on_a_session_the_first_keeps_it() {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    let both = [session_finalizer(OURS), session_finalizer(THEIRS)];
+    world.change(|session| session.metadata.finalizers = Some(both.to_vec()));
+    let plan = world.decide();
+    assert!(plan.status.is_some() && plan.delete_listeners.is_empty());
+
+    let [ours, theirs] = both;
+    world.change(|session| session.metadata.finalizers = Some(vec![theirs, ours]));
+    let plan = world.decide();
+    assert_eq!(
+        (plan.delete_slices.len(), plan.delete_listeners.len()),
+        (2, 1)
+    );
+    assert!(plan.delete_services.is_empty() && plan.status.is_none());
+    world.listeners(vec![]);
+    assert_eq!(world.decide().release, Some(Release::Clean));
 }
 
 #[test]

@@ -14,15 +14,22 @@ use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt as _;
 use tokio::time::Instant;
 
-use super::decide::{Now, Plan, Settings, decide};
+use super::decide::decide;
 use super::desired;
 use super::observe::{ClassFound, Observed, ServiceFound, find_class, judge_service};
+use super::plan::{Now, Plan, Settings};
 use crate::controller::context::Memory;
 use crate::controller::fixtures::{self, ListenerBuilder, at};
 use crate::controller::names::identity_of;
 use crate::controller::poll::Snapshot;
 use crate::crd::condition::StalledReason;
 use crate::crd::{DEFAULT_CONTROLLER_NAME, SsmSession, SsmSessionStatus, session_finalizer};
+
+/// The installation of these tests.
+const OURS: &str = "0123456789abcdef";
+
+/// Another one.
+const THEIRS: &str = "fedcba9876543210";
 
 const SETTINGS: Settings = Settings {
     stalled_after: Duration::from_secs(120),
@@ -47,7 +54,7 @@ impl World {
             identity: fixtures::aws(),
         };
         let observed = Observed {
-            controller_name: DEFAULT_CONTROLLER_NAME.into(),
+            installation: OURS.into(),
             session: Arc::new(session),
             previous: SsmSessionStatus::default(),
             class,
@@ -70,7 +77,7 @@ impl World {
     /// Everything made, with these listeners; slices as a first decision applies them.
     fn made(ports: &[&str], listeners: Vec<ListenerBuilder>) -> Self {
         let mut world = Self::new(ports);
-        let finalizer = session_finalizer(DEFAULT_CONTROLLER_NAME);
+        let finalizer = session_finalizer(OURS);
         world.change(|session| session.metadata.finalizers = Some(vec![finalizer]));
         world.observed.service = ServiceFound::Ours(Arc::new(world.stored_service()));
         world.listeners(listeners);
