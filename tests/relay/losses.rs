@@ -69,7 +69,11 @@ async fn a_websocket_that_is_reset_in_mid_transfer_is_resumed_and_streams_go_on(
     let transferred = within("the transfer", transfer).await.expect("a client");
     transferred.expect("all bytes");
     assert_eq!(ground.simulator.calls(Operation::StartSession), 1);
-    assert!(ground.metrics().contains("relay_websockets_lost_total 3"));
+    assert!(
+        ground
+            .metrics()
+            .contains("ssm_operator_relay_websockets_lost_total 3")
+    );
 }
 
 #[tokio::test]

@@ -39,8 +39,12 @@ async fn a_listener_that_panics_is_dropped_alone_and_served_anew_when_it_is_wish
     wait_reset(&mut client).await;
     ground.wait_listeners(1).await;
     assert_eq!(ground.relay.listeners(), [listener("b")]);
-    assert!(ground.metrics().contains("relay_listeners 1"));
-    assert!(ground.metrics().contains("relay_connections 1"));
+    assert!(ground.metrics().contains("ssm_operator_relay_listeners 1"));
+    assert!(
+        ground
+            .metrics()
+            .contains("ssm_operator_relay_connections 1")
+    );
     echoed(&mut bystander).await;
 
     ground.shelf.set(Mode::Keep);

@@ -285,7 +285,7 @@ async fn what_a_client_said_before_it_was_reset_arrives_when_a_session_comes_up(
     let mut client = ground.dial().await;
     client.write_all(b"my last words").await.expect("sent");
     client.set_zero_linger().expect("a reset");
-    wait_metric(&ground, "relay_connections 1").await;
+    wait_metric(&ground, "ssm_operator_relay_connections 1").await;
     drop(client);
     ground.inject(Fault::Clear);
     let said = within("the client's end", end.recv()).await;
