@@ -35,7 +35,10 @@ async fn streams_go_on(
     let mut world = World::new(name).await;
     let (forwarder, kubeconfig) = world.forwarder().await;
     world.kubeconfig = kubeconfig;
-    let mut controller = world.controller(options).await;
+    // It leads on, so that what it does with its old caches is seen.
+    let leads_on = ["--election-duration=2h", "--election-renew-deadline=1h"];
+    let options = [&leads_on, options].concat();
+    let mut controller = world.controller(&options).await;
     let mut relay = world.relay("relay-a", MORTAL).await;
     world.create(&world.session("orders")).await;
     world.wait_available("orders").await;

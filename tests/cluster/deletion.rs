@@ -96,7 +96,7 @@ async fn a_second_deletion_changes_nothing_about_the_first() {
         second.metadata.deletion_timestamp,
         first.metadata.deletion_timestamp
     );
-    let finalizer = session_finalizer(&world.controller_name());
+    let finalizer = session_finalizer(&world.installation().await);
     assert_eq!(second.finalizers(), [finalizer]);
     assert_eq!(world.live_sessions().len(), 1, "nobody could end it");
 

@@ -15,6 +15,7 @@ use crate::listeners::{live_session, port};
 use crate::looks::{is_ready, live};
 use crate::process::Process;
 use crate::transfer;
+use crate::wait::ask_until;
 use crate::world::{WAIT_MAX, World};
 
 /// What a controller says of a session that another installation holds.
@@ -140,6 +141,10 @@ async fn of_two_operators_that_serve_the_same_sessions_one_does_and_nobody_write
     let finalizers = session.finalizers();
     assert_eq!(finalizers.len(), 1, "{finalizers:?}");
     assert!(finalizers[0] == ours || finalizers[0] == theirs);
+
+    let said = async || world.logs().contains(HELD).then_some(());
+    let said = ask_until(WAIT_MAX, said).await;
+    said.expect("the other says why it does nothing");
 
     let before = world.versions().await;
     assert_eq!(

@@ -30,6 +30,7 @@ mod bytes;
 mod classes;
 mod deletion;
 mod edits;
+mod election;
 mod examples;
 mod failing_starts;
 mod ground;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
@@ -126,14 +126,17 @@ impl Process {
         Ok(address.context("the log line has no address")?.to_owned())
     }
 
+    /// Sends it a signal, by its name without SIG.
+    pub async fn signal(&self, name: &str) -> Result<()> {
+        let (signal, pid) = (format!("-{name}"), self.pid.to_string());
+        let status = Command::new("kill").args([signal, pid]).status().await?;
+        ensure!(status.success(), "kill: {status}");
+        Ok(())
+    }
+
     /// Ends it as a power cut would, without a chance to clean up.
     pub async fn kill(mut self) -> Result<()> {
-        let pid = self.pid.to_string();
-        Command::new("kill")
-            .args(["-KILL", &pid])
-            .status()
-            .await
-            .context("kill")?;
+        self.signal("KILL").await?;
         timeout(STOP_TIMEOUT, self.shell.wait())
             .await
             .context("the process is still there")??;
