@@ -4,7 +4,8 @@ use std::iter;
 
 use jiff::Timestamp;
 use kube::Resource as _;
-use mlua::{Lua, LuaOptions, LuaSerdeExt as _, SerializeOptions, StdLib};
+use mlua::serde::SerializeOptions;
+use mlua::{Lua, LuaOptions, LuaSerdeExt as _, StdLib};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use ssm_session_operator::crd::condition::{

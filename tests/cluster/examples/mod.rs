@@ -61,12 +61,15 @@ fn folder() -> PathBuf {
 /// All of them, by name.
 fn examples() -> Vec<Example> {
     let entries = fs::read_dir(folder()).expect("examples/ is in the checkout");
-    let names = entries.map(|entry| entry.expect("examples/ can be listed").file_name());
-    let names: BTreeSet<_> = names
-        .map(|name| name.to_string_lossy().into_owned())
+    let paths = entries.map(|entry| entry.expect("examples/ can be listed").path());
+    let yaml = paths.filter(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "yaml")
+    });
+    let names: BTreeSet<_> = yaml
+        .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
         .collect();
-    let yaml = names.into_iter().filter(|name| name.ends_with(".yaml"));
-    let examples: Vec<_> = yaml.map(|name| example(&name)).collect();
+    let examples: Vec<_> = names.iter().map(|name| example(name)).collect();
     assert!(!examples.is_empty(), "no example was found");
     examples
 }

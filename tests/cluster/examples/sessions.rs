@@ -97,9 +97,9 @@ async fn apply_class(world: &World) {
     }
     let class: SsmSessionClass = serde_json::from_value(class).expect("a class");
     let classes: Api<SsmSessionClass> = Api::all(world.client.clone());
-    let us = PatchParams::apply("tests").force();
-    let applied = classes.patch(&class.name_any(), &us, &Patch::Apply(&class));
-    applied.await.expect("the class is admitted");
+    let (name, us) = (class.name_any(), PatchParams::apply("tests").force());
+    let applied = classes.patch(&name, &us, &Patch::Apply(&class)).await;
+    applied.expect("the class is admitted");
 }
 
 /// What the agent dials for a port.
