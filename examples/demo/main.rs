@@ -60,7 +60,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<()> {
     let setting = Setting {
-        class: "quickstart",
+        class: "standard",
         program: operator_program()?,
         options: OPTIONS,
         say,

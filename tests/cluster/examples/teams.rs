@@ -1,0 +1,95 @@
+//! Two teams: each has its own class, and can't take the other's.
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+use ssm_session_operator::crd::SsmSession;
+
+use super::{Example, example};
+use crate::ground::ground;
+use crate::wait::ask_until;
+use crate::world::{TARGET, WAIT_MAX};
+
+fn session(name: &str, class: Option<&str>) -> SsmSession {
+    let session = json!({
+        "metadata": { "name": name },
+        "spec": {
+            "className": class,
+            "target": { "id": TARGET },
+            "ports": [{ "name": "db", "port": 5432, "remotePort": 5432 }],
+            "reason": "a test",
+        },
+    });
+    serde_json::from_value(session).expect("a session")
+}
+
+/// Whether the API server would take a session of a class; its own words when it refuses.
+async fn would_take(sessions: &Api<SsmSession>, class: Option<&str>) -> Result<(), String> {
+    let dry_run = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let created = sessions.create(&dry_run, &session("new", class)).await;
+    created.map(drop).map_err(|error| error.to_string())
+}
+
+async fn create_namespaces(client: &Client, example: &Example) {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    for namespace in example.of_kind("Namespace") {
+        let namespace = serde_json::from_value(namespace.clone()).expect("a namespace");
+        let created = namespaces.create(&PostParams::default(), &namespace).await;
+        created.expect("it is not there yet");
+    }
+}
+
+#[tokio::test]
+async fn each_of_two_teams_takes_its_own_class_and_no_other() {
+    let ground = ground().await;
+    let client = ground.client().await;
+    let example = example("two-teams.yaml");
+    create_namespaces(&client, &example).await;
+    let of = |namespace: &str| Api::<SsmSession>::namespaced(client.clone(), namespace);
+    let (warehouse, billing) = (of("warehouse"), of("billing"));
+    // From before the policy, and against it.
+    let stray = session("stray", Some("billing"));
+    let created = warehouse.create(&PostParams::default(), &stray).await;
+    let stray = created.expect("nothing is against it yet").name_any();
+
+    let apply = ["apply", "-f", &example.path()];
+    ground.kubectl(&apply).await.expect("it can be applied");
+    // A policy counts a moment after it was written.
+    let refused = ask_until(WAIT_MAX, async || {
+        would_take(&warehouse, Some("billing")).await.err()
+    });
+    let refused = refused.await.expect("the other team's class is refused");
+    assert!(
+        refused.contains("must say className: warehouse"),
+        "{refused}"
+    );
+    let refused = would_take(&billing, Some("warehouse")).await;
+    let refused = refused.expect_err("it holds the other way round");
+    assert!(refused.contains("must say className: billing"), "{refused}");
+    would_take(&warehouse, None)
+        .await
+        .expect_err("nor is there a default");
+    assert_eq!(would_take(&warehouse, Some("warehouse")).await, Ok(()));
+    assert_eq!(would_take(&billing, Some("billing")).await, Ok(()));
+    let elsewhere = of(&ground.namespace(&client, "teamless").await);
+    assert_eq!(would_take(&elsewhere, Some("billing")).await, Ok(()));
+
+    let edit = async |patch: Value| {
+        let patch = Patch::Merge(patch);
+        warehouse
+            .patch(&stray, &PatchParams::default(), &patch)
+            .await
+    };
+    let metadata = json!({ "metadata": { "finalizers": ["example.com/any"] } });
+    edit(metadata).await.expect("finalizers come");
+    let metadata = json!({ "metadata": { "finalizers": null } });
+    edit(metadata).await.expect("and go");
+    let spec = json!({ "spec": { "reason": "another" } });
+    edit(spec).await.expect_err("the rest stays as it is");
+    let spec = json!({ "spec": { "className": "warehouse" } });
+    edit(spec).await.expect("or becomes right");
+}
