@@ -10,8 +10,13 @@
 {{- $hasCA := or $ca.configMap $ca.secret -}}
 metadata:
   labels:
-    {{- include "ssm.labels" $root | nindent 4 }}
+    {{- /* Not the chart's version, so that nothing is rolled for a change that does not concern it. */}}
+    {{- include "ssm.selector" $root | nindent 4 }}
     app.kubernetes.io/component: {{ $component.name }}
+    app.kubernetes.io/part-of: ssm-session-operator
+    {{- with $root.Values.commonLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
     {{- with $values.podLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
