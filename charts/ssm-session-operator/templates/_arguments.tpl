@@ -23,6 +23,9 @@ extraArgs, since the program takes an option once.
 {{- if gt (int .ports.first) (int .ports.last) -}}
 {{- fail (printf "listeners.ports: first (%d) is above last (%d)" (int .ports.first) (int .ports.last)) -}}
 {{- end -}}
+{{- if and (le (int .ports.first) 8080) (ge (int .ports.last) 8080) -}}
+{{- fail "listeners.ports: 8080 is for probes and metrics" -}}
+{{- end -}}
 {{- $arguments = concat $arguments (list
     (printf "--port-range=%d-%d" (int .ports.first) (int .ports.last))
     (printf "--capacity=%d" (int .capacity))
