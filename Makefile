@@ -25,12 +25,14 @@ lint: ## format, lints, documentation, and the dependencies' licences and source
 		{ echo "run gofmt -w on: $$unformatted" >&2; exit 1; }
 	cargo clippy $(LOCKED) --all-targets --all-features -- -D warnings
 	cargo clippy $(LOCKED) -- -D warnings # as the image is built: without the simulator
+	.ci/chart-readme --check
 	RUSTDOCFLAGS="-D warnings" cargo doc $(LOCKED) --no-deps --all-features
 	.ci/deny
 
-crds: ## write the CustomResourceDefinitions to crds/
+crds: ## write the CustomResourceDefinitions to crds/ and into the chart
 	@.ci/need cargo cc
 	cargo run $(LOCKED) --quiet -- crds --dir crds
+	cp crds/*.yaml charts/ssm-session-operator/files/crds/
 
 bench: ## speed and memory: protocol, relay, and the whole process (2 minutes; the first build takes longer)
 	@.ci/need cargo go cc

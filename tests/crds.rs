@@ -1,7 +1,8 @@
 //! `crds/` holds what the kinds in `src/crd` say, and nothing else.
 #![allow(clippy::expect_used, reason = "so does a test fail")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,18 @@ use ssm_session_operator::crd;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("crds")
+}
+
+/// Every file of a folder, by its name.
+fn contents(folder: &Path) -> BTreeMap<OsString, String> {
+    fs::read_dir(folder)
+        .expect("the folder is in the checkout")
+        .map(|entry| {
+            let entry = entry.expect("the folder can be listed");
+            let text = fs::read_to_string(entry.path()).expect("it holds text files");
+            (entry.file_name(), text)
+        })
+        .collect()
 }
 
 #[test]
@@ -20,6 +33,16 @@ fn the_committed_files_are_what_the_kinds_say() {
             "crds/{name} is stale: run `make crds` and commit what it writes"
         );
     }
+}
+
+#[test]
+fn the_chart_installs_the_same_kinds() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let chart = contents(&root.join("charts/ssm-session-operator/files/crds"));
+    assert!(
+        chart == contents(&folder()),
+        "the chart's files/crds is stale: run `make crds` and commit what it writes"
+    );
 }
 
 #[test]

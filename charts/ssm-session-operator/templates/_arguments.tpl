@@ -1,0 +1,55 @@
+{{/*
+The arguments of one process, as a list in YAML, of (list root component). What the chart sets itself is refused in
+extraArgs, since the program takes an option once.
+*/}}
+{{- define "ssm.arguments" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+{{- $values := index $root.Values $component.key -}}
+{{- $arguments := list $component.name
+    (printf "--namespace=%s" $root.Release.Namespace)
+    (printf "--controller-name=%s" $root.Values.controllerName)
+    (printf "--log-format=%s" $root.Values.log.format)
+    (printf "--log-filter=%s" $root.Values.log.filter)
+    "--admin-address=[::]:8080"
+    (printf "--shutdown-deadline=%ds" (sub (int $values.terminationGracePeriodSeconds) 15)) -}}
+{{- if $component.controls -}}
+{{- range $root.Values.watchNamespaces -}}
+{{- $arguments = append $arguments (printf "--watch-namespace=%s" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if $component.relays -}}
+{{- with $root.Values.listeners -}}
+{{- if gt (int .ports.first) (int .ports.last) -}}
+{{- fail (printf "listeners.ports: first (%d) is above last (%d)" (int .ports.first) (int .ports.last)) -}}
+{{- end -}}
+{{- if and (le (int .ports.first) 8080) (ge (int .ports.last) 8080) -}}
+{{- fail "listeners.ports: 8080 is for probes and metrics" -}}
+{{- end -}}
+{{- $arguments = concat $arguments (list
+    (printf "--port-range=%d-%d" (int .ports.first) (int .ports.last))
+    (printf "--capacity=%d" (int .capacity))
+    (printf "--connections-max=%d" (int .connectionsMax))) -}}
+{{- end -}}
+{{- end -}}
+{{- $instead := dict
+    "--namespace" "the release's namespace"
+    "--controller-name" "controllerName"
+    "--log-format" "log.format"
+    "--log-filter" "log.filter"
+    "--admin-address" "nothing: probes and metrics are on port 8080"
+    "--shutdown-deadline" (printf "%s.terminationGracePeriodSeconds" $component.key)
+    "--watch-namespace" "watchNamespaces"
+    "--port-range" "listeners.ports"
+    "--capacity" "listeners.capacity"
+    "--connections-max" "listeners.connectionsMax"
+    "--relay-name" "nothing: a relay is named after its pod"
+    "--advertise-address" "nothing: a relay is reached at its pod's addresses" -}}
+{{- range concat $root.Values.extraArgs $values.extraArgs -}}
+{{- $option := index (splitList "=" .) 0 -}}
+{{- if hasKey $instead $option -}}
+{{- fail (printf "extraArgs: %s is set by %s" $option (index $instead $option)) -}}
+{{- end -}}
+{{- end -}}
+{{- concat $arguments $root.Values.extraArgs $values.extraArgs | toYaml -}}
+{{- end }}

@@ -1,0 +1,89 @@
+{{/* Names, labels and the image. */}}
+
+{{- define "ssm.name" -}}
+{{- .Values.nameOverride | default .Chart.Name -}}
+{{- end }}
+
+{{/* 40 characters, so that a label takes it with every ending. */}}
+{{- define "ssm.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
+{{- else if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end }}
+
+{{/* The components that run: their Deployment's suffix, values and what each process does. */}}
+{{- define "ssm.components" -}}
+{{- if eq .Values.mode "all-in-one" -}}
+- {key: allInOne, name: all-in-one, controls: true, relays: true}
+{{- else -}}
+- {key: controller, name: controller, controls: true, relays: false}
+- {key: relay, name: relay, controls: false, relays: true}
+{{- end -}}
+{{- end }}
+
+{{/* The selector of all our pods; with a component added, of one Deployment's. */}}
+{{- define "ssm.selector" -}}
+app.kubernetes.io/name: {{ include "ssm.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "ssm.labels" -}}
+{{ include "ssm.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: ssm-session-operator
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Labels and annotations of an object without any of its own, to be indented under `metadata`. */}}
+{{- define "ssm.metadata" -}}
+labels:
+  {{- include "ssm.labels" . | nindent 2 }}
+{{- with .Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Of (list root component-key component-name): the name of its ServiceAccount. */}}
+{{- define "ssm.serviceAccount" -}}
+{{- $root := index . 0 -}}
+{{- $account := (index $root.Values (index . 1)).serviceAccount -}}
+{{- $account.name | default (printf "%s-%s" (include "ssm.fullname" $root) (index . 2)) -}}
+{{- end }}
+
+{{/* As (list root what): the user names of the ServiceAccounts that control or relay, as a list in JSON. */}}
+{{- define "ssm.users" -}}
+{{- $root := index . 0 -}}
+{{- $what := index . 1 -}}
+{{- $users := list -}}
+{{- range include "ssm.components" $root | fromYamlArray -}}
+{{- if index . $what -}}
+{{- $account := include "ssm.serviceAccount" (list $root .key .name) -}}
+{{- $users = append $users (printf "system:serviceaccount:%s:%s" $root.Release.Namespace $account) -}}
+{{- end -}}
+{{- end -}}
+{{- $users | toJson -}}
+{{- end }}
+
+{{- define "ssm.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* What the program calls this installation in labels: see relay_label_value in src/crd. */}}
+{{- define "ssm.installation" -}}
+{{- .Values.controllerName | sha256sum | trunc 16 -}}
+{{- end }}

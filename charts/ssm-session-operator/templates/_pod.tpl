@@ -1,0 +1,175 @@
+{{/* The pod of one process, of (list root component). */}}
+{{- define "ssm.pod" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+{{- $values := index $root.Values $component.key -}}
+{{- $ca := $root.Values.customCA -}}
+{{- if and $ca.configMap $ca.secret -}}
+{{- fail "customCA: give configMap or secret, not both" -}}
+{{- end -}}
+{{- $hasCA := or $ca.configMap $ca.secret -}}
+metadata:
+  labels:
+    {{- /* Not the chart's version, so that nothing is rolled for a change that does not concern it. */}}
+    {{- include "ssm.selector" $root | nindent 4 }}
+    app.kubernetes.io/component: {{ $component.name }}
+    app.kubernetes.io/part-of: ssm-session-operator
+    {{- with $root.Values.commonLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+    {{- with $values.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with $values.podAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  serviceAccountName: {{ include "ssm.serviceAccount" (list $root $component.key $component.name) }}
+  automountServiceAccountToken: true
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds }}
+  {{- with $root.Values.imagePullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  securityContext:
+    runAsNonRoot: true
+    {{- if not $root.Values.openshift }}
+    runAsUser: 65532
+    runAsGroup: 65532
+    {{- end }}
+    seccompProfile:
+      type: RuntimeDefault
+  containers:
+  - name: {{ $component.name }}
+    image: {{ include "ssm.image" $root | quote }}
+    imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+    args:
+      {{- include "ssm.arguments" (list $root $component) | nindent 6 }}
+    env:
+    {{- if $component.relays }}
+    - name: POD_NAME
+      valueFrom:
+        fieldRef:
+          fieldPath: metadata.name
+    - name: POD_IPS
+      valueFrom:
+        fieldRef:
+          fieldPath: status.podIPs
+    {{- end }}
+    - name: AWS_ROLE_SESSION_NAME
+      value: {{ $root.Values.aws.roleSessionName | quote }}
+    {{- if $hasCA }}
+    # All files of the folder count in addition to the image's own bundle.
+    - name: SSL_CERT_FILE
+      value: /etc/ssl/certs/ca-certificates.crt
+    - name: SSL_CERT_DIR
+      value: /etc/ssm-session-operator/ca
+    {{- end }}
+    {{- with $values.env }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+    ports:
+    - name: admin
+      containerPort: 8080
+      protocol: TCP
+    livenessProbe:
+      httpGet:
+        path: /livez
+        port: admin
+      periodSeconds: 10
+      timeoutSeconds: 5
+      failureThreshold: 3
+    readinessProbe:
+      httpGet:
+        path: /readyz
+        port: admin
+      periodSeconds: 5
+      timeoutSeconds: 5
+    resources:
+      {{- toYaml $values.resources | nindent 6 }}
+    securityContext:
+      allowPrivilegeEscalation: false
+      readOnlyRootFilesystem: true
+      runAsNonRoot: true
+      {{- if not $root.Values.openshift }}
+      runAsUser: 65532
+      runAsGroup: 65532
+      {{- end }}
+      capabilities:
+        drop: [ALL]
+      seccompProfile:
+        type: RuntimeDefault
+    {{- if or $hasCA $values.volumeMounts }}
+    volumeMounts:
+    {{- if $hasCA }}
+    - name: custom-ca
+      mountPath: /etc/ssm-session-operator/ca
+      readOnly: true
+    {{- end }}
+    {{- with $values.volumeMounts }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+    {{- end }}
+  {{- with $values.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  affinity:
+    {{- if $values.affinity }}
+    {{- toYaml $values.affinity | nindent 4 }}
+    {{- else }}
+    podAntiAffinity:
+      preferredDuringSchedulingIgnoredDuringExecution:
+      - weight: 100
+        podAffinityTerm:
+          topologyKey: kubernetes.io/hostname
+          labelSelector:
+            matchLabels:
+              {{- include "ssm.selector" $root | nindent 14 }}
+              app.kubernetes.io/component: {{ $component.name }}
+          # Only pods of the same revision count: in an upgrade those of the old one are about to go.
+          matchLabelKeys: [pod-template-hash]
+    {{- end }}
+  topologySpreadConstraints:
+    {{- if $values.topologySpreadConstraints }}
+    {{- toYaml $values.topologySpreadConstraints | nindent 4 }}
+    {{- else }}
+    - topologyKey: topology.kubernetes.io/zone
+      maxSkew: 1
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels:
+          {{- include "ssm.selector" $root | nindent 10 }}
+          app.kubernetes.io/component: {{ $component.name }}
+      matchLabelKeys: [pod-template-hash]
+    {{- end }}
+  {{- if or $hasCA $values.volumes }}
+  volumes:
+  {{- if $hasCA }}
+  - name: custom-ca
+    {{- if $ca.configMap }}
+    configMap:
+      name: {{ $ca.configMap }}
+      items:
+      - {key: {{ $ca.key }}, path: custom-ca.pem}
+    {{- else }}
+    secret:
+      secretName: {{ $ca.secret }}
+      items:
+      - {key: {{ $ca.key }}, path: custom-ca.pem}
+    {{- end }}
+  {{- end }}
+  {{- with $values.volumes }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- end }}
+{{- end }}

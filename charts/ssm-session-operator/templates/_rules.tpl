@@ -1,0 +1,71 @@
+{{/* What each process needs from the API server, and nothing else. */}}
+
+{{/* Everywhere: the classes, and our own kind. */}}
+{{- define "ssm.rules.cluster" -}}
+- apiGroups: [ssm-operator.dev]
+  resources: [ssmsessionclasses]
+  verbs: [list, watch]
+# Also where only some namespaces are watched: a RoleBinding is deleted with its namespace, before the SsmSessions that
+# wait in it for their finalizer.
+- apiGroups: [ssm-operator.dev]
+  resources: [ssmsessions]
+  verbs: [get, list, watch, patch]
+- apiGroups: [ssm-operator.dev]
+  resources: [ssmsessions/status]
+  verbs: [update]
+# For owner references that block deletion, where the API server checks them.
+- apiGroups: [ssm-operator.dev]
+  resources: [ssmsessions/finalizers]
+  verbs: [update]
+{{- end }}
+
+{{/* In the namespaces whose sessions are served. */}}
+{{- define "ssm.rules.watched" -}}
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, watch, create, patch, delete]
+{{- if .Values.openshift }}
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices/restricted]
+  verbs: [create]
+{{- end }}
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+{{- end }}
+
+{{/* In the operator's own namespace, for both. */}}
+{{- define "ssm.rules.home" -}}
+- apiGroups: [""]
+  resources: [namespaces]
+  resourceNames: [{{ .Release.Namespace }}]
+  verbs: [get]
+{{- end }}
+
+{{- define "ssm.rules.controller" -}}
+- apiGroups: [ssm-operator.dev]
+  resources: [ssmlisteners]
+  verbs: [list, watch, create, update, patch, delete]
+# The relays' Leases, and the one of the controller that leads.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [get, list, create, update, delete]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+{{- end }}
+
+{{- define "ssm.rules.relay" -}}
+- apiGroups: [ssm-operator.dev]
+  resources: [ssmlisteners]
+  verbs: [get, list, watch]
+- apiGroups: [ssm-operator.dev]
+  resources: [ssmlisteners/status]
+  verbs: [update]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [get, create, update]
+{{- end }}
