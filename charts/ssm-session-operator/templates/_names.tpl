@@ -82,8 +82,3 @@ annotations:
 {{- end -}}
 {{- end -}}
 {{- end }}
-
-{{/* What the program calls this installation in labels: see relay_label_value in src/crd. */}}
-{{- define "ssm.installation" -}}
-{{- .Values.controllerName | sha256sum | trunc 16 -}}
-{{- end }}

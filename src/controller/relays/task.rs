@@ -55,9 +55,10 @@ pub async fn run(context: Arc<Context>, view: watch::Sender<RelaysView>) {
         }
         let now = Instant::now();
         if let Some(next) = relays.poll_view(now) {
-            count_unbound(&context, &next);
             publish(&context, &view, next);
         }
+        // Each time: listeners are bound and made while nothing changes about the relays.
+        count_unbound(&context, &view.borrow());
         for (name, resource_version) in relays.poll_leftovers(options.grace, now) {
             stop_lease(&context, &api, &name, resource_version).await;
         }
