@@ -57,12 +57,12 @@ fn kind(definition: &Value) -> String {
     fields.rules("", schema);
     fields.children("", schema);
     let mut text = format!(
-        "## {}\n\n{}\n\n`{}`, version `{}`, {}; short `{}`.\n\n",
+        "## {}\n\n{}\n\n`{}`, version `{}`, scope {}; short `{}`.\n\n",
         word(definition, "/names/kind"),
         prose(word(schema, "/description")),
         word(definition, "/names/plural"),
         word(version, "/name"),
-        word(definition, "/scope").to_lowercase(),
+        word(definition, "/scope"),
         word(definition, "/names/shortNames/0"),
     );
     text += &table(

@@ -25,7 +25,7 @@ pub fn page() -> String {
     // These have a series for each Region that is polled, and none until one is.
     drop(controller.poll_errors.get_or_create(&labels));
     drop(controller.poll_timestamp.get_or_create(&labels));
-    binding::BindingMetrics::register(&mut registry);
+    let _ = binding::BindingMetrics::register(&mut registry);
     relay::Metrics::default().register(&mut registry);
     let mut text = String::new();
     encode(&mut text, &registry).expect("writing to memory does not fail");

@@ -34,11 +34,14 @@ pub fn codes<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> String {
     texts.collect::<Vec<_>>().join(", ")
 }
 
-/// Prose of the code as Markdown: what looks like a tag, outside of code, is none.
+/// Prose of the code as Markdown: what looks like a tag or like emphasis, outside of code, is none.
 pub fn prose(text: &str) -> String {
     let parts = text.split('`').enumerate();
     let parts = parts.map(|(at, part)| match at % 2 {
-        0 => part.replace('<', "\\<"),
+        0 => part
+            .replace('<', "\\<")
+            .replace('_', "\\_")
+            .replace('*', "\\*"),
         _ => part.to_owned(),
     });
     parts.collect::<Vec<_>>().join("`")
@@ -50,9 +53,9 @@ fn one_line(text: &str) -> String {
 
 #[test]
 fn cells_hold_any_text() {
-    let row = [prose("`a<b>` or <c>"), code("x || y\nz")];
+    let row = [prose("`a<b>` or <c>_"), code("x || y\nz")];
     assert_eq!(
         table(["One", "Two"], &[row]),
-        "| One | Two |\n|---|---|\n| `a<b>` or \\<c> | `x \\|\\| y z` |\n"
+        "| One | Two |\n|---|---|\n| `a<b>` or \\<c>\\_ | `x \\|\\| y z` |\n"
     );
 }
