@@ -79,7 +79,7 @@ fn kind(definition: &Value) -> String {
                 }
             };
             let paths: Vec<_> = rule.paths.iter().map(whole).collect();
-            [paths.join(", "), prose(rule.message), code(rule.rule)]
+            [paths.join(", "), prose(rule.message), code(rule.cel)]
         };
         let rows: Vec<_> = fields.rules.iter().map(row).collect();
         text += "\nWhat else must hold, and what the API server answers when it does not:\n\n";
@@ -97,7 +97,7 @@ fn word<'a>(value: &'a Value, pointer: &str) -> &'a str {
 struct Rule<'a> {
     paths: Vec<String>,
     message: &'a str,
-    rule: &'a str,
+    cel: &'a str,
 }
 
 /// What was collected of a kind.
@@ -120,20 +120,20 @@ impl<'a> Fields<'a> {
         for (name, field) in properties {
             let dot = if path.is_empty() { "" } else { "." };
             let required = required.is_some_and(|names| names.contains(&name.as_str().into()));
-            self.field(format!("{path}{dot}{name}"), field, required);
+            self.field(&format!("{path}{dot}{name}"), field, required);
         }
     }
 
     /// The row of a field, and those of what is inside.
-    fn field(&mut self, path: String, schema: &'a Value, required: bool) {
-        self.rules(&path, schema);
+    fn field(&mut self, path: &str, schema: &'a Value, required: bool) {
+        self.rules(path, schema);
         let mut limits = Vec::new();
         if required {
             limits.push("required".to_owned());
         }
         limits.extend(limits_of(schema));
         let mut meaning = prose(schema["description"].as_str().unwrap_or_default());
-        let (mut inner_path, mut inner) = (path.clone(), schema);
+        let (mut inner_path, mut inner) = (path.to_owned(), schema);
         while let Some((suffix, each)) = contained(inner) {
             (inner_path, inner) = (inner_path + suffix, each);
             self.rules(&inner_path, inner);
@@ -147,16 +147,19 @@ impl<'a> Fields<'a> {
         if let Some((place, _)) = said {
             meaning = format!("{meaning} The same fields as `{place}`.");
         }
-        let known = said.is_some();
+        let is_said = said.is_some();
         let default = schema.get("default").map(|value| match value {
             Value::String(text) => code(text),
             other => code(&other.to_string()),
         });
-        let cells = [code(&path), type_of(schema), limits.join("; ")];
-        let [name, type_, limits] = cells;
-        self.rows
-            .push([name, type_, limits, default.unwrap_or_default(), meaning]);
-        if !known {
+        self.rows.push([
+            code(path),
+            type_of(schema),
+            limits.join("; "),
+            default.unwrap_or_default(),
+            meaning,
+        ]);
+        if !is_said {
             self.children(&inner_path, inner);
         }
     }
@@ -167,14 +170,14 @@ impl<'a> Fields<'a> {
             assert!(known, "{path}: this page does not show `{keyword}`");
         }
         for rule in schema[RULES].as_array().into_iter().flatten() {
-            let (message, rule) = (word(rule, "/message"), word(rule, "/rule"));
-            let same = |old: &&mut Rule<'_>| old.message == message && old.rule == rule;
+            let (message, cel) = (word(rule, "/message"), word(rule, "/rule"));
+            let same = |old: &&mut Rule<'_>| old.message == message && old.cel == cel;
             match self.rules.iter_mut().find(same) {
                 Some(old) => old.paths.push(path.to_owned()),
                 None => self.rules.push(Rule {
                     paths: vec![path.to_owned()],
                     message,
-                    rule,
+                    cel,
                 }),
             }
         }
