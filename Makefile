@@ -7,7 +7,7 @@ LOCKED := $(if $(CI),--locked)
 .PHONY: help demo test lint crds reference bench image
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: ## a real control plane and a simulated AWS on this machine (KEEP=1 leaves them running)
 	@.ci/need cargo go cc
