@@ -64,6 +64,7 @@ enum EndValue {
     Replaced,
     RelayLost,
     StartFailed,
+    Broken,
     TerminatedExternally,
     ClosedByService,
 }
@@ -154,6 +155,7 @@ impl Metrics {
             EndReason::Replaced => EndValue::Replaced,
             EndReason::RelayLost => EndValue::RelayLost,
             EndReason::StartFailed => EndValue::StartFailed,
+            EndReason::Broken => EndValue::Broken,
             EndReason::TerminatedExternally => EndValue::TerminatedExternally,
             EndReason::ClosedByService => EndValue::ClosedByService,
         };
