@@ -4,7 +4,7 @@
 LOCKED := $(if $(CI),--locked)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint crds bench image
+.PHONY: help demo test lint crds reference bench image
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -33,6 +33,10 @@ crds: ## write the CustomResourceDefinitions to crds/ and into the chart
 	@.ci/need cargo cc
 	cargo run $(LOCKED) --quiet -- crds --dir crds
 	cp crds/*.yaml charts/ssm-session-operator/files/crds/
+
+reference: ## write docs/reference from the code
+	@.ci/need cargo cc
+	WRITE_REFERENCE=1 cargo test $(LOCKED) --quiet --test reference
 
 bench: ## speed and memory: protocol, relay, and the whole process (2 minutes; the first build takes longer)
 	@.ci/need cargo go cc

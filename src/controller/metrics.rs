@@ -21,6 +21,20 @@ pub enum Kind {
     EndpointSlice,
 }
 
+impl Kind {
+    /// All of them; each is watched.
+    const ALL: [Self; 5] = [
+        Self::SsmSession,
+        Self::SsmListener,
+        Self::SsmSessionClass,
+        Self::Service,
+        Self::EndpointSlice,
+    ];
+
+    /// Those of which each object is reconciled.
+    const RECONCILED: [Self; 2] = [Self::SsmSession, Self::SsmListener];
+}
+
 /// How a reconcile went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Outcome {
@@ -30,6 +44,11 @@ pub enum Outcome {
     Conflict,
     /// It failed, and is done again after back-off.
     Failure,
+}
+
+impl Outcome {
+    /// All of them.
+    const ALL: [Self; 3] = [Self::Success, Self::Conflict, Self::Failure];
 }
 
 /// Labels of a reconcile.
@@ -77,7 +96,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Makes them and registers them under `ssm_operator_controller_`.
+    /// Makes them and registers them under `ssm_operator_controller_`. What is counted by kind or outcome shows from the
+    /// start, as 0: a series that begins with 1 has no increase.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
@@ -133,6 +153,14 @@ impl Metrics {
             "Listeners without a living relay",
             listeners_unbound.clone(),
         );
+        for kind in Kind::ALL {
+            drop(watch_errors.get_or_create(&WatchLabels { kind }));
+        }
+        for kind in Kind::RECONCILED {
+            for outcome in Outcome::ALL {
+                drop(reconciles.get_or_create(&ReconcileLabels { kind, outcome }));
+            }
+        }
         metrics
     }
 

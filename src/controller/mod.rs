@@ -10,7 +10,7 @@
 pub mod backoff;
 mod context;
 mod error;
-mod events;
+pub mod events;
 #[cfg(test)]
 mod fake_aws;
 #[cfg(test)]

@@ -42,6 +42,18 @@ pub enum OutcomeValue {
     TooMany,
 }
 
+impl OutcomeValue {
+    const ALL: [Self; 7] = [
+        Self::Finished,
+        Self::ClientGone,
+        Self::Refused,
+        Self::Stalled,
+        Self::SessionEnded,
+        Self::HeldTooLong,
+        Self::TooMany,
+    ];
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DirectionLabel {
     direction: Direction,
@@ -51,6 +63,10 @@ struct DirectionLabel {
 enum Direction {
     Up,
     Down,
+}
+
+impl Direction {
+    const ALL: [Self; 2] = [Self::Up, Self::Down];
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -69,8 +85,20 @@ enum EndValue {
     ClosedByService,
 }
 
+impl EndValue {
+    const ALL: [Self; 6] = [
+        Self::Deleted,
+        Self::Replaced,
+        Self::RelayLost,
+        Self::StartFailed,
+        Self::TerminatedExternally,
+        Self::ClosedByService,
+    ];
+}
+
 impl Metrics {
-    /// Puts the metrics into `registry`, under the prefix `ssm_operator_relay`.
+    /// Puts the metrics into `registry`, under the prefix `ssm_operator_relay`. What is counted by a label shows from the
+    /// start, as 0: a series that begins with 1 has no increase.
     pub fn register(&self, registry: &mut Registry) {
         let relay = registry.sub_registry_with_prefix("ssm_operator_relay");
         let Self {
@@ -86,6 +114,15 @@ impl Metrics {
             streams_stalled,
             listeners,
         } = self.clone();
+        for outcome in OutcomeValue::ALL {
+            drop(connections_ended.get_or_create(&OutcomeLabel { outcome }));
+        }
+        for direction in Direction::ALL {
+            drop(bytes.get_or_create(&DirectionLabel { direction }));
+        }
+        for reason in EndValue::ALL {
+            drop(sessions_ended.get_or_create(&EndLabel { reason }));
+        }
         relay.register("connections", "Clients connected now", connections);
         let help = "Connections that ended, by how";
         relay.register("connections_ended", help, connections_ended);

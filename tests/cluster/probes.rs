@@ -146,8 +146,10 @@ pub fn value(metrics: &str, sample: &str) -> u64 {
         .map_or(0, |(_, value)| value.parse().expect("a whole number"))
 }
 
-/// Fails unless this is OpenMetrics: every sample belongs to a family that was announced before, and the end is said.
+/// Fails unless this is OpenMetrics: every sample belongs to a family that was announced before, and the end is said; and
+/// unless the reference has every sample.
 fn check(metrics: &str) {
+    const REFERENCE: &str = include_str!("../../docs/reference/metrics.md");
     let lines = metrics
         .strip_suffix("# EOF\n")
         .expect("OpenMetrics ends with `# EOF`");
@@ -178,6 +180,8 @@ fn check(metrics: &str) {
                 .any(|suffix| of(suffix)),
             "{line}"
         );
+        let row = format!("| `{name}` |");
+        assert!(REFERENCE.contains(&row), "docs/reference has no {name}");
     }
     assert!(families.len() > 10, "{families:?}");
 }

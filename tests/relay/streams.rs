@@ -204,7 +204,7 @@ async fn a_client_that_does_not_read_is_reset_when_it_keeps_others_waiting() {
         answered += 1;
     }
     let told = async {
-        while !ground.metrics().contains("outcome=\"Stalled\"") {
+        while !ground.metrics().contains("outcome=\"Stalled\"} 1") {
             tokio::task::yield_now().await;
         }
     };

@@ -86,7 +86,9 @@ impl SessionEvent {
         }
     }
 
-    fn to_event(&self) -> Event {
+    /// As it is published.
+    #[must_use]
+    pub fn to_event(&self) -> Event {
         let (type_, reason, action, note) = match self {
             Self::SessionStarted { session, port } => (
                 EventType::Normal,
@@ -181,12 +183,12 @@ fn troubles(status: &SsmSessionStatus) -> impl Iterator<Item = &Condition> {
 }
 
 /// Publishes an Event on a session.
-pub async fn publish(context: &Context, session: &SsmSession, event: SessionEvent) {
+pub(super) async fn publish(context: &Context, session: &SsmSession, event: SessionEvent) {
     publish_on(context, session.object_ref(&()), event).await;
 }
 
 /// Publishes an Event on the session of a listener, or on the operator's namespace when the listener is gone.
-pub async fn publish_orphan(
+pub(super) async fn publish_orphan(
     context: &Context,
     listener: Option<&SsmListener>,
     event: SessionEvent,

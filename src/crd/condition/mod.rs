@@ -77,6 +77,37 @@ pub enum ConditionStatus {
 }
 
 impl ConditionType {
+    /// All of them, in their order.
+    pub const ALL: [Self; 7] = [
+        Self::Ready,
+        Self::Reconciling,
+        Self::Stalled,
+        Self::Available,
+        Self::TargetConnected,
+        Self::AwsReachable,
+        Self::DestinationReachable,
+    ];
+
+    /// Each condition of this type: one for each of its reasons.
+    #[must_use]
+    pub fn conditions(self) -> Vec<Condition> {
+        fn of<R: Copy>(reasons: &[R], condition: fn(R) -> Condition) -> Vec<Condition> {
+            reasons.iter().copied().map(condition).collect()
+        }
+        match self {
+            Self::Ready => of(ReadyReason::ALL, Condition::Ready),
+            Self::Reconciling => of(ReconcilingReason::ALL, Condition::Reconciling),
+            Self::Stalled => of(StalledReason::ALL, Condition::Stalled),
+            Self::Available => of(AvailableReason::ALL, Condition::Available),
+            Self::TargetConnected => of(TargetConnectedReason::ALL, Condition::TargetConnected),
+            Self::AwsReachable => of(AwsReachableReason::ALL, Condition::AwsReachable),
+            Self::DestinationReachable => of(
+                DestinationReachableReason::ALL,
+                Condition::DestinationReachable,
+            ),
+        }
+    }
+
     /// As the status spells it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -143,6 +174,20 @@ impl Condition {
             Self::TargetConnected(reason) => reason.as_str(),
             Self::AwsReachable(reason) => reason.as_str(),
             Self::DestinationReachable(reason) => reason.as_str(),
+        }
+    }
+
+    /// What its reason means, in a sentence.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Ready(reason) => reason.meaning(),
+            Self::Reconciling(reason) => reason.meaning(),
+            Self::Stalled(reason) => reason.meaning(),
+            Self::Available(reason) => reason.meaning(),
+            Self::TargetConnected(reason) => reason.meaning(),
+            Self::AwsReachable(reason) => reason.meaning(),
+            Self::DestinationReachable(reason) => reason.meaning(),
         }
     }
 }

@@ -4,11 +4,11 @@ use super::ConditionStatus;
 
 /// Writes the closed enum of a type's reasons, each with the status that it stands for.
 macro_rules! reasons {
-    ($(#[$about:meta])* $name:ident { $($(#[$why:meta])* $reason:ident => $status:ident,)+ }) => {
+    ($(#[$about:meta])* $name:ident { $($(#[doc = $why:literal])+ $reason:ident => $status:ident,)+ }) => {
         $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum $name {
-            $($(#[$why])* $reason,)+
+            $($(#[doc = $why])+ $reason,)+
         }
 
         impl $name {
@@ -20,6 +20,14 @@ macro_rules! reasons {
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$reason => stringify!($reason),)+
+                }
+            }
+
+            /// What it means, in a sentence.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$reason => concat!($($why),+).trim_ascii(),)+
                 }
             }
 

@@ -102,36 +102,10 @@ fn a_long_message_is_cut() {
 #[test]
 fn the_table_names_every_reason_under_its_type_and_status() {
     let table = include_str!("mod.rs");
-    let mut conditions: Vec<Condition> = Vec::new();
-    conditions.extend(ReadyReason::ALL.iter().copied().map(Condition::Ready));
-    conditions.extend(
-        ReconcilingReason::ALL
-            .iter()
-            .copied()
-            .map(Condition::Reconciling),
-    );
-    conditions.extend(StalledReason::ALL.iter().copied().map(Condition::Stalled));
-    conditions.extend(
-        AvailableReason::ALL
-            .iter()
-            .copied()
-            .map(Condition::Available),
-    );
-    conditions.extend(
-        TargetConnectedReason::ALL
-            .iter()
-            .copied()
-            .map(Condition::TargetConnected),
-    );
-    conditions.extend(
-        AwsReachableReason::ALL
-            .iter()
-            .copied()
-            .map(Condition::AwsReachable),
-    );
-    let dialled = DestinationReachableReason::ALL.iter().copied();
-    conditions.extend(dialled.map(Condition::DestinationReachable));
-    for condition in conditions {
+    let rows = table.lines().filter(|line| line.starts_with("//! | `"));
+    assert_eq!(rows.count(), ConditionType::ALL.len());
+    let types = ConditionType::ALL.into_iter();
+    for condition in types.flat_map(ConditionType::conditions) {
         let type_ = condition.condition_type().as_str();
         let row = table
             .lines()
