@@ -42,6 +42,17 @@ pub enum OutcomeValue {
     TooMany,
 }
 
+/// All of them.
+const OUTCOMES: [OutcomeValue; 7] = [
+    OutcomeValue::Finished,
+    OutcomeValue::ClientGone,
+    OutcomeValue::Refused,
+    OutcomeValue::Stalled,
+    OutcomeValue::SessionEnded,
+    OutcomeValue::HeldTooLong,
+    OutcomeValue::TooMany,
+];
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DirectionLabel {
     direction: Direction,
@@ -68,6 +79,16 @@ enum EndValue {
     ClosedByService,
 }
 
+/// All of them.
+const ENDS: [EndValue; 6] = [
+    EndValue::Deleted,
+    EndValue::Replaced,
+    EndValue::RelayLost,
+    EndValue::StartFailed,
+    EndValue::TerminatedExternally,
+    EndValue::ClosedByService,
+];
+
 impl Metrics {
     /// Puts the metrics into `registry`, under the prefix `ssm_operator_relay`.
     pub fn register(&self, registry: &mut Registry) {
@@ -85,6 +106,17 @@ impl Metrics {
             streams_stalled,
             listeners,
         } = self.clone();
+        // `increase` does not see the first event of a series that appears with it.
+        for direction in [Direction::Up, Direction::Down] {
+            bytes.get_or_create(&DirectionLabel { direction }).inc_by(0);
+        }
+        for outcome in OUTCOMES {
+            let label = OutcomeLabel { outcome };
+            connections_ended.get_or_create(&label).inc_by(0);
+        }
+        for reason in ENDS {
+            sessions_ended.get_or_create(&EndLabel { reason }).inc_by(0);
+        }
         relay.register("connections", "Clients connected now", connections);
         let help = "Connections that ended, by how";
         relay.register("connections_ended", help, connections_ended);
