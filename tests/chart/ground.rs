@@ -38,7 +38,9 @@ impl Ground {
         };
         for kinds in ["crds", "tests/chart/crds"] {
             let file = format!("--filename={}", in_checkout(kinds).display());
-            ground.kubectl(&["apply", &file], "").await?;
+            ground
+                .kubectl(&["apply", "--server-side", &file], "")
+                .await?;
             let wait = ["wait", "--for=condition=Established", "--timeout=60s"];
             ground.kubectl(&[&wait[..], &[&file]].concat(), "").await?;
         }

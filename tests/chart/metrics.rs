@@ -20,7 +20,7 @@ const PREFIX: &str = "ssm_operator_";
 fn served() -> BTreeSet<String> {
     let mut registry = Registry::default();
     relay::Metrics::default().register(&mut registry);
-    BindingMetrics::register(&mut registry);
+    let _ = BindingMetrics::register(&mut registry);
     // What has no series is not served, so each gets one. Whoever adds a metric is made to look here.
     let Metrics {
         reconciles,

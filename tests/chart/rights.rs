@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::core::v1::{Event, Service};
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
@@ -17,8 +17,25 @@ use crate::wait::ask_until;
 /// What a controller logs when it has won.
 const ELECTED: &str = "elected: leading";
 
-/// Rights that the courses below do not use, of whom, and why they stay.
-const UNUSED: [(&str, &str, &str); 0] = [];
+/// Rights that these courses are not sure to use, and what they are for.
+const RARE: [(&str, &str); 4] = [
+    (
+        "update ssm-operator.dev/ssmsessions/finalizers",
+        "asked for where owner references that block deletion are checked, as on OpenShift",
+    ),
+    (
+        "create discovery.k8s.io/endpointslices",
+        "asked for besides patch when a slice that is not there yet is applied",
+    ),
+    (
+        "get ssm-operator.dev/ssmsessions",
+        "used before a listener is ended whose SsmSession is not in the cache",
+    ),
+    (
+        "get ssm-operator.dev/ssmlisteners",
+        "used by a relay after it could not write a status",
+    ),
+];
 
 fn is(session: &SsmSession, kind: &str, status: &str) -> bool {
     let conditions = session.status.iter().flat_map(|status| &status.conditions);
@@ -46,11 +63,19 @@ async fn controllers_and_relays_use_every_right_that_they_have_and_need_no_other
     policies_are_well_typed(&installed).await;
     only_the_operator_writes_what_is_its_own(&installed).await;
     relays_do_their_own_alone(&installed).await;
-    trouble_that_comes_twice_is_counted(&installed).await;
     the_leader_leaves(&mut installed).await;
-    the_relay_leaves(&mut installed).await;
+    let gone = the_relay_leaves(&mut installed).await;
+    a_service_that_somebody_bent_is_put_right(&installed).await;
+    trouble_that_comes_twice_is_counted(&installed).await;
+    let lease = format!("lease/{gone}");
+    let wait = ["wait", "--for=delete", "--timeout=90s", &lease];
+    installed.kubectl(&wait).await;
 
-    end(installed, &["controller", "relay"]).await;
+    let granted = granted(&installed, &["controller", "relay"]).await;
+    let used = end(installed, &["controller", "relay"]).await;
+    let mut idle: Vec<_> = granted.difference(&used).collect();
+    idle.retain(|(_, right)| RARE.iter().all(|(rare, _)| right != rare));
+    assert!(idle.is_empty(), "granted and not used: {idle:#?}");
 }
 
 #[tokio::test]
@@ -245,8 +270,8 @@ async fn the_leader_leaves(installed: &mut Installed) {
     elected.expect("it leads now");
 }
 
-/// Listeners are moved, and the Lease of the relay goes.
-async fn the_relay_leaves(installed: &mut Installed) {
+/// Listeners are moved. Gives the name of the relay that has gone.
+async fn the_relay_leaves(installed: &mut Installed) -> String {
     let served = |session: &SsmSession| relay(session).is_some();
     let session = installed.wait_session("a relay", served).await;
     let gone = relay(&session).expect("it was waited for").to_owned();
@@ -260,16 +285,37 @@ async fn the_relay_leaves(installed: &mut Installed) {
         })
         .await;
     installed.carry().await;
+    gone
 }
 
-/// The session is deleted, the processes end, and the release is uninstalled. Then the logs are read.
-async fn end(mut installed: Installed, components: &[&str]) {
+async fn a_service_that_somebody_bent_is_put_right(installed: &Installed) {
+    let namespace = format!("--namespace={}", installed.user_namespace);
+    let bend = [
+        "patch",
+        "service",
+        SESSION,
+        &namespace,
+        r#"--patch={"spec":{"externalIPs":["192.0.2.9"]}}"#,
+    ];
+    let bent = installed.ground.kubectl(&bend, "").await;
+    bent.expect("the administrator may patch Services");
+    let services: Api<Service> =
+        Api::namespaced(installed.client.clone(), &installed.user_namespace);
+    let straight = ask_until(WAIT_MAX, async || {
+        let spec = services.get(SESSION).await.ok()?.spec?;
+        spec.external_ips.is_none().then_some(())
+    });
+    assert!(straight.await.is_some(), "the Service is still bent");
+}
+
+/// The session is deleted, the processes end, and the release is uninstalled. Gives the rights that were used, and by
+/// whom; none was missing.
+async fn end(mut installed: Installed, components: &[&str]) -> BTreeSet<(String, String)> {
     installed.delete_session().await;
-    let granted = granted(&installed, components).await;
     for pod in installed.pods.drain(..) {
         pod.process.stop().await.expect("it ends well");
     }
-    let mut all_used = BTreeSet::new();
+    let mut all = BTreeSet::new();
     for (pod, log) in installed.logs() {
         let mut lines = log.lines();
         let refused = lines.find(|line| line.to_lowercase().contains("forbidden"));
@@ -279,28 +325,20 @@ async fn end(mut installed: Installed, components: &[&str]) {
         let component = component.expect("pods are named after what they are");
         let used = used(&log);
         assert!(!used.is_empty(), "{pod} has not logged its requests");
-        all_used.extend(used.into_iter().map(|right| (component.to_string(), right)));
+        let by = |right| ((*component).to_owned(), right);
+        all.extend(used.into_iter().map(by));
     }
-    let idle: Vec<_> = granted
-        .difference(&all_used)
-        .filter(|(component, right)| {
-            let mut unused = UNUSED.iter();
-            !unused.any(|(of, what, _)| component == of && right == what)
-        })
-        .collect();
-    assert!(idle.is_empty(), "granted and not used: {idle:#?}");
 
-    installed.helm(&["uninstall", &installed.release]).await;
-    let kinds = installed.kubectl(&["get", "crds", "--output=name"]).await;
-    assert!(
-        kinds.contains("ssmsessions.ssm-operator.dev"),
-        "crds.keep is the default"
-    );
-    let classes = installed
-        .kubectl(&["get", "ssmsessionclasses", "--output=name"])
-        .await;
-    assert!(
-        classes.contains(&installed.release),
-        "classes go with the kinds: {classes}"
-    );
+    let uninstall = ["uninstall", &installed.release];
+    installed.helm(&uninstall).await;
+    let left = ["get", "crds,ssmsessionclasses", "--output=name"];
+    let left = installed.kubectl(&left).await;
+    let class = format!("ssmsessionclass.ssm-operator.dev/{}", installed.release);
+    for kept in ["ssmsessions.ssm-operator.dev", &class] {
+        assert!(
+            left.contains(kept),
+            "{kept} is gone with the release: {left}"
+        );
+    }
+    all
 }

@@ -54,6 +54,6 @@ async fn objections(way: &[String]) -> BTreeSet<String> {
             }
         }
     }
-    assert!(checks_made > 50, "kube-score made {checks_made} checks");
+    assert!(checks_made > 20, "kube-score made {checks_made} checks");
     said
 }
