@@ -217,13 +217,14 @@ impl Installed {
 
     /// AWS refuses to start sessions from now on, or does so no more.
     pub fn deny_starts(&self, deny: bool) {
-        let fault = match deny {
-            true => Fault::Fail {
+        let fault = if deny {
+            Fault::Fail {
                 operation: Operation::StartSession,
                 calls: u32::MAX,
                 code: "AccessDeniedException".to_owned(),
-            },
-            false => Fault::Clear,
+            }
+        } else {
+            Fault::Clear
         };
         self.simulator.inject(fault).expect("a fault");
     }

@@ -68,9 +68,8 @@ impl InPlace {
             let answer = http::get(&admin, "/readyz").await.ok()?;
             (answer.status == 200).then_some(())
         });
-        if ready.await.is_none() {
-            panic!("{name} does not get ready:\n{}", process.logged());
-        }
+        let ready = ready.await.is_some();
+        assert!(ready, "{name} does not get ready:\n{}", process.logged());
         Self {
             pod: name,
             kubeconfig,

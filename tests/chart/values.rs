@@ -66,12 +66,9 @@ fn paths_of_schema(
                 paths_of_schema(schema, values, &format!("{at}.{key}"), root, paths);
             }
         }
-        Some(_) => {
-            paths.insert(at.to_owned());
-        }
         // A map, such as of labels: its keys are the user's.
         None if deep => paths_of_values(values.unwrap_or(&Value::Null), at, paths),
-        None => {
+        Some(_) | None => {
             paths.insert(at.to_owned());
         }
     }
