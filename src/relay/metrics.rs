@@ -86,11 +86,12 @@ enum EndValue {
 }
 
 impl EndValue {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Deleted,
         Self::Replaced,
         Self::RelayLost,
         Self::StartFailed,
+        Self::Broken,
         Self::TerminatedExternally,
         Self::ClosedByService,
     ];
