@@ -14,7 +14,7 @@ demo: ## a real control plane and a simulated AWS on this machine (KEEP=1 leaves
 	cargo build $(LOCKED) --features simulator --bin ssm-session-operator --example demo
 	@cargo run $(LOCKED) --quiet --features simulator --example demo
 
-test: ## all tests, against a real kube-apiserver and etcd (built once: about 6 minutes)
+test: ## all tests, with a real kube-apiserver, etcd and helm (built once: about 11 minutes)
 	@.ci/need cargo go cc
 	cargo test $(LOCKED) --all-features
 

@@ -16,6 +16,8 @@ use crate::broker::{BrokerError, ErrorKind};
 
 /// Enough for every error of AWS that was seen, and small in a status.
 const MESSAGE_CHARS_MAX: usize = 512;
+/// What stands before the output of an external process in the SDK's words.
+const PROCESS_OUTPUT: &str = "Stderr:";
 /// A service that asks for more is asked again all the same.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
 
@@ -103,6 +105,9 @@ fn chain(error: Option<&(dyn Error + 'static)>) -> String {
     let mut words: Vec<String> = Vec::new();
     for level in error.into_iter().flat_map(levels) {
         let level = level.to_string();
+        // What a `credential_process` prints is its own affair, and may be a secret.
+        let level = level.split(PROCESS_OUTPUT).next().unwrap_or_default();
+        let level = level.trim_end().to_owned();
         if words.last().is_none_or(|last| !last.contains(&level)) {
             words.push(level);
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_credential_types::provider::error::CredentialsError;
 use proptest::prelude::*;
 
 use super::classify::{Cause, classify};
@@ -193,4 +194,15 @@ proptest! {
         prop_assert!(error.message.chars().count() <= 512);
         prop_assert!(!error.message.chars().any(char::is_control));
     }
+}
+
+#[test]
+fn what_an_external_process_prints_is_not_repeated() {
+    let words = "Error retrieving credentials: external process exited with code 1. Stderr: SECRET";
+    let error = CredentialsError::provider_error(words);
+    let Cause::Credentials(message) = Cause::from(&error) else {
+        panic!("not a failure of credentials");
+    };
+    assert!(message.contains("exited with code 1"), "{message}");
+    assert!(!message.contains("SECRET"), "{message}");
 }

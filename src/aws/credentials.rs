@@ -54,12 +54,10 @@ impl DefaultChain {
             Some(chain) => chain,
             None => Arc::new(self.build().await),
         };
-        // Also while it is asked: who interrupts it asks what it remembers.
-        *self.present() = Some(chain.clone());
+        // Who interrupts it asks the one that is present what it remembers; one that has never answered is not kept.
         let resolved = chain.provide_credentials().await;
-        if !resolved.as_ref().is_ok_and(|good| good.expiry().is_some()) {
-            *self.present() = None;
-        }
+        let good = resolved.as_ref().is_ok_and(|good| good.expiry().is_some());
+        *self.present() = good.then_some(chain);
         resolved
     }
 

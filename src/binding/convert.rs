@@ -151,6 +151,7 @@ fn end_reason_of(reason: listener::EndReason) -> relay::EndReason {
         listener::EndReason::Replaced => relay::EndReason::Replaced,
         listener::EndReason::RelayLost => relay::EndReason::RelayLost,
         listener::EndReason::StartFailed => relay::EndReason::StartFailed,
+        listener::EndReason::Broken => relay::EndReason::Broken,
         listener::EndReason::TerminatedExternally => relay::EndReason::TerminatedExternally,
         listener::EndReason::ClosedByService => relay::EndReason::ClosedByService,
     }

@@ -164,6 +164,16 @@ impl Metrics {
         metrics
     }
 
+    /// Says whether this process leads. What one that stands by once saw is nobody's state any more.
+    pub fn lead(&self, leads: bool) {
+        self.leading.set(i64::from(leads));
+        if !leads {
+            self.relays_alive.set(0);
+            self.listeners_unbound.set(0);
+            self.poll_timestamp.clear();
+        }
+    }
+
     /// Counts a reconcile.
     pub fn reconciled(&self, kind: Kind, outcome: Outcome) {
         self.reconciles

@@ -226,6 +226,8 @@ pub enum EndReason {
     RelayLost,
     /// It could not be used: no data channel, no handshake, or not a port session.
     StartFailed,
+    /// It served, until what came over its data channel could not be understood.
+    Broken,
     /// Somebody terminated it in AWS.
     TerminatedExternally,
     /// The service closed it, and nothing more is known.

@@ -313,7 +313,7 @@ fn spawn_controller(
     );
     Task::spawn("controller", |stop| async move {
         let standing_by = |standing_by: bool| {
-            metrics.leading.set(i64::from(!standing_by));
+            metrics.lead(!standing_by);
             // One that stands by is as ready as it will ever be, and may be waited for by a rollout.
             ready.send_replace(standing_by);
         };

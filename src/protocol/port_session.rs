@@ -113,12 +113,18 @@ impl PortSession {
         }
     }
 
+    /// Whether there is a place for another stream.
+    #[must_use]
+    pub fn has_place(&self) -> bool {
+        self.mux.streams().len() < self.limits.streams_max
+    }
+
     /// Opens a stream: the agent will dial the destination. `None` after the end, and while there are too many.
     pub fn open(&mut self) -> Option<StreamId> {
         if !self.is_shared() {
             self.shared_since = None;
         }
-        if self.ended || self.mux.streams().len() >= self.limits.streams_max {
+        if self.ended || !self.has_place() {
             return None;
         }
         let id = self.mux.open();
@@ -247,6 +253,7 @@ impl PortSession {
             && let Some(id) = self.mux.fullest_stream()
         {
             self.reset(id, ResetCause::Stalled);
+            self.mux.count_anew(now);
             self.events.push_back(Event::StreamStalled(id));
         }
     }

@@ -1,5 +1,6 @@
 //! One client's connection: held until a session serves, then spliced; reset when none does in time.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -143,14 +144,24 @@ impl Client {
 /// A stream of the session that serves, now or later; `None` when the listener is gone.
 async fn open_stream(admission: &mut watch::Receiver<Admission>) -> Option<TunnelStream> {
     loop {
-        let opened = match &*admission.borrow_and_update() {
-            Admission::Open(tunnel) => tunnel.open_stream(),
+        let admitted = match &*admission.borrow_and_update() {
+            Admission::Open(tunnel) => Some(tunnel.clone()),
             Admission::Hold => None,
         };
-        if opened.is_some() {
-            return opened;
+        let Some(tunnel) = admitted else {
+            admission.changed().await.ok()?;
+            continue;
+        };
+        let mut place = pin!(tunnel.place());
+        // Before the try, so that a place that is given meanwhile is heard of.
+        place.as_mut().enable();
+        if let Some(stream) = tunnel.open_stream() {
+            return Some(stream);
         }
-        admission.changed().await.ok()?;
+        tokio::select! {
+            changed = admission.changed() => changed.ok()?,
+            () = place => {}
+        }
     }
 }
 

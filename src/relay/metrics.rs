@@ -80,16 +80,18 @@ enum EndValue {
     Replaced,
     RelayLost,
     StartFailed,
+    Broken,
     TerminatedExternally,
     ClosedByService,
 }
 
 impl EndValue {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Deleted,
         Self::Replaced,
         Self::RelayLost,
         Self::StartFailed,
+        Self::Broken,
         Self::TerminatedExternally,
         Self::ClosedByService,
     ];
@@ -191,6 +193,7 @@ impl Metrics {
             EndReason::Replaced => EndValue::Replaced,
             EndReason::RelayLost => EndValue::RelayLost,
             EndReason::StartFailed => EndValue::StartFailed,
+            EndReason::Broken => EndValue::Broken,
             EndReason::TerminatedExternally => EndValue::TerminatedExternally,
             EndReason::ClosedByService => EndValue::ClosedByService,
         };

@@ -78,6 +78,8 @@ pub enum EndReason {
     RelayLost,
     /// It could not be used.
     StartFailed,
+    /// It served, until what came over its data channel could not be understood.
+    Broken,
     /// Somebody terminated it in AWS.
     TerminatedExternally,
     /// The service closed it.

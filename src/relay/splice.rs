@@ -123,6 +123,9 @@ pub async fn splice(
                 () = at(finish_by), if finish_by.is_some() => {
                     let left = silent_since.left_of(FINISH_TIMEOUT, stream.heard_since());
                     finish_by = left.filter(|_| downloading).map(|left| Instant::now() + left);
+                    if finish_by.is_none() && !downloading {
+                        break Err(Outcome::ClientGone);
+                    }
                     if finish_by.is_none() {
                         // Whether the answer was whole is not known, so it does not end in order.
                         break Err(Outcome::Reset(ResetCause::SessionEnded));

@@ -97,6 +97,32 @@ fn who_takes_a_piece_now_and_then_keeps_others_waiting_no_longer_than_who_takes_
 }
 
 #[test]
+fn who_reads_steadily_and_slower_than_the_agent_sends_is_not_reset() {
+    let mut world = World::new(PERFECT, 75, |agent| {
+        agent.pause = Duration::ZERO;
+        agent.destination = Box::new(|stream| Destination::Answers {
+            answer: noise(if stream == 3 { 12 << 20 } else { 10 }, 75),
+            closes_after: 5,
+        });
+    });
+    let id = world.connect(b"?");
+    world.clients.get_mut(&id).expect("it is there").pauses = true;
+    world.run_until("the budget is used up", Duration::from_secs(5), |world| {
+        !world.session.wants_to_read()
+    });
+    world.connect(b"hello");
+    // 200 KB a second: the budget is full all the time.
+    for _ in 0..40 {
+        for _ in 0..3 {
+            let read = world.session.read(id, 64 << 10);
+            assert!(matches!(read, Read::Bytes(_)), "{read:?}");
+        }
+        world.run_for(Duration::from_secs(1));
+    }
+    assert!(!world.happened(|event| matches!(event, Event::StreamStalled(_))));
+}
+
+#[test]
 fn streams_that_nobody_uses_keep_their_places_until_their_bytes_are_on_their_way() {
     let mut world = World::new(PERFECT, 74, |_| {});
     world.run_for(Duration::from_secs(1));

@@ -32,9 +32,10 @@
   resources: [endpointslices/restricted]
   verbs: [create]
 {{- end }}
+# What happens again is counted in the Event that is there.
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create]
+  verbs: [create, patch]
 {{- end }}
 
 {{/* In the operator's own namespace, for both. */}}

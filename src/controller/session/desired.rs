@@ -287,10 +287,8 @@ pub fn error_of<'a>(listener: &'a SsmListener, relays: &RelaysView) -> Option<&'
         .as_ref()
         .filter(|_| is_fresh(listener, relays))?;
     let current = status.observed_generation == listener.metadata.generation;
-    status
-        .last_error
-        .as_ref()
-        .filter(|_| current && status.state != ListenerState::Serving)
+    let serves = status.state == ListenerState::Serving && status.ready;
+    status.last_error.as_ref().filter(|_| current && !serves)
 }
 
 /// The slices of one listener: one for each family that both the Service and the relay have, once the port is known.

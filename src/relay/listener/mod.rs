@@ -265,7 +265,12 @@ impl Listener {
                 self.fail(Failure::Unsupported(why.clone()), now);
             }
             Some(End::Violation(why)) => {
-                self.end_current(EndReason::StartFailed, why, now);
+                let reason = if matches!(self.phase, Phase::Serving { .. }) {
+                    EndReason::Broken
+                } else {
+                    EndReason::StartFailed
+                };
+                self.end_current(reason, why, now);
                 self.fail(Failure::DataChannel(why.clone()), now);
             }
         }

@@ -209,6 +209,7 @@ impl Listener {
                     | EndReason::Replaced
                     | EndReason::RelayLost
                     | EndReason::StartFailed
+                    | EndReason::Broken
                     | EndReason::ClosedByService => self.backoff.next_delay(),
                 };
                 self.wait(delay, now);

@@ -143,6 +143,9 @@ impl Driver {
         if let Some(end) = self.handle_events(&mut inner) {
             return Poll::Ready(Pumped::Ended(end));
         }
+        if inner.session.has_place() {
+            self.shared.place.notify_waiters();
+        }
         let reading = inner.session.wants_to_read();
         let deadline = inner.session.poll_timeout();
         drop(inner);

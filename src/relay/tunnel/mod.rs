@@ -12,7 +12,8 @@ use std::task::Waker;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures::task::AtomicWaker;
-use tokio::sync::watch;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -53,6 +54,8 @@ pub struct Tunnel {
 struct Shared {
     inner: Mutex<Inner>,
     driver: AtomicWaker,
+    /// Told whenever there may be a place for another stream.
+    place: Notify,
 }
 
 struct Inner {
@@ -101,6 +104,7 @@ impl Tunnel {
                 closed: false,
             }),
             driver: AtomicWaker::new(),
+            place: Notify::new(),
         });
         let (sender, state) = watch::channel(TunnelState::default());
         let driver = Driver {
@@ -140,7 +144,12 @@ impl Drop for Tunnel {
 }
 
 impl TunnelHandle {
-    /// Opens a stream: the agent dials the destination. `None` when the tunnel is over.
+    /// Waits until there may be a place for another stream, from when it is polled first.
+    pub fn place(&self) -> Notified<'_> {
+        self.0.place.notified()
+    }
+
+    /// Opens a stream: the agent dials the destination. `None` when the tunnel is over, and while it has no place.
     #[must_use]
     pub fn open_stream(&self) -> Option<TunnelStream> {
         let id = {

@@ -38,6 +38,28 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 /// The components are killed, so only the removal of their state takes time.
 const STOPPED_WITHIN: Duration = Duration::from_secs(10);
 
+/// The programs that judge the chart.
+#[derive(Debug, Clone)]
+pub struct ChartTools {
+    /// Renders and installs it.
+    pub helm: PathBuf,
+    /// Has an opinion about what was rendered.
+    pub kube_score: PathBuf,
+}
+
+impl ChartTools {
+    /// Finds them in the cache, after building them if need be.
+    pub async fn prepare() -> Result<Self> {
+        let prepare = || {
+            Ok(Self {
+                helm: programs::helm()?,
+                kube_score: programs::kube_score()?,
+            })
+        };
+        tokio::task::spawn_blocking(prepare).await?
+    }
+}
+
 /// A running control plane. Dropping it stops the processes and removes their folder.
 pub struct ControlPlane {
     supervisor: Child,

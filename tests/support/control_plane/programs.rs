@@ -1,4 +1,5 @@
-//! The programs of a control plane: those of a Kubernetes release, or our own builds from the cache.
+//! The programs of a control plane: those of a Kubernetes release, or our own builds from the cache. And those that
+//! judge the chart, which are built in the same way.
 
 use std::fs::{self, File};
 use std::io;
@@ -46,6 +47,18 @@ pub fn prepare() -> Result<Binaries> {
     })
 }
 
+/// helm, which renders the chart. Blocks like [`prepare`].
+pub fn helm() -> Result<PathBuf> {
+    let what = "helm (about 4 minutes the first time)";
+    Ok(cached("helm", what, build_helm)?.join("helm"))
+}
+
+/// kube-score, which has its opinion about what was rendered. Blocks like [`prepare`].
+pub fn kube_score() -> Result<PathBuf> {
+    let what = "kube-score (about a minute the first time)";
+    Ok(cached("kube-score", what, build_kube_score)?.join("kube-score"))
+}
+
 fn release_assets(folder: &Path) -> Result<PathBuf> {
     let missing: Vec<_> = ASSETS
         .iter()
@@ -66,12 +79,23 @@ fn release_assets(folder: &Path) -> Result<PathBuf> {
 }
 
 fn build_supervisor(sources: &Path, into: &Path, what: &str) -> Result<()> {
-    go_build(sources, &into.join("supervisor"), "-s -w", what)
+    go_build(sources, ".", &into.join("supervisor"), "-s -w", what)
+}
+
+/// Helm takes the release of Kubernetes that it renders for from what it was built with.
+fn build_helm(sources: &Path, into: &Path, what: &str) -> Result<()> {
+    let package = "helm.sh/helm/v4/cmd/helm";
+    go_build(sources, package, &into.join("helm"), "-s -w", what)
+}
+
+fn build_kube_score(sources: &Path, into: &Path, what: &str) -> Result<()> {
+    let package = "github.com/zegl/kube-score/cmd/kube-score";
+    go_build(sources, package, &into.join("kube-score"), "-s -w", what)
 }
 
 fn build_assets(sources: &Path, into: &Path, what: &str) -> Result<()> {
     let flags = format!("-s -w {}", version_flags(&kubernetes_version(sources)?));
-    go_build(sources, &into.join("all-in-one"), &flags, what)?;
+    go_build(sources, ".", &into.join("all-in-one"), &flags, what)?;
     for name in ASSETS {
         symlink("all-in-one", into.join(name))?;
     }
@@ -135,8 +159,14 @@ fn go(sources: &Path) -> Command {
     go
 }
 
-/// Builds the main package of a folder, with a line on stderr now and then.
-fn go_build(sources: &Path, output: &Path, link_flags: &str, what: &str) -> Result<()> {
+/// Builds a main package of a folder's module or of what that requires, with a line on stderr now and then.
+fn go_build(
+    sources: &Path,
+    package: &str,
+    output: &Path,
+    link_flags: &str,
+    what: &str,
+) -> Result<()> {
     let log = output.with_extension("build.log");
     let mut go = go(sources)
         .args([
@@ -147,7 +177,8 @@ fn go_build(sources: &Path, output: &Path, link_flags: &str, what: &str) -> Resu
             link_flags,
             "-o",
         ])
-        .args([output, Path::new(".")])
+        .arg(output)
+        .arg(package)
         .stdout(Stdio::null())
         .stderr(File::create(&log)?)
         .spawn()

@@ -150,6 +150,7 @@ fn port_state(observed: &Observed, name: &str) -> Port {
     }
     match status.state {
         ListenerState::Serving if leads_there(observed, name) => Port::Serving,
+        ListenerState::Serving if status.last_error.is_some() => Port::Failing,
         ListenerState::Serving => Port::Preparing,
         ListenerState::Starting if status.last_error.is_none() => Port::Starting,
         ListenerState::Starting | ListenerState::Waiting => Port::Failing,

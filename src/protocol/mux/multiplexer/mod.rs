@@ -14,9 +14,9 @@ use crate::protocol::mux::stream::Stream;
 /// Unread bytes of all streams together before nothing more is read: what the agent's own end holds.
 pub const RECEIVE_BYTES_MAX: usize = 4 << 20;
 
-/// Until so few bytes are unread the budget counts as used up: who takes a byte now and then keeps the others waiting
-/// as much as who takes none.
-const RELIEVED_BYTES: usize = RECEIVE_BYTES_MAX / 2;
+/// The budget counts as used up until so many bytes were taken: who takes a few now and then keeps the others waiting as
+/// much as who takes none, and who reads slower than the agent sends does not.
+const RELIEF_BYTES: usize = RECEIVE_BYTES_MAX / 2;
 
 /// The first stream's id; the client's are odd, and 1 is never used.
 const FIRST_STREAM: StreamId = 3;
@@ -46,6 +46,8 @@ pub struct Multiplexer {
     parser: Parser,
     unread_bytes: usize,
     full_since: Option<Instant>,
+    /// Bytes taken since then.
+    relief_bytes: usize,
     events: VecDeque<StreamEvent>,
 }
 
@@ -75,6 +77,7 @@ impl Default for Multiplexer {
             parser: Parser::start(),
             unread_bytes: 0,
             full_since: None,
+            relief_bytes: 0,
             events: VecDeque::new(),
         }
     }
@@ -254,7 +257,13 @@ impl Multiplexer {
         self.queued.contains(&id)
     }
 
-    /// Since when the budget is used up, and has not been relieved of half of it.
+    /// The stream that used it up is gone: whether the others do is to be seen from now on.
+    pub fn count_anew(&mut self, now: Instant) {
+        self.full_since = (!self.has_room()).then_some(now);
+        self.relief_bytes = 0;
+    }
+
+    /// Since when the budget is used up, without having been relieved of half of it.
     #[must_use]
     pub fn full_since(&self) -> Option<Instant> {
         self.full_since
@@ -331,8 +340,10 @@ impl Multiplexer {
 
     fn release(&mut self, bytes: usize) {
         self.unread_bytes = self.unread_bytes.saturating_sub(bytes);
-        if self.unread_bytes <= RELIEVED_BYTES {
+        self.relief_bytes += bytes;
+        if self.full_since.is_none() || (self.has_room() && self.relief_bytes >= RELIEF_BYTES) {
             self.full_since = None;
+            self.relief_bytes = 0;
         }
     }
 

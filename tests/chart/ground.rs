@@ -1,0 +1,88 @@
+//! One control plane for all tests of this program, with our kinds applied by kubectl, and with stand-ins for the kinds
+//! of the Prometheus operator.
+//!
+//! It is started by the first test that asks. Nobody drops it: when the process ends, its supervisor sees the end of
+//! its stdin, stops the components and removes their folder.
+
+use std::path::Path;
+
+use anyhow::Result;
+use kube::Client;
+use tokio::sync::OnceCell;
+
+use crate::control_plane::ControlPlane;
+use crate::programs::{NAMESPACE, Printed, in_checkout, run};
+
+/// Namespaces that the ways to render the chart name.
+const NAMED: [&str; 3] = [NAMESPACE, "shop", "bank"];
+
+static GROUND: OnceCell<Result<Ground>> = OnceCell::const_new();
+
+/// A running control plane that knows all kinds of the chart.
+pub struct Ground {
+    control_plane: ControlPlane,
+}
+
+/// The ground of this process; its first caller waits until it is laid.
+pub async fn ground() -> &'static Ground {
+    match GROUND.get_or_init(Ground::lay).await {
+        Ok(ground) => ground,
+        Err(error) => panic!("there is no ground to test on: {error:#}"),
+    }
+}
+
+impl Ground {
+    async fn lay() -> Result<Self> {
+        let ground = Self {
+            control_plane: ControlPlane::start().await?,
+        };
+        for kinds in ["crds", "tests/chart/crds"] {
+            let file = format!("--filename={}", in_checkout(kinds).display());
+            ground
+                .kubectl(&["apply", "--server-side", &file], "")
+                .await?;
+            let wait = ["wait", "--for=condition=Established", "--timeout=60s"];
+            ground.kubectl(&[&wait[..], &[&file]].concat(), "").await?;
+        }
+        for name in NAMED {
+            ground.create_namespace(name).await?;
+        }
+        Ok(ground)
+    }
+
+    /// A namespace that takes only pods that keep to the Pod Security Standard `restricted`.
+    pub async fn create_namespace(&self, name: &str) -> Result<()> {
+        self.kubectl(&["create", "namespace", name], "").await?;
+        let label = [
+            "label",
+            "namespace",
+            name,
+            "pod-security.kubernetes.io/enforce=restricted",
+            "pod-security.kubernetes.io/warn=restricted",
+        ];
+        self.kubectl(&label, "").await?;
+        Ok(())
+    }
+
+    /// A client of the caller's own, with the administrator's rights.
+    pub async fn client(&self) -> Client {
+        let client = self.control_plane.client().await;
+        client.expect("the control plane's kubeconfig is good for a client")
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> &Path {
+        self.control_plane.kubeconfig()
+    }
+
+    /// What kubectl prints for these arguments and this input.
+    ///
+    /// # Errors
+    ///
+    /// What it prints on standard error, when it fails.
+    pub async fn kubectl(&self, arguments: &[&str], input: &str) -> Result<Printed> {
+        let kubeconfig = format!("--kubeconfig={}", self.kubeconfig().display());
+        let arguments = [&[kubeconfig.as_str()], arguments].concat();
+        run(self.control_plane.kubectl(), &arguments, input).await
+    }
+}

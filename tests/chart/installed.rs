@@ -1,0 +1,291 @@
+//! The chart, installed by helm into the real API server, with a simulated AWS in which a target's agent alone reaches a
+//! server, and with a process in the place of each pod.
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use ssm_session_operator::crd::{SsmListener, SsmSession};
+use ssm_session_operator::simulator::{
+    Agent, AgentOptions, Fault, Operation, Pace, Simulator, SimulatorOptions, Status,
+};
+use tokio::net::TcpStream;
+
+use crate::ground::{Ground, ground};
+use crate::pods::InPlace;
+use crate::programs::{chart, run, tools};
+use crate::transfer::{Server, exchange};
+use crate::wait::ask_until;
+use crate::{WAIT_MAX, dial};
+
+/// The target of every session.
+const TARGET: &str = "i-0123456789abcdef0";
+
+/// The port of the target that leads to the server.
+const REMOTE_PORT: u16 = 5432;
+
+/// Some hundred messages each way: enough to see that bytes flow, and over at once.
+const CARRIED_BYTES: u64 = 300_000;
+
+/// What is said at debug is on besides: each request to the API server, and each that it refuses.
+const LOG_FILTER: &str =
+    "info,ssm_session_operator=trace,kube_client=debug,kube_client::client::builder=debug";
+
+/// The session of all tests.
+pub const SESSION: &str = "orders";
+
+/// An installation in a namespace of its own.
+pub struct Installed {
+    /// Where it is installed.
+    pub ground: &'static Ground,
+    /// A client of this test's runtime, with the administrator's rights.
+    pub client: Client,
+    /// Name of the release; with `-operator` that of its namespace.
+    pub release: String,
+    /// Namespace of the user.
+    pub user_namespace: String,
+    /// What runs, while it runs.
+    pub pods: Vec<InPlace>,
+    simulator: Simulator,
+    _agent: Agent,
+    _server: Server,
+    folder: PathBuf,
+}
+
+impl Installed {
+    /// Installs a release, and starts its pods: so many.
+    pub async fn new(release: &str, values: &Value, pods: usize) -> Self {
+        let ground = ground().await;
+        let client = ground.client().await;
+        let server = Server::start().await.expect("loopback takes a server");
+        let simulator = Simulator::start(SimulatorOptions::default()).await;
+        let simulator = simulator.expect("loopback takes a simulator");
+        let mut agent = AgentOptions::new(TARGET);
+        agent.pace = Pace::Unthrottled;
+        let destination = ("localhost".to_owned(), REMOTE_PORT);
+        agent.destinations.insert(destination, server.address());
+        let agent = Agent::start(&simulator.endpoint(), agent).expect("the endpoint is a URL");
+        let connected = simulator.wait_for_target(TARGET).await;
+        connected.expect("the agent connects");
+        let folder = std::env::temp_dir().join(format!("chart-{release}-{}", std::process::id()));
+        let mut private = std::fs::DirBuilder::new();
+        let made = private.recursive(true).mode(0o700).create(&folder);
+        made.expect("the temporary folder takes a folder");
+        let mut installed = Self {
+            ground,
+            client,
+            release: release.to_owned(),
+            user_namespace: format!("{release}-user"),
+            pods: Vec::new(),
+            simulator,
+            _agent: agent,
+            _server: server,
+            folder,
+        };
+        for namespace in [installed.namespace(), installed.user_namespace.clone()] {
+            let created = ground.create_namespace(&namespace).await;
+            created.expect("the administrator may create namespaces");
+        }
+        installed.install(values).await;
+        installed.start_pods(pods).await;
+        installed
+    }
+
+    /// The operator's namespace.
+    pub fn namespace(&self) -> String {
+        format!("{}-operator", self.release)
+    }
+
+    async fn install(&self, values: &Value) {
+        let endpoint = self.simulator.endpoint();
+        let file = self.folder.join("values.json");
+        let mut all = json!({
+            "log": { "filter": LOG_FILTER },
+            "defaultClass": {
+                "region": "eu-central-1",
+                "name": self.release,
+                // There is one in a cluster, and these are two.
+                "isDefault": false,
+                "endpoints": { "ssm": endpoint, "ssmmessages": endpoint },
+            },
+        });
+        let values = values.as_object().expect("values are a map").clone();
+        all.as_object_mut().expect("it is one").extend(values);
+        std::fs::write(&file, all.to_string()).expect("the folder takes a file");
+        // The kinds were applied by kubectl before: docs/upgrade.md says so.
+        let file = format!("--values={}", file.display());
+        let options = ["--take-ownership", "--force-conflicts", &file];
+        self.helm(&[&["install", &self.release, &chart()], &options[..]].concat())
+            .await;
+    }
+
+    /// Runs helm in the operator's namespace.
+    pub async fn helm(&self, arguments: &[&str]) {
+        let namespace = format!("--namespace={}", self.namespace());
+        let kubeconfig = format!("--kubeconfig={}", self.ground.kubeconfig().display());
+        let arguments = [arguments, &[namespace.as_str(), kubeconfig.as_str()]].concat();
+        let ran = run(&tools().await.helm, &arguments, "").await;
+        ran.unwrap_or_else(|error| panic!("{error:#}"));
+    }
+
+    /// Waits until the API server has so many pods, and starts a process in the place of each.
+    async fn start_pods(&mut self, number: usize) {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace());
+        let all = ask_until(WAIT_MAX, async || {
+            let pods = pods.list(&ListParams::default()).await.ok()?.items;
+            (pods.len() == number).then_some(pods)
+        });
+        let Some(all) = all.await else {
+            let events = self.kubectl(&["get", "events"]).await;
+            panic!("there are no {number} pods:\n{events}");
+        };
+        let starting = all
+            .iter()
+            .map(|pod| InPlace::start(self.ground, &self.folder, pod));
+        self.pods = futures::future::join_all(starting).await;
+    }
+
+    /// What kubectl prints in the operator's namespace.
+    pub async fn kubectl(&self, arguments: &[&str]) -> String {
+        let namespace = format!("--namespace={}", self.namespace());
+        let arguments = [arguments, &[namespace.as_str()]].concat();
+        let printed = self.ground.kubectl(&arguments, "").await;
+        printed.unwrap_or_else(|error| panic!("{error:#}")).out
+    }
+
+    /// What kubectl says when it fails, as it must.
+    pub async fn refused(&self, arguments: &[&str], input: &Value) -> String {
+        let answer = self.ground.kubectl(arguments, &input.to_string()).await;
+        match answer {
+            Ok(printed) => panic!("{arguments:?} is not refused: {printed:?}"),
+            Err(error) => format!("{error:#}"),
+        }
+    }
+
+    /// The usual session, with this reason, as of the class that came with the chart.
+    pub fn session(&self, reason: &str) -> Value {
+        json!({
+            "apiVersion": "ssm-operator.dev/v1alpha1",
+            "kind": "SsmSession",
+            "metadata": { "name": SESSION, "namespace": self.user_namespace },
+            "spec": {
+                "className": self.release,
+                "target": { "id": TARGET },
+                "ports": [{ "name": "db", "port": 5432, "remotePort": REMOTE_PORT }],
+                "reason": reason,
+            },
+        })
+    }
+
+    /// Applies an object as the administrator.
+    pub async fn apply(&self, object: &Value) {
+        let apply = ["apply", "--server-side", "--filename=-"];
+        let applied = self.ground.kubectl(&apply, &object.to_string()).await;
+        applied.unwrap_or_else(|error| panic!("{error:#}"));
+    }
+
+    /// Waits until the session is as it should be, and gives it.
+    pub async fn wait_session(&self, what: &str, met: impl Fn(&SsmSession) -> bool) -> SsmSession {
+        let sessions: Api<SsmSession> = Api::namespaced(self.client.clone(), &self.user_namespace);
+        let session = ask_until(WAIT_MAX, async || {
+            let session = sessions.get(SESSION).await.ok()?;
+            met(&session).then_some(session)
+        });
+        match session.await {
+            Some(session) => session,
+            None => panic!("{what} did not come about:\n{}", self.last_words()),
+        }
+    }
+
+    /// Carries bytes both ways through the session, over a new connection.
+    pub async fn carry(&self) {
+        let connection = ask_until(WAIT_MAX, async || {
+            let endpoints = dial::endpoints(&self.client, &self.user_namespace, SESSION, "db");
+            TcpStream::connect(endpoints.await.ok()?.first()?)
+                .await
+                .ok()
+        });
+        let Some(mut connection) = connection.await else {
+            panic!("the Service leads nowhere:\n{}", self.last_words());
+        };
+        let carried = exchange(&mut connection, CARRIED_BYTES, CARRIED_BYTES).await;
+        carried.expect("all bytes arrive");
+    }
+
+    /// AWS refuses to start sessions from now on, or does so no more.
+    pub fn deny_starts(&self, deny: bool) {
+        let fault = if deny {
+            Fault::Fail {
+                operation: Operation::StartSession,
+                calls: u32::MAX,
+                code: "AccessDeniedException".to_owned(),
+            }
+        } else {
+            Fault::Clear
+        };
+        self.simulator.inject(fault).expect("a fault");
+    }
+
+    /// Deletes the session, and waits until nothing is left of it.
+    pub async fn delete_session(&self) {
+        let namespace = format!("--namespace={}", self.user_namespace);
+        let delete = ["delete", "ssms", SESSION, "--timeout=90s", &namespace];
+        let deleted = self.ground.kubectl(&delete, "").await;
+        if let Err(error) = deleted {
+            panic!("{error:#}\n{}", self.last_words());
+        }
+        let listeners: Api<SsmListener> = Api::namespaced(self.client.clone(), &self.namespace());
+        let gone = ask_until(WAIT_MAX, async || {
+            let listeners = listeners.list(&ListParams::default()).await.ok()?;
+            listeners.items.is_empty().then_some(())
+        });
+        assert!(
+            gone.await.is_some(),
+            "listeners are left:\n{}",
+            self.last_words()
+        );
+        let ended = self.simulator.wait_for("that all have ended", |aws| {
+            let mut sessions = aws.sessions.iter();
+            sessions.all(|session| session.status == Status::Terminated)
+        });
+        ended.await.expect("AWS has ended them");
+    }
+
+    /// All that its processes have logged.
+    pub fn logs(&self) -> Vec<(String, String)> {
+        let files = std::fs::read_dir(&self.folder).expect("the folder is there");
+        let paths = files.flatten().map(|file| file.path());
+        paths
+            .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+            .map(|path| {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy();
+                let log = std::fs::read_to_string(&path).unwrap_or_default();
+                (name.into_owned(), log)
+            })
+            .collect()
+    }
+
+    fn last_words(&self) -> String {
+        let mut words = Vec::new();
+        for (name, log) in self.logs() {
+            // Requests are for those who look for what is refused.
+            let own = log.lines().filter(|line| !line.contains("\"kube_client"));
+            let own: Vec<_> = own.map(|line| format!("{name}: {line}")).collect();
+            words.extend_from_slice(&own[own.len().saturating_sub(20)..]);
+        }
+        words.join("\n")
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}: logs are in {}", self.release, self.folder.display());
+            return;
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}

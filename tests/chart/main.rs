@@ -1,0 +1,31 @@
+//! The Helm chart: what it renders is accepted, is what its values say, and carries bytes with no right too many.
+//!
+//! helm and kube-score are built as the test control plane is, once, into the same cache.
+#![allow(clippy::expect_used, clippy::panic, reason = "so does a test fail")]
+
+#[path = "../support/control_plane/mod.rs"]
+mod control_plane;
+#[path = "../support/dial.rs"]
+mod dial;
+#[path = "../support/http.rs"]
+mod http;
+#[path = "../support/process.rs"]
+mod process;
+#[path = "../support/transfer.rs"]
+mod transfer;
+#[path = "../support/wait.rs"]
+mod wait;
+
+mod ground;
+mod installed;
+mod metrics;
+mod pods;
+mod programs;
+mod rendered;
+mod requests;
+mod rights;
+mod score;
+mod values;
+
+/// How long a condition may take: far above what anything here takes on a loaded machine.
+const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(90);

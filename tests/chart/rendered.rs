@@ -1,0 +1,90 @@
+//! What helm renders is accepted, and what must not be rendered is refused with words that help.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::ground::ground;
+use crate::programs::{chart, in_checkout, objects, render, run, tools, ways};
+
+#[tokio::test]
+async fn helm_has_nothing_to_object_to() {
+    let chart = chart();
+    for way in ways() {
+        let mut arguments = vec!["lint", "--strict", &chart];
+        arguments.extend(way.iter().map(String::as_str));
+        let linted = run(&tools().await.helm, &arguments, "").await;
+        let said = linted.unwrap_or_else(|error| panic!("{error:#}")).out;
+        assert!(
+            said.contains("1 chart(s) linted, 0 chart(s) failed"),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_api_server_takes_every_object_and_knows_all_of_its_fields() {
+    let ground = ground().await;
+    for way in ways() {
+        let manifest = render(&way).await.expect("it is rendered");
+        let dry_run = [
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--dry-run=server",
+            "--validate=strict",
+            "--filename=-",
+        ];
+        let applied = ground.kubectl(&dry_run, &manifest).await;
+        let applied = applied.unwrap_or_else(|error| panic!("{way:?}: {error:#}"));
+        // Of pods that Pod Security would refuse, and of fields that are about to go.
+        assert_eq!(applied.err, "", "{way:?}: the API server warns");
+        assert_eq!(applied.out.lines().count(), objects(&manifest).len());
+    }
+}
+
+#[tokio::test]
+async fn values_that_do_not_fit_are_refused_with_words_that_help() {
+    let table = fs::read_to_string(in_checkout("tests/chart/bad-values.txt"));
+    let table = table.expect("it is in the checkout");
+    let rows = table.lines().filter(|line| !line.starts_with('#'));
+    let rows: Vec<_> = rows.filter_map(|line| line.split_once(" => ")).collect();
+    assert!(rows.len() >= 20, "{} rows were read", rows.len());
+    for (bad, words) in rows {
+        let refused = render(&["--set-json".to_owned(), bad.to_owned()]).await;
+        let said = match refused {
+            Ok(_) => panic!("{bad} is rendered"),
+            Err(error) => error.to_string(),
+        };
+        assert!(said.contains(words), "{bad}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn the_kinds_are_rendered_as_they_are_in_crds() {
+    let rendered = objects(&render(&[]).await.expect("it is rendered"));
+    let mut kinds: Vec<_> = rendered
+        .into_iter()
+        .filter(|object| object["kind"] == "CustomResourceDefinition")
+        .map(without_what_helm_adds)
+        .collect();
+    let mut committed = Vec::new();
+    for file in fs::read_dir(in_checkout("crds")).expect("it is in the checkout") {
+        let file = file.expect("it can be listed").path();
+        committed.extend(objects(&fs::read_to_string(file).expect("it is text")));
+    }
+    let name = |kind: &Value| kind["metadata"]["name"].to_string();
+    kinds.sort_by_key(name);
+    committed.sort_by_key(name);
+    assert_eq!(kinds, committed);
+}
+
+fn without_what_helm_adds(mut kind: Value) -> Value {
+    let metadata = kind["metadata"].as_object_mut().expect("it has metadata");
+    metadata.remove("labels").expect("those of the release");
+    let annotations = metadata
+        .remove("annotations")
+        .expect("crds.keep is the default");
+    assert_eq!(annotations["helm.sh/resource-policy"], "keep");
+    kind
+}

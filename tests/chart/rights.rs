@@ -1,0 +1,344 @@
+//! Least privilege: processes that are started as the installed pods say, with the pods' own tokens, carry bytes, move
+//! and end sessions, are refused nothing, and are granted nothing that they do not use.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{Event, Service};
+use kube::Api;
+use kube::api::ListParams;
+use serde_json::{Value, json};
+use ssm_session_operator::crd::SsmSession;
+
+use crate::WAIT_MAX;
+use crate::installed::{Installed, SESSION};
+use crate::requests::{granted, used};
+use crate::wait::ask_until;
+
+/// What a controller logs when it has won.
+const ELECTED: &str = "elected: leading";
+
+/// Rights that these courses are not sure to use, and what they are for.
+const RARE: [(&str, &str); 4] = [
+    (
+        "update ssm-operator.dev/ssmsessions/finalizers",
+        "asked for where owner references that block deletion are checked, as on OpenShift",
+    ),
+    (
+        "create discovery.k8s.io/endpointslices",
+        "asked for besides patch when a slice that is not there yet is applied",
+    ),
+    (
+        "get ssm-operator.dev/ssmsessions",
+        "used before a listener is ended whose SsmSession is not in the cache",
+    ),
+    (
+        "get ssm-operator.dev/ssmlisteners",
+        "used by a relay after it could not write a status",
+    ),
+];
+
+fn is(session: &SsmSession, kind: &str, status: &str) -> bool {
+    let conditions = session.status.iter().flat_map(|status| &status.conditions);
+    let mut conditions = conditions.filter(|condition| condition.type_ == kind);
+    conditions.any(|condition| condition.status == status)
+}
+
+/// The relay that serves the session.
+fn relay(session: &SsmSession) -> Option<&str> {
+    let status = session.status.as_ref()?;
+    let live = status.sessions.first()?;
+    live.relay.as_deref()
+}
+
+#[tokio::test]
+async fn controllers_and_relays_use_every_right_that_they_have_and_need_no_other() {
+    // The other test's installation is served by processes of its own.
+    let other = "system:serviceaccount:one-operator:one-ssm-session-operator-all-in-one";
+    let values = json!({ "admissionPolicy": { "exemptUsers": [other] } });
+    let mut installed = Installed::new("split", &values, 4).await;
+    installed.apply(&installed.session("a test")).await;
+    available(&installed).await;
+    installed.carry().await;
+
+    policies_are_well_typed(&installed).await;
+    only_the_operator_writes_what_is_its_own(&installed).await;
+    relays_do_their_own_alone(&installed).await;
+    the_leader_leaves(&mut installed).await;
+    let gone = the_relay_leaves(&mut installed).await;
+    a_service_that_somebody_bent_is_put_right(&installed).await;
+    trouble_that_comes_twice_is_counted(&installed).await;
+    let lease = format!("lease/{gone}");
+    let wait = ["wait", "--for=delete", "--timeout=90s", &lease];
+    installed.kubectl(&wait).await;
+
+    let granted = granted(&installed, &["controller", "relay"]).await;
+    let used = end(installed, &["controller", "relay"]).await;
+    let mut idle: Vec<_> = granted.difference(&used).collect();
+    idle.retain(|(_, right)| RARE.iter().all(|(rare, _)| right != rare));
+    assert!(idle.is_empty(), "granted and not used: {idle:#?}");
+}
+
+#[tokio::test]
+async fn one_process_does_with_rights_in_the_namespaces_that_it_serves() {
+    let values = json!({
+        "mode": "all-in-one",
+        "crds": { "enabled": false },
+        "controllerName": "example.com/one",
+        "watchNamespaces": ["one-user"],
+    });
+    let installed = Installed::new("one", &values, 1).await;
+    installed.apply(&installed.session("a test")).await;
+    available(&installed).await;
+    installed.carry().await;
+    trouble_that_comes_twice_is_counted(&installed).await;
+    end(installed, &["all-in-one"]).await;
+}
+
+async fn available(installed: &Installed) -> SsmSession {
+    installed
+        .wait_session("Available", |session| is(session, "Available", "True"))
+        .await
+}
+
+/// The API server looks at the expressions of the policies in its own time.
+async fn policies_are_well_typed(installed: &Installed) {
+    let label = format!(
+        "--selector=app.kubernetes.io/instance={}",
+        installed.release
+    );
+    let get = [
+        "get",
+        "validatingadmissionpolicies",
+        &label,
+        "--output=json",
+    ];
+    let checked = ask_until(WAIT_MAX, async || {
+        let policies: Value = serde_json::from_str(&installed.kubectl(&get).await).ok()?;
+        let policies = policies["items"].as_array()?.clone();
+        let mut all = policies.iter();
+        all.all(|policy| policy["status"]["typeChecking"].is_object())
+            .then_some(policies)
+    });
+    let policies = checked.await.expect("the policies are checked");
+    assert_eq!(policies.len(), 4);
+    for policy in policies {
+        let warnings = &policy["status"]["typeChecking"]["expressionWarnings"];
+        assert!(
+            warnings.is_null(),
+            "{}: {warnings:#}",
+            policy["metadata"]["name"]
+        );
+    }
+}
+
+/// Not even the administrator writes what leads clients to their target, or says what the operator has found.
+async fn only_the_operator_writes_what_is_its_own(installed: &Installed) {
+    let user = &installed.user_namespace;
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": "astray",
+            "namespace": user,
+            "labels": { "endpointslice.kubernetes.io/managed-by": "ssm-session-operator" },
+        },
+        "addressType": "IPv4",
+        "endpoints": [{ "addresses": ["192.0.2.99"] }],
+    });
+    let create = ["create", "--dry-run=server", "--filename=-"];
+    let refused = installed.refused(&create, &slice).await;
+    assert!(
+        refused.contains("only the operator may write it"),
+        "{refused}"
+    );
+
+    let listeners = installed.kubectl(&["get", "ssml", "--output=json"]).await;
+    let listeners: Value = serde_json::from_str(&listeners).expect("JSON");
+    let mut listener = listeners["items"][0].clone();
+    let metadata = json!({ "name": "astray", "namespace": installed.namespace() });
+    listener["metadata"] = metadata;
+    let refused = installed.refused(&create, &listener).await;
+    assert!(
+        refused.contains("only the controller may write it"),
+        "{refused}"
+    );
+
+    let namespace = format!("--namespace={user}");
+    let patch = [
+        "patch",
+        "ssms",
+        SESSION,
+        &namespace,
+        "--subresource=status",
+        "--type=merge",
+        "--dry-run=server",
+        r#"--patch={"status":{"conditions":[]}}"#,
+    ];
+    let refused = installed.refused(&patch, &Value::Null).await;
+    assert!(
+        refused.contains("only the operator may write it"),
+        "{refused}"
+    );
+}
+
+/// A relay whose node is taken over reads no Secret, reaches no user's namespace, and can't speak for another relay.
+async fn relays_do_their_own_alone(installed: &Installed) {
+    let relays = installed
+        .pods
+        .iter()
+        .filter(|pod| pod.pod.contains("relay"));
+    let [first, second] = &relays.collect::<Vec<_>>()[..] else {
+        panic!("there are not two relays");
+    };
+    let as_first = format!("--kubeconfig={}", first.kubeconfig.display());
+    for what in [
+        ["get", "secrets"],
+        ["list", "ssmsessions.ssm-operator.dev"],
+        ["create", "endpointslices.discovery.k8s.io"],
+        ["update", "ssmlisteners.ssm-operator.dev"],
+        ["create", "pods"],
+    ] {
+        let home = format!("--namespace={}", installed.namespace());
+        let user = format!("--namespace={}", installed.user_namespace);
+        for namespace in [&home, &user] {
+            let can = [&as_first, "auth", "can-i", what[0], what[1], namespace];
+            // It says no, and fails.
+            let said = installed.refused(&can, &Value::Null).await;
+            assert!(said.trim().ends_with("no"), "{what:?}: {said}");
+        }
+    }
+    for (relay, ours) in [(first, true), (second, false)] {
+        let get = ["get", "lease", &relay.pod, "--output=json"];
+        let lease: Value = serde_json::from_str(&installed.kubectl(&get).await).expect("JSON");
+        let mut update = lease.clone();
+        // Whoever comes first wins, and the owner renews it all the time.
+        let metadata = update["metadata"].as_object_mut().expect("it has some");
+        metadata.remove("resourceVersion");
+        let replace = [&as_first, "replace", "--dry-run=server", "--filename=-"];
+        let answer = installed
+            .ground
+            .kubectl(&replace, &update.to_string())
+            .await;
+        match answer {
+            Ok(_) => assert!(ours, "a relay has written the Lease of another"),
+            Err(error) => {
+                let error = format!("{error:#}");
+                assert!(!ours && error.contains("its own Lease only"), "{error}");
+            }
+        }
+    }
+}
+
+/// The second Event of a kind is a patch of the first.
+async fn trouble_that_comes_twice_is_counted(installed: &Installed) {
+    for reason in ["the first time", "the second time"] {
+        installed.deny_starts(true);
+        installed.apply(&installed.session(reason)).await;
+        let denied = |session: &SsmSession| is(session, "AwsReachable", "False");
+        installed.wait_session("that AWS refuses", denied).await;
+        installed.deny_starts(false);
+        let mended = |session: &SsmSession| {
+            is(session, "AwsReachable", "True") && is(session, "Ready", "True")
+        };
+        installed
+            .wait_session("that AWS does not refuse", mended)
+            .await;
+    }
+    let events: Api<Event> = Api::namespaced(installed.client.clone(), &installed.user_namespace);
+    let counted = ask_until(WAIT_MAX, async || {
+        let events = events.list(&ListParams::default()).await.ok()?.items;
+        let mut denied = events.into_iter();
+        denied.find(|event| {
+            let series = event.series.as_ref().and_then(|series| series.count);
+            event.reason.as_deref() == Some("AccessDenied") && series == Some(2)
+        })
+    });
+    assert!(counted.await.is_some(), "no Event is counted twice");
+    installed.carry().await;
+}
+
+/// The Lease of the election changes hands.
+async fn the_leader_leaves(installed: &mut Installed) {
+    let mut pods = installed.pods.iter();
+    let leader = pods.position(|pod| pod.process.logged().contains(ELECTED));
+    let leader = installed.pods.remove(leader.expect("one leads"));
+    leader.process.stop().await.expect("it ends well");
+    let mut pods = installed.pods.iter_mut();
+    let other = pods.find(|pod| pod.pod.contains("controller"));
+    let other = &mut other.expect("there are two").process;
+    let elected = other.wait_for_log(ELECTED, WAIT_MAX).await;
+    elected.expect("it leads now");
+}
+
+/// Listeners are moved. Gives the name of the relay that has gone.
+async fn the_relay_leaves(installed: &mut Installed) -> String {
+    let served = |session: &SsmSession| relay(session).is_some();
+    let session = installed.wait_session("a relay", served).await;
+    let gone = relay(&session).expect("it was waited for").to_owned();
+    let mut pods = installed.pods.iter();
+    let leaving = pods.position(|pod| pod.pod == gone).expect("it runs");
+    let leaving = installed.pods.remove(leaving);
+    leaving.process.stop().await.expect("it ends well");
+    installed
+        .wait_session("the other relay", |session| {
+            relay(session).is_some_and(|now| now != gone) && is(session, "Available", "True")
+        })
+        .await;
+    installed.carry().await;
+    gone
+}
+
+async fn a_service_that_somebody_bent_is_put_right(installed: &Installed) {
+    let namespace = format!("--namespace={}", installed.user_namespace);
+    let bend = [
+        "patch",
+        "service",
+        SESSION,
+        &namespace,
+        r#"--patch={"spec":{"externalIPs":["192.0.2.9"]}}"#,
+    ];
+    let bent = installed.ground.kubectl(&bend, "").await;
+    bent.expect("the administrator may patch Services");
+    let services: Api<Service> =
+        Api::namespaced(installed.client.clone(), &installed.user_namespace);
+    let straight = ask_until(WAIT_MAX, async || {
+        let spec = services.get(SESSION).await.ok()?.spec?;
+        spec.external_ips.is_none().then_some(())
+    });
+    assert!(straight.await.is_some(), "the Service is still bent");
+}
+
+/// The session is deleted, the processes end, and the release is uninstalled. Gives the rights that were used, and by
+/// whom; none was missing.
+async fn end(mut installed: Installed, components: &[&str]) -> BTreeSet<(String, String)> {
+    installed.delete_session().await;
+    for pod in installed.pods.drain(..) {
+        pod.process.stop().await.expect("it ends well");
+    }
+    let mut all = BTreeSet::new();
+    for (pod, log) in installed.logs() {
+        let mut lines = log.lines();
+        let refused = lines.find(|line| line.to_lowercase().contains("forbidden"));
+        assert_eq!(refused, None, "{pod} wanted more than it may");
+        let mut components = components.iter();
+        let component = components.find(|component| pod.contains(**component));
+        let component = component.expect("pods are named after what they are");
+        let used = used(&log);
+        assert!(!used.is_empty(), "{pod} has not logged its requests");
+        let by = |right| ((*component).to_owned(), right);
+        all.extend(used.into_iter().map(by));
+    }
+
+    let uninstall = ["uninstall", &installed.release];
+    installed.helm(&uninstall).await;
+    let left = ["get", "crds,ssmsessionclasses", "--output=name"];
+    let left = installed.kubectl(&left).await;
+    let class = format!("ssmsessionclass.ssm-operator.dev/{}", installed.release);
+    for kept in ["ssmsessions.ssm-operator.dev", &class] {
+        assert!(
+            left.contains(kept),
+            "{kept} is gone with the release: {left}"
+        );
+    }
+    all
+}

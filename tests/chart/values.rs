@@ -1,0 +1,130 @@
+//! The chart says the same in all places: its values and their schema, and whose version it has.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::Value;
+
+use crate::programs::{in_checkout, objects};
+
+/// The only value that is no value of ours: Helm hands it to every chart of an umbrella chart.
+const OF_HELM: &str = "global";
+
+fn text(file: &str) -> String {
+    let path = in_checkout("charts/ssm-session-operator").join(file);
+    fs::read_to_string(path).expect("it is in the checkout")
+}
+
+fn yaml(file: &str) -> Value {
+    objects(&text(file)).remove(0)
+}
+
+fn schema() -> Value {
+    serde_json::from_str(&text("values.schema.json")).expect("it is JSON")
+}
+
+/// A schema, or the one that it refers to.
+fn resolved<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
+    let Some(reference) = schema["$ref"].as_str() else {
+        return schema;
+    };
+    let pointer = reference.strip_prefix('#').expect("it is in the same file");
+    root.pointer(pointer)
+        .unwrap_or_else(|| panic!("{reference} leads nowhere"))
+}
+
+/// The paths of values, such as `image.tag`, as deep as the values go.
+fn paths_of_values(values: &Value, at: &str, paths: &mut BTreeSet<String>) {
+    match values.as_object().filter(|object| !object.is_empty()) {
+        Some(object) => {
+            for (key, value) in object {
+                paths_of_values(value, &format!("{at}.{key}"), paths);
+            }
+        }
+        None => {
+            paths.insert(at.to_owned());
+        }
+    }
+}
+
+/// The same of the schema, as deep as the values go.
+fn paths_of_schema(
+    schema: &Value,
+    values: Option<&Value>,
+    at: &str,
+    root: &Value,
+    paths: &mut BTreeSet<String>,
+) {
+    let schema = resolved(schema, root);
+    // What is empty by default has parts that are of no interest here: those of a toleration and such.
+    let by_default = values.and_then(Value::as_object);
+    let deep = by_default.is_some_and(|object| !object.is_empty());
+    match schema["properties"].as_object() {
+        Some(properties) if deep => {
+            for (key, schema) in properties {
+                let values = values.map(|values| &values[key]);
+                paths_of_schema(schema, values, &format!("{at}.{key}"), root, paths);
+            }
+        }
+        // A map, such as of labels: its keys are the user's.
+        None if deep => paths_of_values(values.unwrap_or(&Value::Null), at, paths),
+        Some(_) | None => {
+            paths.insert(at.to_owned());
+        }
+    }
+}
+
+#[test]
+fn each_value_is_in_the_schema_and_each_part_of_the_schema_is_a_value() {
+    let (values, schema) = (yaml("values.yaml"), schema());
+    let (mut of_values, mut of_schema) = (BTreeSet::new(), BTreeSet::new());
+    paths_of_values(&values, "", &mut of_values);
+    paths_of_schema(&schema, Some(&values), "", &schema, &mut of_schema);
+    assert!(of_schema.remove(&format!(".{OF_HELM}")));
+    assert_eq!(of_values, of_schema);
+    assert!(
+        of_values.len() > 100,
+        "{} values were read",
+        of_values.len()
+    );
+}
+
+/// Where a schema of an object lets through what it does not name, without saying why.
+fn open_objects(schema: &Value, at: &str, open: &mut Vec<String>) {
+    match schema {
+        Value::Object(parts) => {
+            let is_object = parts.get("type").is_some_and(|kind| kind == "object");
+            // Maps say what their values are.
+            let closed = parts.get("additionalProperties");
+            let closed = closed.is_some_and(|more| *more == false || more.is_object());
+            // Parts of pods: the API server knows them, and changes them with its releases.
+            let explained = parts.contains_key("$comment");
+            if (is_object || parts.contains_key("properties")) && !closed && !explained {
+                open.push(at.to_owned());
+            }
+            for (key, part) in parts {
+                open_objects(part, &format!("{at}/{key}"), open);
+            }
+        }
+        Value::Array(parts) => {
+            for part in parts {
+                open_objects(part, at, open);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[test]
+fn nothing_is_let_through_that_the_schema_does_not_name() {
+    let mut open = Vec::new();
+    open_objects(&schema(), "", &mut open);
+    assert_eq!(open, Vec::<String>::new());
+}
+
+#[test]
+fn the_chart_has_the_versions_of_the_program() {
+    let chart = yaml("Chart.yaml");
+    assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
+}
