@@ -31,6 +31,7 @@ async fn terminate_in_aws(world: &World, session: &str) {
         region: "eu-central-1".to_owned(),
         ssm_endpoint: Some(world.simulator.endpoint()),
         ssmmessages_endpoint: Some(world.simulator.endpoint()),
+        role: None,
     };
     let session = SessionId::parse(session).expect("an id");
     let terminated = broker.terminate(&identity, &session).await;

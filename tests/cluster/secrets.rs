@@ -20,7 +20,7 @@ const SECRETS: &[&str] = &[
 ];
 
 /// All levels of all crates, also of those that see secrets and are quiet unless they are named.
-const EVERYTHING: &str = "--log-filter=trace,aws_config=trace,aws_runtime=trace,aws_sdk_ssm=trace,aws_sigv4=trace,\
+const EVERYTHING: &str = "--log-filter=trace,aws_config=trace,aws_runtime=trace,aws_sdk_ssm=trace,aws_sdk_sts=trace,aws_sigv4=trace,\
                           aws_smithy_runtime=trace,aws_smithy_http_client=trace,hyper=trace,hyper_util=trace,\
                           tungstenite=trace,tokio_tungstenite=trace,rustls=trace,kube_client=trace,tower=trace";
 
@@ -51,7 +51,11 @@ async fn no_token_and_no_key_is_in_any_object_log_or_metric() {
     let controller = world.controller(&everything[..1]).await;
     let mut processes = [controller, world.relay("relay-a", &everything).await];
     let mut published = Published::default();
-    world.create(&world.session("orders")).await;
+    let class = format!("{}-role", world.class);
+    let role = json!({ "roleArn": "arn:aws:iam::111122223333:role/sessions" });
+    world.create_class_with(&class, &role).await;
+    let session = world.session_with("orders", json!({ "className": class }));
+    world.create(&session).await;
     world.wait_available("orders").await;
     let first = live_session(&world.wait_serving("orders").await);
     let mut connection = world.dial("orders", "db").await;
