@@ -3,8 +3,8 @@
 use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
-use ssm_session_operator::crd::SsmSessionClass;
 use ssm_session_operator::crd::listener::EndReason;
+use ssm_session_operator::crd::{SsmSession, SsmSessionClass};
 use ssm_session_operator::simulator::{AssumedRole, Fault, Operation};
 use tokio::net::TcpStream;
 
@@ -52,7 +52,7 @@ async fn teams(world: &World) -> [Team; 2] {
 
 /// The AWS session of a team's `SsmSession`, once AWS has shown who started it, and a connection through it.
 async fn connect(world: &World, team: &Team) -> (String, TcpStream) {
-    let is_mirrored = |session: &_| {
+    let is_mirrored = |session: &SsmSession| {
         let shown = live(session, "db").and_then(|session| session.owner);
         is_ready(session) && shown.is_some_and(|owner| owner == team.owner)
     };
@@ -138,7 +138,7 @@ fn assert_assumed_as_the_classes_say(world: &World, teams: &[Team]) {
         let word = |field: &str| team.aws[field].as_str().map(str::to_owned);
         AssumedRole {
             role_arn: word("roleArn").expect("a role"),
-            session_name: word("sessionName").unwrap_or("ssm-session-operator".to_owned()),
+            session_name: word("sessionName").unwrap_or_else(|| "ssm-session-operator".to_owned()),
             external_id: word("externalId"),
             by: "arn:aws:sts::123456789012:assumed-role/ssm-operator/ssm-operator".to_owned(),
         }
