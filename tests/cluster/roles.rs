@@ -107,8 +107,9 @@ async fn sessions_of_two_roles_are_called_for_by_their_own_and_outlive_its_crede
     // Without the class it is the listener that knows the role.
     let [warehouse, billing] = &teams;
     let classes: Api<SsmSessionClass> = Api::all(world.client.clone());
-    let gone = classes.delete(&billing.class, &DeleteParams::default());
-    gone.await.expect("the class can be deleted");
+    let at_once = DeleteParams::default();
+    let gone = classes.delete(&billing.class, &at_once).await;
+    gone.expect("the class can be deleted");
     world.delete(billing.name).await;
     world.wait_gone(billing.name).await;
     world.wait_terminated(&running[1].1).await;
@@ -118,8 +119,9 @@ async fn sessions_of_two_roles_are_called_for_by_their_own_and_outlive_its_crede
     relay.kill().await.expect("it can be killed");
     let relay = world.relay("relay-a", &[]).await;
     world.wait_terminated(&old).await;
-    let ended = world.wait_ended(warehouse.name, &old, EndReason::RelayLost);
-    ended.await;
+    world
+        .wait_ended(warehouse.name, &old, EndReason::RelayLost)
+        .await;
     world.wait_available(warehouse.name).await;
     let listener = world.wait_serving(warehouse.name).await;
     assert_ne!(live_session(&listener), old);

@@ -202,11 +202,7 @@ async fn a_refusal_of_sts_says_nothing_against_the_request() {
         (400, "Throttling", ErrorKind::Throttled),
         (500, "InternalFailure", ErrorKind::Unavailable),
         (403, "ExpiredToken", ErrorKind::CredentialsUnavailable),
-        (
-            403,
-            "RegionDisabledException",
-            ErrorKind::CredentialsUnavailable,
-        ),
+        (403, "RegionDisabledException", ErrorKind::AccessDenied),
         (400, "ValidationError", ErrorKind::CredentialsUnavailable),
     ] {
         let sts = Server::start([refused(status, code, "no")]).await;
