@@ -1,9 +1,12 @@
 //! No secret leaves a relay's memory: not in an object, not in an Event, not in a metric, not in a log at any level.
 
 use serde_json::json;
+use ssm_session_operator::broker::Role;
+use ssm_session_operator::crd::DEFAULT_ROLE_SESSION_NAME;
 use ssm_session_operator::crd::listener::EndReason;
 use ssm_session_operator::simulator::{Fault, Operation};
 
+use crate::history::terminate_in_aws_as;
 use crate::http;
 use crate::listeners::live_session;
 use crate::process::Process;
@@ -18,6 +21,9 @@ const SECRETS: &[&str] = &[
     "publish_subscribe",
     "cell-number",
 ];
+
+/// The role of the class: what STS hands out is secret too.
+const ROLE: &str = "arn:aws:iam::111122223333:role/sessions";
 
 /// All levels of all crates, also of those that see secrets and are quiet unless they are named.
 const EVERYTHING: &str = "--log-filter=trace,aws_config=trace,aws_runtime=trace,aws_sdk_ssm=trace,aws_sdk_sts=trace,aws_sigv4=trace,\
@@ -52,7 +58,7 @@ async fn no_token_and_no_key_is_in_any_object_log_or_metric() {
     let mut processes = [controller, world.relay("relay-a", &everything).await];
     let mut published = Published::default();
     let class = format!("{}-role", world.class);
-    let role = json!({ "roleArn": "arn:aws:iam::111122223333:role/sessions" });
+    let role = json!({ "roleArn": ROLE });
     world.create_class_with(&class, &role).await;
     let session = world.session_with("orders", json!({ "className": class }));
     world.create(&session).await;
@@ -127,9 +133,12 @@ async fn fail_some_starts(
         calls: u32::MAX,
         code: "AccessDeniedException".to_owned(),
     });
-    let request = json!({ "SessionId": serving });
-    let ended = http::call_ssm(&world.simulator.endpoint(), "TerminateSession", &request).await;
-    ended.expect("AWS ends it");
+    let role = Role {
+        arn: ROLE.to_owned(),
+        external_id: None,
+        session_name: DEFAULT_ROLE_SESSION_NAME.to_owned(),
+    };
+    terminate_in_aws_as(world, Some(role), serving).await;
     world
         .wait("orders", "a denied start", |session| {
             reason(session, "AwsReachable") == "AccessDenied"
