@@ -11,7 +11,9 @@ use aws_config::meta::ProviderChainError;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ssm::config::http::HttpResponse;
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 
+use super::role;
 use crate::broker::{BrokerError, ErrorKind};
 
 /// Enough for every error of AWS that was seen, and small in a status.
@@ -31,10 +33,12 @@ pub(super) enum Cause {
         message: Option<String>,
         retry_after: Option<Duration>,
     },
-    /// An answer came that is none of SSM: a proxy's page, or a body that was cut off.
+    /// An answer came that is none of AWS: a proxy's page, or a body that was cut off.
     Unreadable { status: u16 },
     /// The provider of credentials failed.
     Credentials(String),
+    /// The identity's role could not be assumed.
+    Role(Box<Cause>),
     /// No answer in time.
     Timeout,
     /// No connection, or one that was lost.
@@ -74,6 +78,11 @@ where
 
 impl From<&CredentialsError> for Cause {
     fn from(error: &CredentialsError) -> Self {
+        let refused = levels(error)
+            .find_map(|level| level.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>());
+        if let Some(refused) = refused {
+            return Self::Role(Box::new(Self::from(refused)));
+        }
         let tried = error
             .source()
             .and_then(|source| source.downcast_ref::<ProviderChainError<CredentialsError>>());
@@ -142,12 +151,17 @@ pub(super) fn classify(operation: &'static str, cause: Cause) -> BrokerError {
         }
         Cause::Unreadable { status } => (
             kind_of_status(status),
-            format!("HTTP {status} with an answer that is none of SSM"),
+            format!("HTTP {status} with an answer that is none of AWS"),
         ),
         Cause::Credentials(why) => (
             ErrorKind::CredentialsUnavailable,
             format!("no usable credentials: {why}"),
         ),
+        Cause::Role(cause) => {
+            let refused = classify(role::OPERATION, *cause);
+            wait = refused.retry_after;
+            (kind_of_refusal(refused.kind), refused.to_string())
+        }
         Cause::Timeout => (ErrorKind::Unavailable, "no answer in time".to_owned()),
         Cause::Transport(why) => (ErrorKind::Unavailable, format!("no answer: {why}")),
         Cause::Construction(why) => (
@@ -158,6 +172,19 @@ pub(super) fn classify(operation: &'static str, cause: Cause) -> BrokerError {
     BrokerError {
         retry_after: wait,
         ..BrokerError::new(kind, operation, first_line(&message))
+    }
+}
+
+/// What it means for a call that its role could not be assumed. The call itself was not sent, so nothing is wrong with
+/// its request.
+fn kind_of_refusal(kind: ErrorKind) -> ErrorKind {
+    match kind {
+        ErrorKind::AccessDenied | ErrorKind::Throttled | ErrorKind::Unavailable => kind,
+        ErrorKind::CredentialsUnavailable
+        | ErrorKind::InvalidDocument
+        | ErrorKind::InvalidRequest
+        | ErrorKind::TargetNotConnected
+        | ErrorKind::Gone => ErrorKind::CredentialsUnavailable,
     }
 }
 

@@ -29,6 +29,7 @@ use super::classify::{Cause, classify};
 use super::credentials::{DefaultChain, KeptCredentials};
 use super::limiter::{Lane, Limiter, Overdue};
 use super::mute::mute;
+use super::role::{AssumedRole, StsOptions};
 use super::sign;
 use crate::broker::{BrokerError, ErrorKind, Identity, Next, SignedHeaders, StreamUrl};
 
@@ -122,16 +123,34 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Region and endpoint are the identity's alone: the environment and profiles give credentials only.
+    /// Region, endpoint and role are the identity's alone: the environment and profiles give credentials only, those
+    /// with which a role is assumed among them.
     fn new(identity: &Identity, options: &AwsOptions, http: &SharedHttpClient) -> Self {
         let Identity {
             region,
             ssm_endpoint,
             ssmmessages_endpoint: _,
+            role,
         } = identity;
-        let source: Arc<dyn ProvideCredentials> = match &options.credentials {
+        let own: Arc<dyn ProvideCredentials> = match &options.credentials {
             Some(source) => Arc::new(source.clone()),
             None => Arc::new(DefaultChain::new(region, http.clone(), behaviour())),
+        };
+        let source: Arc<dyn ProvideCredentials> = match role {
+            Some(role) => {
+                let sts = StsOptions {
+                    region: region.clone(),
+                    endpoint: options.sts_endpoint.clone(),
+                    http: http.clone(),
+                    behaviour: behaviour(),
+                    connect_timeout: options.connect_timeout,
+                    // Time for a second attempt.
+                    attempt_timeout: options.credentials_timeout / 2,
+                    retry_pause: options.retry_pause,
+                };
+                Arc::new(AssumedRole::new(role.clone(), own.into(), sts))
+            }
+            None => own,
         };
         let credentials = Arc::new(KeptCredentials::new(source, options.credentials_timeout));
         let provider: Arc<dyn ProvideCredentials> = credentials.clone();
@@ -272,6 +291,7 @@ mod tests {
             region,
             ssm_endpoint: None,
             ssmmessages_endpoint: None,
+            role: None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The credentials of one identity: the SDK's default chain, or what a test injects.
+//! The credentials of one identity: the SDK's default chain or what a test injects, and how long they are kept.
 //!
 //! It promises that calls and signatures use the same credentials, resolved when they are needed and kept while
 //! they are good, and that none of them is printed.

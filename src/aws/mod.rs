@@ -10,6 +10,7 @@ mod convert;
 mod credentials;
 mod limiter;
 mod mute;
+mod role;
 mod sign;
 
 #[cfg(test)]
@@ -49,8 +50,11 @@ pub struct AwsOptions {
     pub calls_per_second: u32,
     /// What one identity may send at once after a quiet time: the sessions of a relay that restarts.
     pub calls_burst: u32,
-    /// Takes the place of the SDK's default chain.
+    /// Takes the place of the SDK's default chain: a role is assumed with these too.
     pub credentials: Option<SharedCredentialsProvider>,
+    /// URL of STS, where roles are assumed. `None` is what the SDK's environment says (`AWS_ENDPOINT_URL_STS`), or else
+    /// the Region's public one.
+    pub sts_endpoint: Option<String>,
 }
 
 impl Default for AwsOptions {
@@ -64,6 +68,7 @@ impl Default for AwsOptions {
             calls_per_second: 10,
             calls_burst: 20,
             credentials: None,
+            sts_endpoint: None,
         }
     }
 }

@@ -77,6 +77,7 @@ mod tests {
             region: "eu-central-1".to_owned(),
             ssm_endpoint: None,
             ssmmessages_endpoint: None,
+            role: None,
         };
         let url = StreamUrl::check(url, &identity, UrlPolicy::Insecure).unwrap();
         let token = token.map(str::to_owned);

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use tracing::warn;
 
-use crate::broker::{Identity, Marker, SessionId, StartRequest};
+use crate::broker::{Identity, Marker, Role, SessionId, StartRequest};
 use crate::crd::class::{Aws, Endpoints};
 use crate::crd::listener::{self, ListenerSession};
 use crate::crd::{SsmListener, SsmListenerSpec};
@@ -118,12 +118,23 @@ fn timestamp_of(text: &str, session_id: &str) -> Timestamp {
 /// With what AWS is called, from a listener's snapshot.
 #[must_use]
 pub fn identity_of(aws: &Aws) -> Identity {
-    let Aws { region, endpoints } = aws;
+    let Aws {
+        region,
+        endpoints,
+        role_arn,
+        external_id,
+        session_name: _,
+    } = aws;
     let Endpoints { ssm, ssmmessages } = endpoints.clone().unwrap_or_default();
     Identity {
         region: region.clone(),
         ssm_endpoint: ssm,
         ssmmessages_endpoint: ssmmessages,
+        role: role_arn.clone().map(|arn| Role {
+            arn,
+            external_id: external_id.clone(),
+            session_name: aws.role_session_name().to_owned(),
+        }),
     }
 }
 
@@ -134,14 +145,20 @@ pub fn aws_of(identity: &Identity) -> Aws {
         region,
         ssm_endpoint,
         ssmmessages_endpoint,
+        role,
     } = identity;
     let endpoints = (ssm_endpoint.is_some() || ssmmessages_endpoint.is_some()).then(|| Endpoints {
         ssm: ssm_endpoint.clone(),
         ssmmessages: ssmmessages_endpoint.clone(),
     });
+    let role = role.as_ref();
     Aws {
         region: region.clone(),
         endpoints,
+        role_arn: role.map(|role| role.arn.clone()),
+        external_id: role.and_then(|role| role.external_id.clone()),
+        // In words, also where the class named none: what is recorded does not change with the default.
+        session_name: role.map(|role| role.session_name.clone()),
     }
 }
 

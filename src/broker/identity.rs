@@ -13,6 +13,20 @@ pub struct Identity {
     pub ssm_endpoint: Option<String>,
     /// URL of the message gateway, when it is not the Region's public one.
     pub ssmmessages_endpoint: Option<String>,
+    /// The role that is assumed for every call; without one the process calls with its own identity.
+    pub role: Option<Role>,
+}
+
+/// A role, and how it is assumed. The ids of its sessions begin with its session name, so that a policy can say that
+/// who starts a session may end it: processes and runs of processes that share sessions must have the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Role {
+    /// Its ARN.
+    pub arn: String,
+    /// What its trust policy asks for, if it does.
+    pub external_id: Option<String>,
+    /// The role session name, 2..64 characters.
+    pub session_name: String,
 }
 
 /// The partitions of AWS: what their Regions begin with, and the DNS suffix of their services. A Region that
@@ -41,6 +55,7 @@ impl Identity {
             region,
             ssm_endpoint: _,
             ssmmessages_endpoint,
+            role: _,
         } = self;
         match ssmmessages_endpoint {
             Some(endpoint) => host_of_endpoint(endpoint),
@@ -95,6 +110,7 @@ mod tests {
             region: region.to_owned(),
             ssm_endpoint: Some("https://elsewhere.example".to_owned()),
             ssmmessages_endpoint: endpoint.map(str::to_owned),
+            role: None,
         };
         identity
             .ssmmessages_host()

@@ -15,7 +15,7 @@ mod url_tests;
 use futures::future::BoxFuture;
 
 pub use error::{BrokerError, ErrorKind, Next};
-pub use identity::Identity;
+pub use identity::{Identity, Role};
 pub use marker::Marker;
 pub use session::{DescribedSession, Filter, FilterKey, SessionId, SessionPage, SessionState};
 pub use ticket::{SignedHeaders, Ticket};

@@ -12,6 +12,7 @@ fn identity(endpoint: Option<&str>) -> Identity {
         region: "eu-central-1".to_owned(),
         ssm_endpoint: None,
         ssmmessages_endpoint: endpoint.map(str::to_owned),
+        role: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use kube::{Resource, ResourceExt as _};
 use sha2::{Digest, Sha256};
 
-use crate::broker::Identity;
+use crate::broker::{Identity, Role};
 use crate::crd::class::Aws;
 
 /// The field manager of every write of the controller.
@@ -46,12 +46,23 @@ pub fn slice_name(session_name: &str, installation: &str, listener: &str, family
 /// The identity with which AWS is called for a class's or a listener's snapshot.
 #[must_use]
 pub fn identity_of(aws: &Aws) -> Identity {
-    let Aws { region, endpoints } = aws;
+    let Aws {
+        region,
+        endpoints,
+        role_arn,
+        external_id,
+        session_name: _,
+    } = aws;
     let endpoints = endpoints.clone().unwrap_or_default();
     Identity {
         region: region.clone(),
         ssm_endpoint: endpoints.ssm,
         ssmmessages_endpoint: endpoints.ssmmessages,
+        role: role_arn.clone().map(|arn| Role {
+            arn,
+            external_id: external_id.clone(),
+            session_name: aws.role_session_name().to_owned(),
+        }),
     }
 }
 

@@ -206,6 +206,7 @@ mod tests {
             region: "eu-test-1".into(),
             ssm_endpoint: None,
             ssmmessages_endpoint: None,
+            role: None,
         }
     }
 

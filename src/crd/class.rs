@@ -3,7 +3,7 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::{DEFAULT_CONTROLLER_NAME, limit, rule};
+use super::{DEFAULT_CONTROLLER_NAME, DEFAULT_ROLE_SESSION_NAME, limit, rule};
 
 /// Decided once by an administrator: where in AWS the sessions of this class are started.
 #[derive(
@@ -24,6 +24,12 @@ use super::{DEFAULT_CONTROLLER_NAME, limit, rule};
         json_path = ".spec.controllerName"
     ),
     printcolumn(name = "Region", type_ = "string", json_path = ".spec.aws.region"),
+    printcolumn(
+        name = "Role",
+        type_ = "string",
+        json_path = ".spec.aws.roleArn",
+        priority = 1
+    ),
     printcolumn(
         name = "Default",
         type_ = "string",
@@ -47,7 +53,7 @@ pub struct SsmSessionClassSpec {
     #[x_kube(validation = rule::CONTROLLER_NAME)]
     #[x_kube(validation = rule::CONTROLLER_NAME_STAYS)]
     pub controller_name: String,
-    /// Region and endpoints.
+    /// Region, endpoints and role.
     pub aws: Aws,
 }
 
@@ -55,8 +61,10 @@ fn default_controller_name() -> String {
     DEFAULT_CONTROLLER_NAME.to_owned()
 }
 
-/// Region and endpoints of the AWS API.
+/// Where the AWS API is, and with which role it is called.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = rule::EXTERNAL_ID_OF_ROLE)]
+#[x_kube(validation = rule::SESSION_NAME_OF_ROLE)]
 #[serde(rename_all = "camelCase")]
 pub struct Aws {
     /// The Region, such as `eu-central-1`.
@@ -66,6 +74,32 @@ pub struct Aws {
     /// Endpoints other than the Region's public ones, such as VPC endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
+    /// ARN of the IAM role that controller and relays assume for every call, in whatever account it is. Without it they
+    /// call with their pods' own identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = limit::ROLE_ARN_CHARS_MAX))]
+    #[x_kube(validation = rule::ROLE_ARN)]
+    pub role_arn: Option<String>,
+    /// External id that the role's trust policy asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = limit::EXTERNAL_ID_CHARS_MAX))]
+    #[x_kube(validation = rule::EXTERNAL_ID)]
+    pub external_id: Option<String>,
+    /// Role session name, `ssm-session-operator` by default. The ids of all sessions begin with it, so that a policy can
+    /// say that who starts a session may end it: it is the same for controller and relays, and the same after a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = limit::ROLE_SESSION_NAME_CHARS_MAX))]
+    #[x_kube(validation = rule::ROLE_SESSION_NAME)]
+    pub session_name: Option<String>,
+}
+
+impl Aws {
+    /// The role session name under which the role is assumed.
+    #[must_use]
+    pub fn role_session_name(&self) -> &str {
+        let named = self.session_name.as_deref();
+        named.unwrap_or(DEFAULT_ROLE_SESSION_NAME)
+    }
 }
 
 /// Endpoints of the two services that a session needs.

@@ -48,6 +48,15 @@ pub const REGION_CHARS_MAX: u32 = 32;
 /// `https://`, a DNS name, and a port.
 pub const ENDPOINT_CHARS_MAX: u32 = 267;
 
+/// `arn:aws-us-gov:iam::123456789012:role`, a path of 512 characters and a name of 64.
+pub const ROLE_ARN_CHARS_MAX: u32 = 640;
+
+/// What AssumeRole takes as an external id.
+pub const EXTERNAL_ID_CHARS_MAX: u32 = 1224;
+
+/// What AssumeRole takes as a role session name. A session's id is 18 characters longer, and may have 96.
+pub const ROLE_SESSION_NAME_CHARS_MAX: u32 = 64;
+
 /// Labels of the Service: CEL looks at each, and has a budget.
 pub const LABELS_MAX: u32 = 16;
 

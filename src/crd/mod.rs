@@ -25,6 +25,10 @@ pub const GROUP: &str = "ssm-operator.dev";
 /// The `controllerName` that an installation serves unless it is told otherwise.
 pub const DEFAULT_CONTROLLER_NAME: &str = "ssm-operator.dev/controller";
 
+/// The role session name of a class that names a role and none of its own. A constant, so that every process of every
+/// version takes the same: policies name sessions by it.
+pub const DEFAULT_ROLE_SESSION_NAME: &str = "ssm-session-operator";
+
 /// Annotation on an [`SsmSessionClass`]: `"true"` makes it the class of sessions that name none.
 pub const DEFAULT_CLASS_ANNOTATION: &str = "ssm-operator.dev/is-default-class";
 

@@ -74,6 +74,36 @@ pub(super) const ENDPOINT: Rule = (
     "write https://host or https://host:port in lower case, without path, query and user; http:// is only for loopback",
 );
 
+/// ARNs of roles, of all partitions.
+pub(super) const ROLE_ARN: Rule = (
+    "self.matches('^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/([!-~]+/)?[A-Za-z0-9_+=,.@-]{1,64}$')",
+    "use the ARN of an IAM role, such as 'arn:aws:iam::123456789012:role/sessions'",
+);
+
+/// External ids, as AssumeRole takes them.
+pub(super) const EXTERNAL_ID: Rule = (
+    "self.matches('^[A-Za-z0-9_+=,.@:/-]*$')",
+    "use an external id of letters, digits and '_+=,.@:/-'",
+);
+
+/// Role session names, as AssumeRole takes them.
+pub(super) const ROLE_SESSION_NAME: Rule = (
+    "self.matches('^[A-Za-z0-9_+=,.@-]*$')",
+    "use a role session name of letters, digits and '_+=,.@-'",
+);
+
+/// An external id goes with AssumeRole, and with nothing else.
+pub(super) const EXTERNAL_ID_OF_ROLE: Rule = (
+    "has(self.roleArn) || !has(self.externalId)",
+    "name the role in roleArn, or leave externalId out: only a role is assumed with it",
+);
+
+/// The pods' own role session name is set where their identity is.
+pub(super) const SESSION_NAME_OF_ROLE: Rule = (
+    "has(self.roleArn) || !has(self.sessionName)",
+    "name the role in roleArn, or leave sessionName out: only a role is assumed under it",
+);
+
 /// Names of controllers: a domain and a path, as in IngressClass.
 pub(super) const CONTROLLER_NAME: Rule = (
     r"self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*/[A-Za-z0-9/._~-]+$')",

@@ -223,6 +223,7 @@ mod tests {
                 region: "eu-central-1".to_owned(),
                 ssm_endpoint: None,
                 ssmmessages_endpoint: None,
+                role: None,
             },
             relay: "relay-1".to_owned(),
             incarnation: "run-1".to_owned(),

@@ -1,4 +1,4 @@
-//! The SSM API: `POST /` with JSON 1.1.
+//! The SSM API: `POST /` with JSON 1.1. What comes there as a form is for STS.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use super::request::{self, DescribeSessions, OneSession, Operation, StartSession
 use super::seat::Side;
 use super::socket::is_signed;
 use super::store::Purpose;
+use super::sts;
 use super::view::Status;
 
 /// How long a terminated session waits in `Terminating` for both sides to leave.
@@ -37,24 +38,30 @@ pub(super) async fn call(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    if sts::is_form(&headers) {
+        return sts::call(&shared, &headers, &body);
+    }
     let target = headers
         .get("x-amz-target")
         .and_then(|value| value.to_str().ok());
     let Some(operation) = target.and_then(Operation::from_header) else {
-        return ApiError::new("UnknownOperationException", "no such operation").into_response();
+        return unknown_operation().into_response();
     };
     let signed = is_signed(&headers, "ssm");
-    let failure = shared.change(|store| {
+    let caller = shared.change(|store| {
         store.count(operation, signed);
-        store.faults.take_failure(operation)
+        match store.faults.take_failure(operation) {
+            Some(error) => Err(error),
+            None => store.caller(&headers),
+        }
     });
-    let answer = match (failure, operation) {
-        (Some(error), _) => Err(error),
-        (None, Operation::StartSession) => start(&shared, &body),
-        (None, Operation::ResumeSession) => resume(&shared, &body).map(Answer::Value),
-        (None, Operation::TerminateSession) => terminate(&shared, &body).map(Answer::Value),
-        (None, Operation::DescribeSessions) => describe(&shared, &body).map(Answer::Value),
-    };
+    let answer = caller.and_then(|caller| match operation {
+        Operation::StartSession => start(&shared, &caller, &body),
+        Operation::ResumeSession => resume(&shared, &caller, &body).map(Answer::Value),
+        Operation::TerminateSession => terminate(&shared, &caller, &body).map(Answer::Value),
+        Operation::DescribeSessions => describe(&shared, &caller, &body).map(Answer::Value),
+        Operation::AssumeRole => Err(unknown_operation()),
+    });
     match answer {
         Ok(Answer::Value(value)) => {
             let content_type = (header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
@@ -65,16 +72,20 @@ pub(super) async fn call(
     }
 }
 
+fn unknown_operation() -> ApiError {
+    ApiError::new("UnknownOperationException", "no such operation")
+}
+
 fn stream_url(shared: &Shared, session: &str) -> String {
     let base = shared.stream_base();
     format!("{base}/v1/data-channel/{session}?role=publish_subscribe&cell-number=AAEAAbx1")
 }
 
-fn start(shared: &Arc<Shared>, body: &[u8]) -> Result<Answer, ApiError> {
+fn start(shared: &Arc<Shared>, caller: &str, body: &[u8]) -> Result<Answer, ApiError> {
     let request: StartSession = request::parse(body)?;
     request.validate()?;
     let (id, token, swallowed) = shared.change(|store| {
-        let id = store.start(&request)?;
+        let id = store.start(&request, caller)?;
         let token = if store.faults.take_empty_token(Operation::StartSession) {
             String::new()
         } else {
@@ -104,11 +115,12 @@ fn start(shared: &Arc<Shared>, body: &[u8]) -> Result<Answer, ApiError> {
     ))
 }
 
-fn resume(shared: &Shared, body: &[u8]) -> Result<Value, ApiError> {
+fn resume(shared: &Shared, caller: &str, body: &[u8]) -> Result<Value, ApiError> {
     let request: OneSession = request::parse(body)?;
     request.validate()?;
     let id = &request.session_id;
     let (token, empty) = shared.change(|store| {
+        store.authorize(caller, Operation::ResumeSession, id)?;
         let token = store.resume(id)?;
         Ok((
             token,
@@ -123,11 +135,15 @@ fn resume(shared: &Shared, body: &[u8]) -> Result<Value, ApiError> {
     })
 }
 
-fn terminate(shared: &Arc<Shared>, body: &[u8]) -> Result<Value, ApiError> {
+fn terminate(shared: &Arc<Shared>, caller: &str, body: &[u8]) -> Result<Value, ApiError> {
     let request: OneSession = request::parse(body)?;
     request.validate()?;
     let id = request.session_id;
-    shared.change(|store| store.end(&id, Status::Terminating, ""));
+    shared.change(|store| {
+        store.authorize(caller, Operation::TerminateSession, &id)?;
+        store.end(&id, Status::Terminating, "");
+        Ok(())
+    })?;
     shared.tasks.spawn(finish(Arc::clone(shared), id.clone()));
     Ok(json!({ "SessionId": id }))
 }
@@ -147,7 +163,7 @@ async fn finish(shared: Arc<Shared>, id: String) {
     shared.change(|store| store.end(&id, Status::Terminated, ""));
 }
 
-fn describe(shared: &Shared, body: &[u8]) -> Result<Value, ApiError> {
+fn describe(shared: &Shared, caller: &str, body: &[u8]) -> Result<Value, ApiError> {
     let request: DescribeSessions = request::parse(body)?;
     request.validate()?;
     let options = &shared.options;
@@ -155,7 +171,7 @@ fn describe(shared: &Shared, body: &[u8]) -> Result<Value, ApiError> {
         describe::page(
             store,
             &request,
-            &options.owner_arn,
+            caller,
             options.max_session_duration_minutes,
         )
     })

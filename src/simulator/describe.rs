@@ -51,14 +51,19 @@ impl Cursor {
     }
 }
 
-/// One page.
+/// The account of an ARN.
+fn account(arn: &str) -> Option<&str> {
+    arn.split(':').nth(4)
+}
+
+/// One page: sessions of the caller's account, whoever started them.
 ///
 /// # Errors
 /// `InvalidFilterKey`, `InvalidNextToken`, or a value that is no timestamp.
 pub(super) fn page(
     store: &Store,
     request: &DescribeSessions,
-    owner_arn: &str,
+    caller: &str,
     max_duration_minutes: Option<u32>,
 ) -> Result<Value, ApiError> {
     let filters = request.filters.as_deref().unwrap_or_default();
@@ -87,12 +92,13 @@ pub(super) fn page(
         .enumerate()
         .take(cursor.below)
         .rev()
+        .filter(|(_, session)| account(&session.view.owner) == account(caller))
         .filter_map(|(place, session)| Some((place, session, session.visible(delay)?)))
         .filter(|(_, _, shown)| (request.state == State::History) == shown.status.is_history())
         .filter(|(_, session, shown)| {
             conditions
                 .iter()
-                .all(|condition| condition.holds(session, *shown, owner_arn))
+                .all(|condition| condition.holds(session, *shown))
         });
     let asked = request.max_results.unwrap_or(PAGE_SIZE_DEFAULT);
     let size = usize::try_from(asked)
@@ -102,7 +108,7 @@ pub(super) fn page(
     let mut last = cursor.below;
     for (place, session, shown) in matching.by_ref().take(size) {
         last = place;
-        sessions.push(describe(session, shown, owner_arn, max_duration_minutes));
+        sessions.push(describe(session, shown, max_duration_minutes));
     }
     let mut answer = json!({ "Sessions": sessions });
     if let (Some(_), Some(fields)) = (matching.next(), answer.as_object_mut()) {
@@ -139,12 +145,12 @@ fn condition(filter: &Filter) -> Result<Condition<'_>, ApiError> {
 }
 
 impl Condition<'_> {
-    fn holds(&self, session: &Session, shown: Published, owner_arn: &str) -> bool {
+    fn holds(&self, session: &Session, shown: Published) -> bool {
         match self {
             Self::InvokedAfter(time) => session.view.started >= *time,
             Self::InvokedBefore(time) => session.view.started < *time,
             Self::Target(target) => session.view.target == *target,
-            Self::Owner(owner) => owner_arn == *owner,
+            Self::Owner(owner) => session.view.owner == *owner,
             Self::Status(status) => shown.status.as_str() == *status,
             Self::SessionId(id) => session.view.id == *id,
             Self::AccessType(access) => *access == ACCESS_TYPE,
@@ -155,19 +161,14 @@ impl Condition<'_> {
 /// How sessions are started here: nobody approves them just in time.
 const ACCESS_TYPE: &str = "Standard";
 
-fn describe(
-    session: &Session,
-    shown: Published,
-    owner_arn: &str,
-    max_duration_minutes: Option<u32>,
-) -> Value {
+fn describe(session: &Session, shown: Published, max_duration_minutes: Option<u32>) -> Value {
     let mut described = json!({
         "SessionId": session.view.id,
         "Target": session.view.target,
         "Status": shown.status.as_str(),
         "StartDate": epoch_seconds(session.view.started),
         "DocumentName": session.view.document,
-        "Owner": owner_arn,
+        "Owner": session.view.owner,
         "AccessType": ACCESS_TYPE,
     });
     let optional = [

@@ -1,4 +1,4 @@
-//! Errors of the SSM API in the shape of JSON 1.1.
+//! Errors of the SSM API in the shape of JSON 1.1, and of STS in that of the Query protocol.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -29,7 +29,23 @@ impl ApiError {
         Self::new("ValidationException", message)
     }
 
-    fn status(&self) -> StatusCode {
+    /// The error as the Query protocol of STS has it.
+    pub(super) fn xml(&self, namespace: &str) -> String {
+        let Self { code, message } = self;
+        let kind = if self.status().is_server_error() {
+            "Receiver"
+        } else {
+            "Sender"
+        };
+        format!(
+            "<ErrorResponse xmlns=\"{namespace}\"><Error><Type>{kind}</Type><Code>{code}</Code>\
+             <Message>{}</Message></Error></ErrorResponse>",
+            message.replace('&', "&amp;").replace('<', "&lt;")
+        )
+    }
+
+    /// With which HTTP status it is answered.
+    pub(super) fn status(&self) -> StatusCode {
         match self.code.as_str() {
             "InternalServerError" | "InternalFailure" => StatusCode::INTERNAL_SERVER_ERROR,
             "ServiceUnavailable" => StatusCode::SERVICE_UNAVAILABLE,

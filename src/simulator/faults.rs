@@ -10,6 +10,7 @@ use super::error::ApiError;
 use super::line::{Loss, Mangling};
 use super::options::{PAGE_SIZE_MAX, SimulatorOptions};
 use super::request::Operation;
+use super::sts;
 
 /// Something that goes wrong. In JSON: `{"fault": "fail", "operation": "StartSession", …}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +58,11 @@ pub enum Fault {
         /// Whether an empty page with a token comes before each page.
         empty: bool,
     },
+    /// Credentials of roles that are assumed from now on live so long.
+    CredentialsLifetime {
+        /// Seconds; AWS gives an hour.
+        seconds: u64,
+    },
     /// Closes every websocket of a session's data channel with 1000 `Bye`, as AWS does hourly.
     CloseWebsockets {
         /// The session's id.
@@ -81,7 +87,7 @@ pub enum Fault {
         /// Each how manyth; 0 for none.
         every: u32,
     },
-    /// Takes back all of the above that has not happened yet; pages are as in AWS again.
+    /// Takes back all of the above that has not happened yet; pages and credentials are as in AWS again.
     Clear,
 }
 
@@ -104,6 +110,7 @@ pub(super) struct Faults {
     empty_tokens: BTreeMap<Operation, u32>,
     silent_starts: u32,
     pub(super) consistency_delay: Duration,
+    pub(super) credentials_lifetime: Duration,
     pub(super) page_size_max: usize,
     pub(super) empty_pages: bool,
     pub(super) loss: Arc<Loss>,
@@ -118,6 +125,7 @@ impl Faults {
             empty_tokens: BTreeMap::new(),
             silent_starts: 0,
             consistency_delay: Duration::ZERO,
+            credentials_lifetime: sts::LIFETIME,
             page_size_max: options.page_size_max.max(1),
             empty_pages: options.empty_pages,
             loss: Arc::default(),
@@ -133,6 +141,7 @@ impl Faults {
             empty_tokens: BTreeMap::new(),
             silent_starts: 0,
             consistency_delay: Duration::ZERO,
+            credentials_lifetime: sts::LIFETIME,
             page_size_max: PAGE_SIZE_MAX,
             empty_pages: false,
             loss: Arc::clone(&self.loss),

@@ -156,12 +156,16 @@ async fn open_data(
         Ok(signed) => signed,
         Err(refusal) => return *refusal,
     };
+    let caller = match shared.read(|store| store.caller(request.headers())) {
+        Ok(caller) => caller,
+        Err(refusal) => return refusal.into_response(),
+    };
     let connection = request.extensions().get::<Connection>().cloned();
     open(
         &shared,
         request,
         async move |shared, socket, token| match shared
-            .change(|store| store.attach(&session, &token, signed))
+            .change(|store| store.attach(&session, &token, signed, &caller))
         {
             Ok(Attached {
                 channel,

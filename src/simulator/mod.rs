@@ -1,4 +1,4 @@
-//! The other end, for tests and the demo: the SSM API, the message gateway and an agent, on loopback
+//! The other end, for tests and the demo: the SSM API, STS, the message gateway and an agent, on loopback
 //! and without AWS.
 //!
 //! It shares our codecs and none of our machines, so that one misreading of the protocol does not
@@ -26,6 +26,7 @@ mod server;
 mod sessions;
 mod socket;
 mod store;
+mod sts;
 mod view;
 
 use std::io;
@@ -43,7 +44,7 @@ pub use faults::Fault;
 pub use line::Mangling;
 pub use options::SimulatorOptions;
 pub use request::Operation;
-pub use view::{Calls, Overview, SessionView, Status};
+pub use view::{AssumedRole, Calls, Overview, SessionView, Status};
 
 use store::Store;
 
@@ -122,7 +123,7 @@ impl Simulator {
         Ok(Self { shared })
     }
 
-    /// Where the SSM API is: `http://127.0.0.1:port`, `https` with TLS.
+    /// Where the SSM API and STS are: `http://127.0.0.1:port`, `https` with TLS.
     #[must_use]
     pub fn endpoint(&self) -> String {
         self.shared.endpoint()
@@ -148,7 +149,8 @@ impl Simulator {
         self.overview().sessions
     }
 
-    /// Every token that was ever given out, to clients and to agents: a test that looks for secrets looks for these.
+    /// Every token and secret key that was ever given out, to clients and to agents: a test that looks for secrets looks
+    /// for these.
     #[must_use]
     pub fn issued_tokens(&self) -> Vec<String> {
         self.shared.read(|store| store.issued().to_vec())

@@ -16,7 +16,8 @@ pub struct SimulatorOptions {
     pub listen: SocketAddr,
     /// Serves TLS with this configuration, or plain HTTP without one.
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// `Owner` of every session; what follows its last `/` begins the session ids.
+    /// Who calls without having assumed a role: `Owner` of the sessions that it starts. What follows the last `/` of an
+    /// owner begins the ids of its sessions.
     pub owner_arn: String,
     /// Refuses calls to the gateway that carry no `SigV4` header for `ssmmessages`.
     pub require_signature: bool,

@@ -17,6 +17,8 @@ pub enum Operation {
     TerminateSession,
     /// Lists sessions.
     DescribeSessions,
+    /// Hands out credentials of a role. STS has it, not SSM.
+    AssumeRole,
 }
 
 impl Operation {

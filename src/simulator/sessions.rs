@@ -45,6 +45,7 @@ impl Session {
     /// A session that was started just now.
     pub(super) fn new(
         id: String,
+        owner: String,
         target: String,
         document: String,
         reason: Option<String>,
@@ -55,6 +56,7 @@ impl Session {
         let channel = Arc::new(DataChannel::new(id.clone(), target.clone(), line));
         let view = SessionView {
             id,
+            owner,
             target,
             document,
             reason,

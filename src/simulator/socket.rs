@@ -102,6 +102,13 @@ pub(super) fn bye() -> Message {
     }))
 }
 
+/// The access key with which a request says that it is signed.
+pub(super) fn access_key(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (_, scope) = value.split_once("Credential=")?;
+    scope.split_once('/').map(|(key, _)| key)
+}
+
 /// Whether a request carries a `SigV4` header for a service. Its signature is not checked: nobody here
 /// knows a secret key.
 pub(super) fn is_signed(headers: &HeaderMap, service: &str) -> bool {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -18,6 +19,7 @@ use super::options::SimulatorOptions;
 use super::request::{Operation, StartSession};
 use super::seat::{Seat, Side};
 use super::sessions::Session;
+use super::sts::Roles;
 use super::view::{Calls, Overview, Status};
 
 /// Characters of a session id behind the owner's name.
@@ -61,6 +63,7 @@ pub(super) struct Store {
     controls: BTreeMap<String, Control>,
     calls: BTreeMap<Operation, Calls>,
     pub(super) faults: Faults,
+    pub(super) roles: Roles,
     generations: u64,
 }
 
@@ -76,6 +79,7 @@ impl Store {
             controls: BTreeMap::new(),
             calls: BTreeMap::new(),
             faults: Faults::new(options),
+            roles: Roles::default(),
             generations: 0,
         }
     }
@@ -106,6 +110,7 @@ impl Store {
                 .collect(),
             targets: self.controls.keys().cloned().collect(),
             calls: self.calls.clone(),
+            assumed: self.roles.assumed.clone(),
             frames_lost: self.faults.loss.lost(),
         }
     }
@@ -128,6 +133,9 @@ impl Store {
             Fault::SilentStarts { calls } => self.faults.silent_starts(calls),
             Fault::ConsistencyDelay { milliseconds } => {
                 self.faults.consistency_delay = Duration::from_millis(milliseconds);
+            }
+            Fault::CredentialsLifetime { seconds } => {
+                self.faults.credentials_lifetime = Duration::from_secs(seconds);
             }
             Fault::Pages { size_max, empty } => {
                 self.faults.page_size_max = size_max.max(1);
@@ -155,6 +163,39 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// ARN of who signed a request.
+    ///
+    /// # Errors
+    /// Credentials of a role that have expired, or a session token that is not theirs.
+    pub(super) fn caller(&self, headers: &HeaderMap) -> Result<String, ApiError> {
+        let role = self.roles.caller(headers)?;
+        Ok(role.unwrap_or_else(|| self.owner_arn.clone()))
+    }
+
+    /// Whether `caller` may do `operation` with a session: nobody else's, but also one that is not known.
+    ///
+    /// # Errors
+    /// `AccessDeniedException`.
+    pub(super) fn authorize(
+        &self,
+        caller: &str,
+        operation: Operation,
+        id: &str,
+    ) -> Result<(), ApiError> {
+        if self.session(id).is_none_or(|s| s.view.owner == caller) {
+            return Ok(());
+        }
+        let text = format!(
+            "User: {caller} is not authorized to perform: ssm:{operation:?} on session/{id}"
+        );
+        Err(ApiError::new("AccessDeniedException", text))
+    }
+
+    /// Secrets that were given out besides the tokens.
+    pub(super) fn keep_secrets(&mut self, secrets: impl IntoIterator<Item = String>) {
+        self.issued.extend(secrets);
     }
 
     /// Every token so far, oldest first: some hundred bytes for each websocket of a test's whole life.
@@ -195,7 +236,11 @@ impl Store {
     ///
     /// # Errors
     /// `InvalidDocument`, `TargetNotConnected`, or parameters that the document does not take.
-    pub(super) fn start(&mut self, request: &StartSession) -> Result<String, ApiError> {
+    pub(super) fn start(
+        &mut self,
+        request: &StartSession,
+        owner_arn: &str,
+    ) -> Result<String, ApiError> {
         let document_name = request.document_name.as_deref().unwrap_or(DEFAULT_DOCUMENT);
         let document = Document::named(document_name)?;
         let properties = document.properties(&request.parameters)?;
@@ -205,7 +250,7 @@ impl Store {
                 format!("{} is not connected.", request.target),
             )
         })?;
-        let owner = self.owner_arn.rsplit('/').next().unwrap_or_default();
+        let owner = owner_arn.rsplit('/').next().unwrap_or_default();
         let mut id = format!("{owner}-{}", Uuid::new_v4().simple());
         id.truncate(owner.len() + 1 + SESSION_ID_DIGITS);
         let order = Order {
@@ -213,7 +258,7 @@ impl Store {
             document_name,
             document,
             properties: &properties,
-            owner_arn: &self.owner_arn,
+            owner_arn,
         };
         if !self.faults.take_silence() {
             // A control channel that closes right now makes the agent miss the session, as it would
@@ -222,6 +267,7 @@ impl Store {
         }
         let session = Session::new(
             id.clone(),
+            owner_arn.to_owned(),
             request.target.clone(),
             document_name.to_owned(),
             request.reason.clone(),
@@ -268,7 +314,7 @@ impl Store {
         }
     }
 
-    /// Lets a websocket onto a session's data channel.
+    /// Lets a websocket onto a session's data channel. The client's must be signed by who started the session.
     ///
     /// # Errors
     /// A reason for the close frame.
@@ -277,6 +323,7 @@ impl Store {
         id: &str,
         token: &str,
         signed: bool,
+        caller: &str,
     ) -> Result<Attached, &'static str> {
         let Some(Purpose::Data(session_id, side)) = self.redeem(token) else {
             return Err("token is not valid");
@@ -286,6 +333,9 @@ impl Store {
         }
         let seat = self.seat();
         let session = self.session_mut(id).ok_or("no such session")?;
+        if side == Side::Client && session.view.owner != caller {
+            return Err("not authorized to perform: ssmmessages:OpenDataChannel");
+        }
         let channel = session.channel.clone().ok_or("session is over")?;
         session.attach(side, seat.clone(), signed);
         Ok(Attached {

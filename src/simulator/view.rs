@@ -15,6 +15,8 @@ pub struct Overview {
     pub targets: Vec<String>,
     /// Calls so far.
     pub calls: BTreeMap<Operation, Calls>,
+    /// Roles that were assumed so far, oldest first.
+    pub assumed: Vec<AssumedRole>,
     /// Frames that [`super::Fault::LoseFrames`] lost so far.
     pub frames_lost: u64,
 }
@@ -36,11 +38,27 @@ pub struct Calls {
     pub signed: u64,
 }
 
+/// A role that was assumed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AssumedRole {
+    /// `RoleArn`.
+    pub role_arn: String,
+    /// `RoleSessionName`.
+    pub session_name: String,
+    /// `ExternalId`, when there was one.
+    pub external_id: Option<String>,
+    /// ARN of who assumed it.
+    pub by: String,
+}
+
 /// One session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SessionView {
     /// `SessionId`.
     pub id: String,
+    /// `Owner`: ARN of who started it. Nobody else may resume, terminate or open it, as a policy on role session names
+    /// has it.
+    pub owner: String,
     /// The target.
     pub target: String,
     /// The document's name.

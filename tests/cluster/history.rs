@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Event;
 use kube::ResourceExt as _;
 use serde_json::json;
 use ssm_session_operator::aws::{AwsBroker, AwsOptions};
-use ssm_session_operator::broker::{Broker as _, Identity, SessionId};
+use ssm_session_operator::broker::{Broker as _, Identity, Role, SessionId};
 use ssm_session_operator::crd::SsmSession;
 use ssm_session_operator::crd::listener::EndReason;
 use ssm_session_operator::simulator::{Fault, Operation};
@@ -22,15 +22,22 @@ use crate::world::{REMOTE_PORT, WAIT_MAX, World, reason};
 
 /// Somebody with access to AWS, and none to Kubernetes.
 async fn terminate_in_aws(world: &World, session: &str) {
+    terminate_in_aws_as(world, None, session).await;
+}
+
+/// Somebody who may assume the role with which a session was started.
+pub async fn terminate_in_aws_as(world: &World, role: Option<Role>, session: &str) {
     let credentials = Credentials::new("AKIAOTHER", "SECRET", None, None, "test");
     let broker = AwsBroker::new(AwsOptions {
         credentials: Some(SharedCredentialsProvider::new(credentials)),
+        sts_endpoint: Some(world.simulator.endpoint()),
         ..AwsOptions::default()
     });
     let identity = Identity {
         region: "eu-central-1".to_owned(),
         ssm_endpoint: Some(world.simulator.endpoint()),
         ssmmessages_endpoint: Some(world.simulator.endpoint()),
+        role,
     };
     let session = SessionId::parse(session).expect("an id");
     let terminated = broker.terminate(&identity, &session).await;

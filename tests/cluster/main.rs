@@ -45,6 +45,7 @@ mod ownership;
 mod probes;
 mod processes;
 mod replaced;
+mod roles;
 mod secrets;
 mod services;
 mod shutdown;

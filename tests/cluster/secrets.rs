@@ -1,9 +1,12 @@
 //! No secret leaves a relay's memory: not in an object, not in an Event, not in a metric, not in a log at any level.
 
 use serde_json::json;
+use ssm_session_operator::broker::Role;
+use ssm_session_operator::crd::DEFAULT_ROLE_SESSION_NAME;
 use ssm_session_operator::crd::listener::EndReason;
 use ssm_session_operator::simulator::{Fault, Operation};
 
+use crate::history::terminate_in_aws_as;
 use crate::http;
 use crate::listeners::live_session;
 use crate::process::Process;
@@ -19,8 +22,11 @@ const SECRETS: &[&str] = &[
     "cell-number",
 ];
 
+/// The role of the class: what STS hands out is secret too.
+const ROLE: &str = "arn:aws:iam::111122223333:role/sessions";
+
 /// All levels of all crates, also of those that see secrets and are quiet unless they are named.
-const EVERYTHING: &str = "--log-filter=trace,aws_config=trace,aws_runtime=trace,aws_sdk_ssm=trace,aws_sigv4=trace,\
+const EVERYTHING: &str = "--log-filter=trace,aws_config=trace,aws_runtime=trace,aws_sdk_ssm=trace,aws_sdk_sts=trace,aws_sigv4=trace,\
                           aws_smithy_runtime=trace,aws_smithy_http_client=trace,hyper=trace,hyper_util=trace,\
                           tungstenite=trace,tokio_tungstenite=trace,rustls=trace,kube_client=trace,tower=trace";
 
@@ -51,7 +57,11 @@ async fn no_token_and_no_key_is_in_any_object_log_or_metric() {
     let controller = world.controller(&everything[..1]).await;
     let mut processes = [controller, world.relay("relay-a", &everything).await];
     let mut published = Published::default();
-    world.create(&world.session("orders")).await;
+    let class = format!("{}-role", world.class);
+    let role = json!({ "roleArn": ROLE });
+    world.create_class_with(&class, &role).await;
+    let session = world.session_with("orders", json!({ "className": class }));
+    world.create(&session).await;
     world.wait_available("orders").await;
     let first = live_session(&world.wait_serving("orders").await);
     let mut connection = world.dial("orders", "db").await;
@@ -123,9 +133,12 @@ async fn fail_some_starts(
         calls: u32::MAX,
         code: "AccessDeniedException".to_owned(),
     });
-    let request = json!({ "SessionId": serving });
-    let ended = http::call_ssm(&world.simulator.endpoint(), "TerminateSession", &request).await;
-    ended.expect("AWS ends it");
+    let role = Role {
+        arn: ROLE.to_owned(),
+        external_id: None,
+        session_name: DEFAULT_ROLE_SESSION_NAME.to_owned(),
+    };
+    terminate_in_aws_as(world, Some(role), serving).await;
     world
         .wait("orders", "a denied start", |session| {
             reason(session, "AwsReachable") == "AccessDenied"

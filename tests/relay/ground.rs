@@ -154,6 +154,7 @@ impl Ground {
             region: "eu-central-1".to_owned(),
             ssm_endpoint: Some(self.simulator.endpoint()),
             ssmmessages_endpoint: Some(self.simulator.endpoint()),
+            role: None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use ssm_session_operator::simulator::{Fault, Operation, Pace};
 
+use crate::client::SIGNATURE;
 use crate::ground::{Ground, REMOTE, echo, id};
 
 #[tokio::test]
@@ -156,5 +157,96 @@ async fn faults_happen_as_often_as_they_were_asked_for() {
         .await
         .expect("a page");
     assert_eq!(page["Sessions"].as_array().map(Vec::len), Some(2));
+    ground.shutdown().await;
+}
+
+/// STS's answer to a form, signed with an access key.
+async fn assume(ground: &Ground, form: &str) -> (u16, String) {
+    let signature = SIGNATURE.replace("SERVICE", "sts");
+    let headers = format!(
+        "Content-Type: application/x-www-form-urlencoded\r\nAuthorization: {signature}\r\n"
+    );
+    let answer = ground.service.post("/", &headers, form).await;
+    answer.expect("an answer")
+}
+
+/// The text of an XML element.
+fn element<'a>(xml: &'a str, name: &str) -> &'a str {
+    let (_, rest) = xml.split_once(&format!("<{name}>")).expect(name);
+    rest.split_once("</").expect(name).0
+}
+
+#[tokio::test]
+async fn a_session_belongs_to_the_role_whose_access_key_signed_its_start() {
+    let ground = Ground::new(Pace::Unthrottled, echo().await).await;
+    let form = |name: &str| {
+        format!(
+            "Action=AssumeRole&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A111122223333%3Arole%2Fa&\
+             RoleSessionName={name}"
+        )
+    };
+    let (status, refusal) = assume(&ground, &form("a%2Fb")).await;
+    assert_eq!(
+        (status, element(&refusal, "Code")),
+        (400, "ValidationError")
+    );
+    let (status, answer) = assume(&ground, &form("orders")).await;
+    assert_eq!(status, 200);
+    let key = element(&answer, "AccessKeyId");
+    let token = element(&answer, "SessionToken");
+
+    let call = async |operation: &str, token: &str, request: serde_json::Value| {
+        let signature = SIGNATURE.replace("SERVICE", "ssm").replace("AKIDTEST", key);
+        let headers = format!(
+            "X-Amz-Target: AmazonSSM.{operation}\r\nAuthorization: {signature}\r\n\
+             X-Amz-Security-Token: {token}\r\n"
+        );
+        let body = request.to_string();
+        let answer = ground.service.post("/", &headers, &body).await;
+        answer.expect("an answer").1
+    };
+    let start = json!({ "Target": "mi-1", "DocumentName": REMOTE });
+    let refused = call("StartSession", "another", start.clone()).await;
+    assert!(refused.contains("UnrecognizedClientException"), "{refused}");
+    call("StartSession", token, start).await;
+    let session = ground.simulator.sessions().remove(0);
+    assert_eq!(
+        session.owner,
+        "arn:aws:sts::111122223333:assumed-role/a/orders"
+    );
+    assert!(session.id.starts_with("orders-"), "{}", session.id);
+
+    let one = json!({ "SessionId": session.id });
+    for operation in ["ResumeSession", "TerminateSession"] {
+        let error = ground.service.error(operation, &one).await;
+        assert_eq!(error, "AccessDeniedException", "{operation}");
+    }
+    let active = json!({ "State": "Active" });
+    let page = ground.service.call("DescribeSessions", &active).await;
+    assert_eq!(
+        page,
+        Ok(json!({ "Sessions": [] })),
+        "it is another account's"
+    );
+    let page = call("DescribeSessions", token, active).await;
+    assert!(page.contains(&session.owner), "{page}");
+    let ended = call("TerminateSession", token, one.clone()).await;
+    assert!(ended.contains(&session.id), "{ended}");
+
+    let none = Fault::CredentialsLifetime { seconds: 0 };
+    ground.simulator.inject(none).expect("a fault");
+    let (_, answer) = assume(&ground, &form("orders")).await;
+    let (key, token) = (
+        element(&answer, "AccessKeyId"),
+        element(&answer, "SessionToken"),
+    );
+    let signature = SIGNATURE.replace("SERVICE", "ssm").replace("AKIDTEST", key);
+    let headers = format!(
+        "X-Amz-Target: AmazonSSM.TerminateSession\r\nAuthorization: {signature}\r\n\
+         X-Amz-Security-Token: {token}\r\n"
+    );
+    let answer = ground.service.post("/", &headers, &one.to_string()).await;
+    let (_, error) = answer.expect("an answer");
+    assert!(error.contains("ExpiredTokenException"), "{error}");
     ground.shutdown().await;
 }

@@ -197,6 +197,7 @@ async fn an_api_that_nobody_serves_is_unavailable_and_an_endpoint_that_is_none_i
             region: "eu-central-1".to_owned(),
             ssm_endpoint: Some(endpoint),
             ssmmessages_endpoint: None,
+            role: None,
         };
         let error = broker.start(&identity, &request()).await.unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
@@ -218,6 +219,7 @@ async fn an_https_endpoint_is_spoken_to_in_tls() {
         region: "eu-central-1".to_owned(),
         ssm_endpoint: Some(endpoint),
         ssmmessages_endpoint: None,
+        role: None,
     };
     let error = AwsBroker::new(options())
         .start(&identity, &request())

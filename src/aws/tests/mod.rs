@@ -1,8 +1,9 @@
-//! The broker against a scripted SSM API on loopback.
+//! The broker against a scripted SSM API and a scripted STS on loopback.
 
 mod credentials;
 mod failures;
 mod requests;
+mod roles;
 mod secrets;
 mod server;
 
@@ -46,6 +47,7 @@ fn identity(server: &Server) -> Identity {
         region: "eu-central-1".to_owned(),
         ssm_endpoint: Some(server.endpoint()),
         ssmmessages_endpoint: None,
+        role: None,
     }
 }
 

@@ -145,7 +145,9 @@ async fn read(connection: &mut BufReader<TcpStream>) -> Option<Request> {
     }
     let mut body = vec![0; headers["content-length"].parse().unwrap()];
     connection.read_exact(&mut body).await.ok()?;
-    let body = serde_json::from_slice(&body).unwrap();
+    // A form, as STS takes it, is kept as one text.
+    let body = serde_json::from_slice(&body)
+        .unwrap_or_else(|_| Value::from(String::from_utf8(body).unwrap()));
     Some(Request {
         line: line.trim_end().to_owned(),
         headers,

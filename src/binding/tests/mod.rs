@@ -47,7 +47,7 @@ fn listener(name: &str) -> SsmListener {
             reason: "orders database".into(),
             identity: Aws {
                 region: "eu-central-1".into(),
-                endpoints: None,
+                ..Aws::default()
             },
             ..SsmListenerSpec::default()
         },
@@ -102,6 +102,7 @@ fn session(id: &str) -> SessionRecord {
             region: "eu-central-1".into(),
             ssm_endpoint: Some("http://127.0.0.1:1".into()),
             ssmmessages_endpoint: None,
+            role: None,
         },
         relay: RELAY.into(),
         incarnation: INCARNATION.into(),

@@ -1,10 +1,10 @@
 //! Objects and reports in each other's words.
 
 use super::*;
-use crate::binding::convert::{id_of, inherited_of, spec_of};
+use crate::binding::convert::{aws_of, id_of, identity_of, inherited_of, spec_of};
 use crate::binding::status::status_of;
 use crate::broker::{BrokerError, ErrorKind, Marker};
-use crate::crd::class::Endpoints;
+use crate::crd::class::{Aws, Endpoints};
 use crate::crd::listener::{
     DestinationState, EndReason as RecordedEnd, ErrorClass, ListenerState, LostSession,
 };
@@ -179,4 +179,36 @@ fn a_listener_made_anew_under_its_name_is_another_one() {
         id_of(&SsmListener::new("l", SsmListenerSpec::default())),
         None
     );
+}
+
+#[test]
+fn a_role_is_recorded_with_the_session_name_under_which_it_is_assumed() {
+    let aws = Aws {
+        region: "eu-central-1".into(),
+        role_arn: Some("arn:aws:iam::111122223333:role/sessions".into()),
+        external_id: Some("orders".into()),
+        ..Aws::default()
+    };
+    let identity = identity_of(&aws);
+    let role = identity.role.clone().unwrap();
+    assert_eq!(role.arn, "arn:aws:iam::111122223333:role/sessions");
+    assert_eq!(role.external_id.as_deref(), Some("orders"));
+    assert_eq!(role.session_name, "ssm-session-operator");
+    let recorded = aws_of(&identity);
+    assert_eq!(
+        recorded.session_name.as_deref(),
+        Some("ssm-session-operator")
+    );
+    assert_eq!(
+        identity_of(&recorded),
+        identity,
+        "with one name, one identity"
+    );
+
+    let named = Aws {
+        session_name: Some("orders-cluster".into()),
+        ..aws
+    };
+    assert_eq!(aws_of(&identity_of(&named)), named);
+    assert_eq!(identity_of(&Aws::default()).role, None);
 }

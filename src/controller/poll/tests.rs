@@ -127,6 +127,7 @@ fn identity() -> Identity {
         region: "eu-test-1".into(),
         ssm_endpoint: None,
         ssmmessages_endpoint: None,
+        role: None,
     }
 }
 

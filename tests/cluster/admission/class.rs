@@ -112,6 +112,96 @@ async fn an_endpoint_has_one_spelling_and_no_place_for_a_secret() {
 }
 
 #[tokio::test]
+async fn a_role_is_named_as_aws_names_it_and_what_belongs_to_it_only_with_it() {
+    let ground = ground().await;
+    let role = "arn:aws:iam::123456789012:role/sessions";
+    let arn = |arn: &str| json!({ "aws": { "roleArn": arn } });
+    let with = |field: &str, value: &str| json!({ "aws": { "roleArn": role, field: value } });
+    let without = |field: &str, value: &str| json!({ "aws": { field: value } });
+    let mut rules = Vec::new();
+    let longest = format!("arn:aws-us-gov:iam::123456789012:role/{}", "a".repeat(64));
+    let longer = format!("{longest}a");
+    for (takes, refuses) in [
+        (role, "sessions"),
+        (
+            "arn:aws:iam::123456789012:role/teams/a+b=c,d.e@f_g-h",
+            "arn:aws:iam::123456789012:role/teams/",
+        ),
+        (
+            "arn:aws-cn:iam::123456789012:role/a",
+            "arn:aws:sts::123456789012:assumed-role/sessions/name",
+        ),
+        (
+            "arn:aws-iso-b:iam::123456789012:role/a",
+            "arn:aws:iam::1234:role/sessions",
+        ),
+        (longest.as_str(), longer.as_str()),
+        (role, "arn:aws:iam::123456789012:user/sessions"),
+        (role, "arn:aws:iam::123456789012:role/a b"),
+    ] {
+        let says = "use the ARN of an IAM role";
+        rules.push(Rule::spec(
+            "spec.aws.roleArn",
+            arn(takes),
+            arn(refuses),
+            says,
+        ));
+    }
+    let (external_id, session_name) = ("spec.aws.externalId", "spec.aws.sessionName");
+    for (field, key, takes, refuses, says) in [
+        (
+            external_id,
+            "externalId",
+            "a/b:c=1",
+            "a b",
+            "use an external id of",
+        ),
+        (external_id, "externalId", "ab", "a", "at least 2 chars"),
+        (
+            session_name,
+            "sessionName",
+            "a+b=c,d.e@f_g-h",
+            "a/b",
+            "use a role session name of",
+        ),
+        (session_name, "sessionName", "ab", "a", "at least 2 chars"),
+    ] {
+        rules.push(Rule::spec(
+            field,
+            with(key, takes),
+            with(key, refuses),
+            says,
+        ));
+    }
+    for (key, says) in [
+        (
+            "externalId",
+            "name the role in roleArn, or leave externalId out",
+        ),
+        (
+            "sessionName",
+            "name the role in roleArn, or leave sessionName out",
+        ),
+    ] {
+        rules.push(Rule::spec(
+            "spec.aws",
+            with(key, "ab"),
+            without(key, "ab"),
+            says,
+        ));
+    }
+    let long = |length: usize| with("sessionName", &"a".repeat(length));
+    let says = "may not be more than 64";
+    rules.push(Rule::spec("spec.aws.sessionName", long(64), long(65), says));
+    assert_rules(
+        &api::<SsmSessionClass>(ground.client().await, None),
+        &good(),
+        rules,
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn a_class_without_a_controller_is_for_the_default_one() {
     let ground = ground().await;
     let api = api::<SsmSessionClass>(ground.client().await, None);

@@ -58,6 +58,7 @@ impl World {
             ("KUBECONFIG", self.kubeconfig.display().to_string()),
             // Nobody asks for credentials beyond loopback.
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+            ("AWS_ENDPOINT_URL_STS", self.simulator.endpoint()),
         ];
         environment.extend(self.credentials.iter().cloned());
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_ssm-session-operator"));

@@ -10,27 +10,43 @@ use super::{REMOTE_PORT, TARGET, World};
 impl World {
     /// Creates a class that this world's installation serves.
     pub async fn create_class(&self, name: &str, annotations: &Value) {
-        self.post_class(name, annotations, &self.controller_name())
+        self.post_class(name, annotations, &self.controller_name(), &json!({}))
             .await;
     }
 
     /// Creates a class that another installation serves.
     pub async fn create_class_of(&self, name: &str, controller_name: &str) {
-        self.post_class(name, &json!({}), controller_name).await;
+        self.post_class(name, &json!({}), controller_name, &json!({}))
+            .await;
     }
 
-    async fn post_class(&self, name: &str, annotations: &Value, controller_name: &str) {
+    /// Creates a class that this world's installation serves, with more fields of `aws`, such as a role.
+    pub async fn create_class_with(&self, name: &str, aws: &Value) {
+        self.post_class(name, &json!({}), &self.controller_name(), aws)
+            .await;
+    }
+
+    async fn post_class(
+        &self,
+        name: &str,
+        annotations: &Value,
+        controller_name: &str,
+        more: &Value,
+    ) {
         let endpoint = self.simulator.endpoint();
+        let mut aws = json!({
+            "region": "eu-central-1",
+            "endpoints": { "ssm": endpoint, "ssmmessages": endpoint },
+        });
+        let fields = aws.as_object_mut().expect("fields");
+        fields.extend(more.as_object().expect("fields").clone());
         let class = json!({
             "apiVersion": "ssm-operator.dev/v1alpha1",
             "kind": "SsmSessionClass",
             "metadata": { "name": name, "annotations": annotations },
             "spec": {
                 "controllerName": controller_name,
-                "aws": {
-                    "region": "eu-central-1",
-                    "endpoints": { "ssm": endpoint, "ssmmessages": endpoint },
-                },
+                "aws": aws,
             },
         });
         let class: SsmSessionClass = serde_json::from_value(class).expect("a class");

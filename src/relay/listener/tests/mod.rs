@@ -48,6 +48,7 @@ fn identity(region: &str) -> Identity {
         region: region.to_owned(),
         ssm_endpoint: None,
         ssmmessages_endpoint: None,
+        role: None,
     }
 }
 
