@@ -38,7 +38,7 @@ reference: ## write docs/reference from the code
 	@.ci/need cargo cc
 	WRITE_REFERENCE=1 cargo test $(LOCKED) --quiet --test reference
 
-bench: ## speed and memory: protocol, relay, and the whole process (2 minutes; the first build takes longer)
+bench: ## speed and memory: protocol, relay, and the whole process (6 minutes; the first build takes longer)
 	@.ci/need cargo go cc
 	cargo bench $(LOCKED) --features simulator
 

@@ -24,6 +24,8 @@ mod ground;
 #[allow(dead_code, reason = "the tests use all of it")]
 #[path = "../tests/relay/recorder.rs"]
 mod recorder;
+#[path = "../tests/support/wait.rs"]
+mod wait;
 
 use std::io;
 use std::net::SocketAddr;

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod controller;
 pub mod crd;
 pub mod election;
+pub mod lease;
 pub mod operator;
 pub mod protocol;
 pub mod relay;

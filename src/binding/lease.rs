@@ -6,8 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::PostParams;
 use tokio::time::{Instant, timeout};
@@ -19,6 +18,7 @@ use super::pauses::Pauses;
 use super::record::FIELD_MANAGER;
 use super::words;
 use crate::crd::{RELAY_CAPACITY_ANNOTATION, RELAY_LEASE_LABEL};
+use crate::lease::{held, holder, released};
 
 /// The first pause after a failed renewal; they grow up to the renewal interval.
 const RETRY_MIN: Duration = Duration::from_millis(200);
@@ -72,11 +72,6 @@ pub fn decide(stored: Option<&Lease>, held: bool, claim: &Claim, now: Timestamp)
     }
 }
 
-fn holder(lease: &Lease) -> Option<&str> {
-    let holder = lease.spec.as_ref()?.holder_identity.as_deref()?;
-    (!holder.is_empty()).then_some(holder)
-}
-
 /// `lease`, held by this run as of `now`.
 fn renewed(mut lease: Lease, claim: &Claim, now: Timestamp) -> Lease {
     let Claim {
@@ -86,38 +81,12 @@ fn renewed(mut lease: Lease, claim: &Claim, now: Timestamp) -> Lease {
         duration,
         capacity,
     } = claim;
-    let holds_already = holder(&lease) == Some(incarnation.as_str());
     lease.metadata.name = Some(relay.clone());
-    // Left as they are by the API server when a write does not name them.
-    lease.metadata.managed_fields = None;
     let labels = lease.metadata.labels.get_or_insert_default();
     labels.insert(RELAY_LEASE_LABEL.to_owned(), label.clone());
     let annotations = lease.metadata.annotations.get_or_insert_default();
     annotations.insert(RELAY_CAPACITY_ANNOTATION.to_owned(), capacity.to_string());
-    let spec = lease.spec.get_or_insert_default();
-    if !holds_already {
-        spec.acquire_time = Some(MicroTime(now));
-        spec.lease_transitions = Some(spec.lease_transitions.map_or(0, |count| count + 1));
-    }
-    spec.holder_identity = Some(incarnation.clone());
-    spec.lease_duration_seconds = Some(whole_seconds(*duration));
-    spec.renew_time = Some(MicroTime(now));
-    lease
-}
-
-/// `lease` given back: nobody holds it, and the relay counts as gone at once.
-fn released(mut lease: Lease, now: Timestamp) -> Lease {
-    lease.metadata.managed_fields = None;
-    let spec: &mut LeaseSpec = lease.spec.get_or_insert_default();
-    spec.holder_identity = None;
-    spec.renew_time = Some(MicroTime(now));
-    lease
-}
-
-/// A Lease counts in whole seconds, one at least; a broken second is given to the holder.
-fn whole_seconds(duration: Duration) -> i32 {
-    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
-    i32::try_from(seconds.max(1)).unwrap_or(i32::MAX)
+    held(lease, incarnation, *duration, now)
 }
 
 /// Why a Lease is not held.

@@ -4,7 +4,7 @@
 //! renew it for the shorter renew deadline is stopped where it stands, and stands for election again: so one has stopped
 //! before another starts, as long as their clocks run equally fast. What they show is never compared.
 
-mod lease;
+mod decide;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +18,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use lease::{Step, decide, holder, released};
+use crate::lease::{holder, released};
+use decide::{Step, decide};
 
 /// The field manager of the Lease.
 const FIELD_MANAGER: &str = "ssm-session-operator-election";

@@ -121,11 +121,11 @@ pub async fn splice(
                     }
                 }
                 () = at(finish_by), if finish_by.is_some() => {
-                    let left = silent_since.left_of(FINISH_TIMEOUT, stream.heard_since());
-                    finish_by = left.filter(|_| downloading).map(|left| Instant::now() + left);
-                    if finish_by.is_none() && !downloading {
+                    if !downloading {
                         break Err(Outcome::ClientGone);
                     }
+                    let left = silent_since.left_of(FINISH_TIMEOUT, stream.heard_since());
+                    finish_by = left.map(|left| Instant::now() + left);
                     if finish_by.is_none() {
                         // Whether the answer was whole is not known, so it does not end in order.
                         break Err(Outcome::Reset(ResetCause::SessionEnded));

@@ -123,6 +123,33 @@ fn who_reads_steadily_and_slower_than_the_agent_sends_is_not_reset() {
 }
 
 #[test]
+fn one_stalled_stream_takes_no_other_with_it() {
+    let shares = [(3, 1_900_000), (5, 1_400_000), (7, 1_300_000)];
+    let mut world = World::new(PERFECT, 76, |agent| {
+        agent.pause = Duration::ZERO;
+        agent.destination = Box::new(move |stream| {
+            let share = shares.iter().find(|(id, _)| *id == stream);
+            Destination::Answers {
+                answer: noise(share.map_or(0, |(_, bytes)| *bytes), 76),
+                closes_after: 5,
+            }
+        });
+    });
+    for (id, _) in shares {
+        assert_eq!(world.connect(b"?"), id);
+        world.clients.get_mut(&id).expect("it is there").pauses = true;
+    }
+    world.run_until("the budget is used up", Duration::from_secs(5), |world| {
+        !world.session.wants_to_read()
+    });
+    world.run_for(3 * STALL_LIMIT);
+    let stalled = world.events.iter();
+    let stalled = stalled.filter(|(_, event)| matches!(event, Event::StreamStalled(_)));
+    assert_eq!(stalled.count(), 1, "the rest fits");
+    assert!(world.session.wants_to_read());
+}
+
+#[test]
 fn streams_that_nobody_uses_keep_their_places_until_their_bytes_are_on_their_way() {
     let mut world = World::new(PERFECT, 74, |_| {});
     world.run_for(Duration::from_secs(1));

@@ -1,7 +1,7 @@
 //! Bytes arrive, all of them and no others.
 
 use ssm_session_operator::relay::{Destination, Report};
-use ssm_session_operator::simulator::{Fault, Operation, Overview, Pace};
+use ssm_session_operator::simulator::{Fault, Operation, Pace};
 use tokio::net::TcpStream;
 
 use crate::ground::{Ground, Setting, within};
@@ -84,20 +84,8 @@ async fn a_websocket_that_the_service_closes_costs_no_byte_and_no_session() {
         }
         anyhow::Ok(())
     });
-    for closed in 1..=3 {
-        let attached = |overview: &Overview| {
-            let session = overview.session(&session).expect("the session");
-            session.client_attached && session.agent_attached && session.resumed == closed - 1
-        };
-        ground.wait_aws("both websockets", attached).await;
-        ground.inject(Fault::CloseWebsockets {
-            session: session.clone(),
-        });
-        let resumed = |overview: &Overview| {
-            overview.session(&session).expect("the session").resumed == closed
-        };
-        ground.wait_aws("a resumed session", resumed).await;
-    }
+    let close = |session| Fault::CloseWebsockets { session };
+    ground.interrupt(&session, 3, close).await;
     let transferred = within("the transfer", transfer).await.expect("a client");
     transferred.expect("all bytes");
     assert_eq!(ground.simulator.calls(Operation::StartSession), 1);

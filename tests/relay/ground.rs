@@ -22,13 +22,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::recorder::Shelf;
+use crate::wait::ask_until;
 
 pub const REMOTE: &str = "AWS-StartPortForwardingSessionToRemoteHost";
 pub const SECRET_KEY: &str = "the-secret-access-key";
 pub const SESSION_TOKEN: &str = "the-session-token-of-the-credentials";
 
 /// Far above what anything here takes on a busy machine.
-const WAIT_MAX: Duration = Duration::from_mins(1);
+pub const WAIT_MAX: Duration = Duration::from_mins(1);
 
 pub struct Ground {
     pub simulator: Simulator,
@@ -208,6 +209,22 @@ impl Ground {
         waited.expect("it comes so far")
     }
 
+    /// Takes a session's websockets away so often, each time when both are there, and waits until it is resumed.
+    pub async fn interrupt(&self, session: &str, times: u64, fault: impl Fn(String) -> Fault) {
+        for time in 1..=times {
+            let attached = |overview: &Overview| {
+                let session = overview.session(session).expect("the session");
+                session.client_attached && session.agent_attached && session.resumed == time - 1
+            };
+            self.wait_aws("both websockets", attached).await;
+            self.inject(fault(session.to_owned()));
+            let resumed = |overview: &Overview| {
+                overview.session(session).expect("the session").resumed == time
+            };
+            self.wait_aws("a resumed session", resumed).await;
+        }
+    }
+
     /// Waits until all AWS sessions so far are over, at least one of them.
     pub async fn wait_all_over(&self) -> Vec<SessionView> {
         let over = |overview: &Overview| {
@@ -248,6 +265,19 @@ pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
 }
 
 /// Waits until the relay resets a connection.
+/// Waits until a line of the relay's metrics ends so.
+pub async fn wait_metric(ground: &Ground, line: &str) {
+    let has = async || {
+        let metrics = ground.metrics();
+        metrics
+            .lines()
+            .any(|shown| shown.ends_with(line))
+            .then_some(())
+    };
+    let counted = ask_until(WAIT_MAX, has).await;
+    assert!(counted.is_some(), "no {line:?} in\n{}", ground.metrics());
+}
+
 pub async fn wait_reset(client: &mut TcpStream) {
     let mut rest = Vec::new();
     let read = within("a reset", client.read_to_end(&mut rest)).await;

@@ -6,9 +6,11 @@ use ssm_session_operator::simulator::{Fault, Operation, Overview};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-use crate::ground::{Ground, Setting, destination, options, within};
+use crate::ground::{Ground, Setting, WAIT_MAX, destination, echo, options, wait_metric, within};
 use crate::transfer::{Server, exchange};
+use crate::wait::ask_until;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_that_are_lost_cost_no_byte() {
@@ -53,19 +55,8 @@ async fn a_websocket_that_is_reset_in_mid_transfer_is_resumed_and_streams_go_on(
         }
         anyhow::Ok(())
     });
-    for reset in 1..=3 {
-        let attached = |overview: &Overview| {
-            let session = overview.session(&session).expect("the session");
-            session.client_attached && session.agent_attached && session.resumed == reset - 1
-        };
-        ground.wait_aws("both websockets", attached).await;
-        ground.inject(Fault::ResetWebsockets {
-            session: session.clone(),
-        });
-        let resumed =
-            |overview: &Overview| overview.session(&session).expect("the session").resumed == reset;
-        ground.wait_aws("a resumed session", resumed).await;
-    }
+    let reset = |session| Fault::ResetWebsockets { session };
+    ground.interrupt(&session, 3, reset).await;
     let transferred = within("the transfer", transfer).await.expect("a client");
     transferred.expect("all bytes");
     assert_eq!(ground.simulator.calls(Operation::StartSession), 1);
@@ -128,5 +119,72 @@ async fn asking(ground: &Ground) -> TcpStream {
     client.write_u8(7).await.expect("sent");
     let heard = within("the first answer", client.read_u8()).await;
     assert_eq!(heard.expect("an answer"), 7);
+    client
+}
+
+/// Clients at once.
+const PLACES: usize = 8;
+
+/// What a stream takes while nothing is sent.
+const STREAM_BYTES: usize = 64 << 10;
+
+const BYTES_UP: &str = "ssm_operator_relay_bytes_total{direction=\"Up\"}";
+
+#[tokio::test]
+async fn clients_that_break_while_no_websocket_is_up_leave_their_places_to_others() {
+    let mut options = options("run-1");
+    options.connections_max = PLACES;
+    let setting = Setting {
+        options,
+        ..Setting::default()
+    };
+    let ground = Ground::new(echo().await, setting).await;
+    ground.ensure();
+    let session = ground.wait_serving().await.sessions[0].session_id.clone();
+    let mut first = Vec::new();
+    for _ in 0..PLACES {
+        first.push(heard(&ground).await);
+    }
+    ground.inject(Fault::Fail {
+        operation: Operation::ResumeSession,
+        calls: u32::MAX,
+        code: "InternalServerError".to_owned(),
+    });
+    ground.inject(Fault::CloseWebsockets {
+        session: session.to_string(),
+    });
+    wait_metric(&ground, "ssm_operator_relay_websockets_lost_total 1").await;
+
+    // Each says more than its stream takes, so that its upload waits when it breaks.
+    let mut saying = JoinSet::new();
+    for mut client in first {
+        client.set_zero_linger().expect("it can be reset");
+        saying.spawn(async move { client.write_all(&vec![7; 64 << 20]).await });
+    }
+    let waits = async || {
+        let metrics = ground.metrics();
+        let mut lines = metrics.lines();
+        let up = lines.find_map(|line| line.strip_prefix(BYTES_UP))?;
+        let up: usize = up.trim().parse().ok()?;
+        (up >= PLACES * STREAM_BYTES).then_some(())
+    };
+    let waits = ask_until(WAIT_MAX, waits).await;
+    waits.expect("uploads that wait");
+    saying.shutdown().await;
+    wait_metric(&ground, "ssm_operator_relay_connections 0").await;
+
+    let mut next = ground.dial().await;
+    next.write_u8(42).await.expect("it is held");
+    ground.inject(Fault::Clear);
+    let answer = within("the echo", next.read_u8()).await;
+    assert_eq!(answer.expect("there is a place"), 42);
+}
+
+/// A client of an echo that was heard.
+async fn heard(ground: &Ground) -> TcpStream {
+    let mut client = ground.dial().await;
+    client.write_u8(1).await.expect("sent");
+    let echo = within("the echo", client.read_u8()).await;
+    assert_eq!(echo.expect("an echo"), 1);
     client
 }

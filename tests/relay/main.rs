@@ -16,4 +16,6 @@ mod streams;
 mod tls;
 #[path = "../support/transfer.rs"]
 mod transfer;
+#[path = "../support/wait.rs"]
+mod wait;
 mod websockets;

@@ -11,7 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::ground::{
-    Ground, Setting, destination, echo, listener, nobody, options, wait_reset, within,
+    Ground, Setting, destination, echo, listener, nobody, options, wait_metric, wait_reset, within,
 };
 
 /// Answers one byte with so many.
@@ -308,15 +308,6 @@ async fn what_a_client_said_before_it_was_reset_arrives_while_the_destination_ta
         let said = within("the client's end", end.recv()).await;
         assert_eq!(said.as_deref(), Some(&b"my last words"[..]));
     }
-}
-
-async fn wait_metric(ground: &Ground, line: &str) {
-    let counted = async {
-        while !ground.metrics().contains(line) {
-            tokio::task::yield_now().await;
-        }
-    };
-    within(line, counted).await;
 }
 
 #[tokio::test]

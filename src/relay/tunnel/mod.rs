@@ -159,9 +159,10 @@ impl TunnelHandle {
             } else {
                 inner.session.open()
             }
-        }?;
+        };
+        // Also without a stream: that there can be none any more is the driver's to tell.
         self.0.wake_driver();
-        Some(TunnelStream::new(self.0.clone(), id))
+        Some(TunnelStream::new(self.0.clone(), id?))
     }
 }
 

@@ -302,6 +302,20 @@ fn nothing_new_is_started_while_too_many_old_sessions_wait_for_their_end() {
 }
 
 #[test]
+fn a_session_that_had_served_breaks_and_one_that_had_not_never_started() {
+    for (mut world, reason) in [
+        (World::serving(), EndReason::Broken),
+        (World::opening(), EndReason::StartFailed),
+    ] {
+        world.ended(End::Violation("a frame of version 9".to_owned()));
+        world.actions();
+        world.terminated("s-1");
+        let end = world.end_of("s-1");
+        assert_eq!(end, Some((reason, "a frame of version 9".to_owned())));
+    }
+}
+
+#[test]
 fn while_the_websocket_is_away_no_more_clients_are_let_in_and_then_that_is_said() {
     let mut world = World::serving();
     let lost = TunnelState {

@@ -1,0 +1,46 @@
+//! What a candidate does with the Lease that is stored: pure, without a client and a clock.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+
+use crate::lease::{held, holder};
+
+/// What to do with the Lease that is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    /// There is none: create this.
+    Create(Box<Lease>),
+    /// It is ours, or has run out: replace it by this.
+    Replace(Box<Lease>),
+    /// It is another's.
+    Wait,
+}
+
+/// Decides about the Lease that is stored, which this process has seen unchanged for `unchanged_for`.
+pub(super) fn decide(
+    stored: Option<&Lease>,
+    name: &str,
+    identity: &str,
+    duration: Duration,
+    unchanged_for: Duration,
+    now: Timestamp,
+) -> Step {
+    let Some(stored) = stored else {
+        let mut lease = Lease::default();
+        lease.metadata.name = Some(name.to_owned());
+        return Step::Create(Box::new(held(lease, identity, duration, now)));
+    };
+    let free = holder(stored).is_none_or(|holder| holder == identity);
+    if free || unchanged_for >= duration.max(promised(stored)) {
+        return Step::Replace(Box::new(held(stored.clone(), identity, duration, now)));
+    }
+    Step::Wait
+}
+
+/// For how long its holder was told that it holds: options may differ while an installation is upgraded.
+fn promised(lease: &Lease) -> Duration {
+    let seconds = lease.spec.as_ref().and_then(|s| s.lease_duration_seconds);
+    Duration::from_secs(seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(0))
+}
