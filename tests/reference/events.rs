@@ -91,6 +91,9 @@ fn after(event: Option<&SessionEvent>) -> Option<SessionEvent> {
         Some(SessionEvent::OrphanTerminated { .. }) => {
             Some(SessionEvent::TerminationPending { listeners: 1 })
         }
-        Some(SessionEvent::TerminationPending { .. } | SessionEvent::Trouble { .. }) => None,
+        Some(SessionEvent::TerminationPending { .. }) => {
+            Some(SessionEvent::HeldByAnother { holder: session })
+        }
+        Some(SessionEvent::HeldByAnother { .. } | SessionEvent::Trouble { .. }) => None,
     }
 }
