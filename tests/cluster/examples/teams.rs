@@ -47,6 +47,7 @@ async fn create_namespaces(client: &Client, example: &Example) {
 async fn each_of_two_teams_takes_its_own_class_and_no_other() {
     let ground = ground().await;
     let client = ground.client().await;
+    let _held = super::hold_names(&client).await;
     let example = example("two-teams.yaml");
     create_namespaces(&client, &example).await;
     let of = |namespace: &str| Api::<SsmSession>::namespaced(client.clone(), namespace);
@@ -100,4 +101,6 @@ async fn each_of_two_teams_takes_its_own_class_and_no_other() {
     edit(spec).await.expect_err("the rest stays as it is");
     let spec = json!({ "spec": { "className": "warehouse" } });
     edit(spec).await.expect("or becomes right");
+    let delete = ["delete", "--wait=false", "-f", &example.path()];
+    ground.kubectl(&delete).await.expect("it can be deleted");
 }
