@@ -1,4 +1,4 @@
-//! Alerts and dashboard ask for metrics that there are.
+//! Alerts and dashboard ask for metrics that there are, and promtool has nothing to say about these.
 
 use std::collections::BTreeSet;
 
@@ -11,13 +11,14 @@ use ssm_session_operator::controller::metrics::{
 };
 use ssm_session_operator::relay;
 
-use crate::programs::{objects, render, ways};
+use crate::control_plane::promtool;
+use crate::programs::{finish, objects, render, ways};
 
 /// What all names of ours begin with.
 const PREFIX: &str = "ssm_operator_";
 
-/// The names under which Prometheus knows what the processes serve.
-fn served() -> BTreeSet<String> {
+/// What the processes serve, each metric with a series.
+fn text() -> String {
     let mut registry = Registry::default();
     relay::Metrics::default().register(&mut registry);
     let _ = BindingMetrics::register(&mut registry);
@@ -46,6 +47,12 @@ fn served() -> BTreeSet<String> {
 
     let mut text = String::new();
     encode(&mut text, &registry).expect("a string takes everything");
+    text
+}
+
+/// The names under which Prometheus knows what the processes serve.
+fn served() -> BTreeSet<String> {
+    let text = text();
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     samples
         .filter_map(|sample| sample.split(['{', ' ']).next())
@@ -112,6 +119,52 @@ async fn alerts_and_dashboard_ask_for_metrics_that_are_served() {
             );
         }
     }
+}
+
+/// OpenMetrics in the older words that promtool reads: there a counter's family has the ending of its samples.
+fn in_older_words(text: &str) -> String {
+    let counters: BTreeSet<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    let mut older = String::new();
+    for line in text.lines() {
+        let mut words = line.splitn(4, ' ');
+        let comment = (words.next(), words.next(), words.next(), words.next());
+        match comment {
+            (Some("#"), Some(what @ ("HELP" | "TYPE")), Some(name), Some(rest)) => {
+                let ending = if counters.contains(name) {
+                    "_total"
+                } else {
+                    ""
+                };
+                older += &format!("# {what} {name}{ending} {rest}\n");
+            }
+            (Some("#"), ..) => {}
+            _ => older += &format!("{line}\n"),
+        }
+    }
+    older
+}
+
+#[tokio::test]
+async fn promtool_has_nothing_to_object_to_in_metrics() {
+    let promtool = promtool().await;
+    let promtool = promtool.unwrap_or_else(|error| panic!("{error:#}"));
+    let check = ["check", "metrics"];
+    let metrics = in_older_words(&text());
+    let (status, said) = finish(&promtool, &check, &metrics).await.expect("it runs");
+    let said = said.out + &said.err;
+    assert!(status.success() && said.is_empty(), "{said}");
+
+    let named_badly = "# HELP calls Calls\n# TYPE calls counter\ncalls 1\n";
+    let (status, _) = finish(&promtool, &check, named_badly)
+        .await
+        .expect("it runs");
+    assert!(
+        !status.success(),
+        "it says nothing of a counter without its ending"
+    );
 }
 
 #[test]
