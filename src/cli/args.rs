@@ -92,7 +92,8 @@ pub struct ControllerArgs {
     /// How often a relay is looked for for a listener that has none: nobody is told when another listener leaves room
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub unbound_interval: Duration,
-    /// How often an object to which nothing happens is looked at: a net for what a watch may have missed
+    /// How often an object to which nothing happens is looked at: a net for what a watch may have missed. As often it is
+    /// looked whether the kinds are served as this program knows them
     #[arg(long, default_value = "5m", value_parser = duration)]
     pub resync_interval: Duration,
     /// How long a call to the API server may take

@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 use ssm_session_operator::binding::BindingMetrics;
 use ssm_session_operator::controller::metrics::{
-    Kind, Metrics, Outcome, PollLabels, ReconcileLabels, WatchLabels,
+    DefinitionLabels, Kind, Metrics, Outcome, PollLabels, ReconcileLabels, WatchLabels,
 };
 use ssm_session_operator::relay;
 
@@ -32,6 +32,7 @@ fn text() -> String {
         swept: _,
         relays_alive: _,
         listeners_unbound: _,
+        crd_outdated,
     } = Metrics::register(&mut registry);
     let kind = Kind::SsmSession;
     let outcome = Outcome::Failure;
@@ -39,6 +40,9 @@ fn text() -> String {
         .get_or_create(&ReconcileLabels { kind, outcome })
         .inc();
     watch_errors.get_or_create(&WatchLabels { kind }).inc();
+    crd_outdated
+        .get_or_create(&DefinitionLabels { kind })
+        .set(1);
     let region = PollLabels {
         region: "eu-central-1".to_owned(),
     };

@@ -37,6 +37,7 @@ mod ground;
 mod held;
 mod history;
 mod installations;
+mod kinds;
 mod kubectl;
 mod lifecycle;
 mod listeners;
