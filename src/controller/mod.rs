@@ -26,6 +26,7 @@ mod session;
 mod sweeper;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod triggers;
 mod watches;
 mod wiring;

@@ -5,6 +5,8 @@
     reason = "tables of JSON read better without ampersands"
 )]
 
+#[path = "../support/collector.rs"]
+mod collector;
 #[path = "../support/control_plane/mod.rs"]
 mod control_plane;
 #[path = "../support/dial.rs"]
@@ -51,4 +53,5 @@ mod secrets;
 mod services;
 mod shutdown;
 mod sweeper;
+mod traces;
 mod world;
