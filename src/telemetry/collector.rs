@@ -57,12 +57,13 @@ impl Collector {
         if self.takes.swap(takes, Ordering::Relaxed) == takes {
             return;
         }
-        match trouble {
-            Some(why) => warn!(
+        if let Some(why) = trouble {
+            warn!(
                 why,
                 "the collector takes no spans: they are dropped until it does, and all else goes on"
-            ),
-            None => info!("the collector takes spans again"),
+            );
+        } else {
+            info!("the collector takes spans again");
         }
     }
 }

@@ -131,24 +131,22 @@ fn in_older_words(text: &str) -> String {
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
         .collect();
-    let mut older = String::new();
-    for line in text.lines() {
+    let line = |line: &str| {
         let mut words = line.splitn(4, ' ');
-        let comment = (words.next(), words.next(), words.next(), words.next());
-        match comment {
+        match (words.next(), words.next(), words.next(), words.next()) {
             (Some("#"), Some(what @ ("HELP" | "TYPE")), Some(name), Some(rest)) => {
                 let ending = if counters.contains(name) {
                     "_total"
                 } else {
                     ""
                 };
-                older += &format!("# {what} {name}{ending} {rest}\n");
+                Some(format!("# {what} {name}{ending} {rest}\n"))
             }
-            (Some("#"), ..) => {}
-            _ => older += &format!("{line}\n"),
+            (Some("#"), ..) => None,
+            _ => Some(format!("{line}\n")),
         }
-    }
-    older
+    };
+    text.lines().filter_map(line).collect()
 }
 
 #[tokio::test]

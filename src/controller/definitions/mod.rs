@@ -89,7 +89,8 @@ async fn look(
             gauge
                 .get_or_create(&DefinitionLabels { kind })
                 .set(outdated);
-            let before = std::mem::replace(&mut definition.lacks, Some(lacks));
+            let before = definition.lacks.take();
+            definition.lacks = Some(lacks);
             say(context, definition, before, &served).await;
         }
         Err(error) if error.is_forbidden() => {

@@ -191,14 +191,12 @@ async fn answer(
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
     let name = uri.path().rsplit('/').next().unwrap_or_default();
-    match definitions.iter().find(|of| of.name_any() == name) {
-        Some(found) => Json(found).into_response(),
-        None => {
-            let status = json!({ "kind": "Status", "status": "Failure", "reason": "Forbidden",
-                "message": "forbidden", "code": 403 });
-            (StatusCode::FORBIDDEN, Json(status)).into_response()
-        }
+    if let Some(found) = definitions.iter().find(|of| of.name_any() == name) {
+        return Json(found).into_response();
     }
+    let status = json!({ "kind": "Status", "status": "Failure", "reason": "Forbidden",
+        "message": "forbidden", "code": 403 });
+    (StatusCode::FORBIDDEN, Json(status)).into_response()
 }
 
 #[tokio::test]
@@ -232,7 +230,7 @@ async fn what_is_lacking_is_told_once_until_it_changes_and_is_unknown_where_it_m
     let old = |field: &str| {
         let status = "/properties/status/properties";
         bent(Kind::SsmSession, |definition| {
-            remove(definition, status, field)
+            remove(definition, status, field);
         })
     };
     served.serve(vec![old("nextRetryTime")]);

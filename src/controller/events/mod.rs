@@ -225,13 +225,12 @@ pub(super) async fn publish_orphan(
             .get(&reference.namespace, &reference.name)?;
         (session.uid().as_deref() == Some(&reference.uid)).then_some(session)
     });
-    let object = match session {
-        Some(session) => session.object_ref(&()),
-        None => {
-            let options = &context.options;
-            let uid = Some(options.namespace_uid.clone());
-            beside_us::<Namespace>(context, options.namespace.clone(), uid)
-        }
+    let object = if let Some(session) = session {
+        session.object_ref(&())
+    } else {
+        let options = &context.options;
+        let uid = Some(options.namespace_uid.clone());
+        beside_us::<Namespace>(context, options.namespace.clone(), uid)
     };
     publish_on(context, object, event).await;
 }

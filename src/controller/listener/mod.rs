@@ -32,10 +32,10 @@ pub async fn reconcile(listener: Arc<SsmListener>, context: Arc<Context>) -> Res
         return Ok(Action::await_change());
     }
     let deadline = context.options.api_timeout * 2;
-    let steps = async {
+    let steps = Box::pin(async {
         let outcome = tokio::time::timeout(deadline, steps(&listener, &context)).await;
         outcome.unwrap_or(Err(Error::Deadline))
-    };
+    });
     let action = trace::reconcile(Kind::SsmListener, listener.as_ref(), steps).await?;
     context.listener_backoff.succeeded(&key(listener.as_ref()));
     context

@@ -43,10 +43,10 @@ pub async fn reconcile(session: Arc<SsmSession>, context: Arc<Context>) -> Resul
         return Ok(Action::await_change());
     }
     let deadline = context.options.api_timeout * 2;
-    let steps = async {
+    let steps = Box::pin(async {
         let outcome = tokio::time::timeout(deadline, steps(&session, &context)).await;
         outcome.unwrap_or(Err(Error::Deadline))
-    };
+    });
     let requeue_after = trace::reconcile(Kind::SsmSession, session.as_ref(), steps).await?;
     context.session_backoff.succeeded(&key(session.as_ref()));
     context
