@@ -7,6 +7,7 @@
 //! | Warning | each reason of `Stalled`, and each False one of `TargetConnected`, `AwsReachable` and `DestinationReachable` | the reason is new in the status, with the words of its condition |
 //! | Warning | `OrphanTerminated` | an AWS session that nobody had recorded was terminated |
 //! | Warning | `TerminationPending` | the session is gone before AWS confirmed the ends |
+//! | Warning | `HeldByAnother` | the finalizer of another installation is on the session, so this one does nothing for it and says nothing in its status |
 //!
 //! And one of the operator itself: Warning `CustomResourceDefinitionOutdated`, on the definition of a kind that is older
 //! than this program.
@@ -64,6 +65,11 @@ pub enum SessionEvent {
     TerminationPending {
         /// How many listeners.
         listeners: usize,
+    },
+    /// Another installation's finalizer came first: the status is that one's, and may be old if it is gone.
+    HeldByAnother {
+        /// Its finalizer.
+        holder: String,
     },
 }
 
@@ -123,6 +129,12 @@ impl SessionEvent {
                     "deleted while {listeners} listeners still wait for AWS to confirm the end of their sessions"
                 );
                 (EventType::Warning, "TerminationPending", "Delete", note)
+            }
+            Self::HeldByAnother { holder } => {
+                let note = format!(
+                    "not served by this installation until the finalizer {holder} is gone: another installation's, which writes the status; take it off if that is uninstalled"
+                );
+                (EventType::Warning, "HeldByAnother", "Wait", note)
             }
         };
         event(type_, reason, action, &note)
@@ -271,7 +283,8 @@ async fn publish_on(context: &Context, object: ObjectReference, event: SessionEv
         SessionEvent::SessionStarted { .. }
         | SessionEvent::SessionEnded { .. }
         | SessionEvent::OrphanTerminated { .. }
-        | SessionEvent::TerminationPending { .. } => {
+        | SessionEvent::TerminationPending { .. }
+        | SessionEvent::HeldByAnother { .. } => {
             Recorder::new(context.client.clone(), context.reporter.clone())
         }
     };
