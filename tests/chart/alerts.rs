@@ -67,3 +67,21 @@ async fn of_each_alert_it_is_tested_when_it_fires_and_when_it_does_not() {
     let wanted = alerts.into_iter().map(|alert| (alert, both.clone()));
     assert_eq!(tested, wanted.collect());
 }
+
+#[tokio::test]
+async fn of_each_alert_the_page_about_troubleshooting_says_what_to_do() {
+    let page = fs::read_to_string(in_checkout("docs/troubleshooting.md"));
+    let page = page.expect("it is in the checkout");
+    let section = page
+        .split("\n## ")
+        .find(|part| part.starts_with("Alerts\n"));
+    let section = section.expect("it has the section");
+    let rules = rules().await;
+    for alert in rules["groups"][0]["rules"].as_array().expect("a list") {
+        let alert = alert["alert"].as_str().expect("it has a name");
+        assert!(
+            section.contains(&format!("`{alert}`")),
+            "{alert} has no row"
+        );
+    }
+}
