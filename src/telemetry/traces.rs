@@ -96,7 +96,8 @@ impl Traces {
         let batches = BatchSpanProcessor::builder(exporter)
             .with_batch_config(config)
             .build();
-        let resource = Resource::builder_empty()
+        // With OTEL_RESOURCE_ATTRIBUTES, such as the cluster's name.
+        let resource = Resource::builder()
             .with_attributes([
                 KeyValue::new("service.name", env!("CARGO_PKG_NAME")),
                 KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),

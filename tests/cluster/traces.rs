@@ -38,7 +38,11 @@ fn parts<'a>(spans: &'a [Span], whole: &Span) -> Vec<&'a Span> {
 
 fn started(spans: &[Span]) -> Option<&Span> {
     let mut starts = spans.iter().filter(|span| span.name == "start session");
-    starts.find(|span| span.attributes["outcome"] == "Served")
+    starts.find(|span| {
+        span.attributes
+            .get("outcome")
+            .is_some_and(|outcome| outcome == "Served")
+    })
 }
 
 #[tokio::test]
