@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::Shared;
 use super::connection::Connection;
@@ -62,14 +63,18 @@ pub(super) async fn call(
         Operation::DescribeSessions => describe(&shared, &caller, &body).map(Answer::Value),
         Operation::AssumeRole => Err(unknown_operation()),
     });
-    match answer {
+    let mut answer = match answer {
         Ok(Answer::Value(value)) => {
             let content_type = (header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
             ([content_type], Json(value)).into_response()
         }
         Ok(Answer::Swallowed) => match connection.abort().await {},
         Err(error) => error.into_response(),
+    };
+    if let Ok(id) = HeaderValue::from_str(&Uuid::new_v4().to_string()) {
+        answer.headers_mut().insert("x-amzn-requestid", id);
     }
+    answer
 }
 
 fn unknown_operation() -> ApiError {
