@@ -19,7 +19,7 @@ use aws_sdk_ssm::config::{
     StalledStreamProtectionConfig,
 };
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_sdk_ssm::operation::RequestId;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::instrument::WithSubscriber;
@@ -27,6 +27,7 @@ use tracing::instrument::WithSubscriber;
 use super::AwsOptions;
 use super::classify::{Cause, classify};
 use super::credentials::{DefaultChain, KeptCredentials};
+use super::http::http_client;
 use super::limiter::{Lane, Limiter, Overdue};
 use super::mute::mute;
 use super::role::{AssumedRole, StsOptions};
@@ -82,9 +83,7 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) fn new(options: AwsOptions) -> Self {
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build_https();
+        let http = http_client(&options.proxies);
         Self {
             options,
             http,
@@ -188,6 +187,7 @@ impl Client {
     ) -> Result<O, BrokerError>
     where
         F: Future<Output = Result<O, SdkError<E, HttpResponse>>> + Send,
+        O: RequestId,
         E: ProvideErrorMetadata + Error + 'static,
     {
         if let Some(wrong) = self.wrong {
@@ -206,18 +206,24 @@ impl Client {
             turn.map_err(|Overdue| overdue(operation))?;
             let answer = timeout_at(deadline, send().with_subscriber(mute().clone())).await;
             let cause = match answer {
-                Ok(Ok(output)) => return Ok(output),
+                Ok(Ok(output)) => {
+                    let (operation, request_id) = (operation.name, output.request_id());
+                    tracing::debug!(operation, request_id, attempt, "AWS has answered");
+                    return Ok(output);
+                }
                 Ok(Err(error)) => Cause::from(&error),
                 Err(_elapsed) => Cause::Timeout,
             };
             let error = classify(operation.name, cause);
             self.learn(error.kind).await;
+            let request_id = error.request_id.as_str();
+            tracing::debug!(%error, request_id, attempt, "a call of AWS failed");
             let pause = self.pause_after(attempt);
             let again = attempt < operation.attempts_max && error.kind.next() == Next::Retry;
             if !again || Instant::now() + pause >= deadline {
                 return Err(error);
             }
-            tracing::debug!(%error, attempt, ?pause, "the call failed; it is sent again after a pause");
+            tracing::debug!(?pause, "the call is sent again after a pause");
             sleep(pause).await;
             start_by = deadline;
             attempt += 1;

@@ -16,6 +16,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::broker::{Broker, Identity, Ticket};
 use crate::protocol::{Config, End, Established, Limits, PortSession, StreamId};
@@ -114,6 +115,7 @@ impl Tunnel {
             broker,
             identity,
             metrics,
+            span: Span::current(),
         };
         let driver = tokio::spawn(driver.run(ticket)).abort_handle();
         Self {
