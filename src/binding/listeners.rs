@@ -204,7 +204,8 @@ impl<D: DataPlane> Listeners<D> {
             let inherited = inherited_of(object, &relay);
             // Of the highest level, so that it is there whatever the filter says.
             let of = &object.spec.session_ref;
-            let span = error_span!("SsmSession", namespace = of.namespace, name = of.name);
+            let ssmsession = format!("{}/{}", of.namespace, of.name);
+            let span = error_span!("listener", ssmsession);
             span.in_scope(|| {
                 info!(listener = %id, port = inherited.port, "serving a listener");
                 self.relay

@@ -31,9 +31,10 @@ pub(super) async fn client(connect_timeout: Duration) -> anyhow::Result<Client> 
 
 /// Whether the cluster of the current context has a proxy of its own.
 fn asks_for_proxy(kubeconfig: &Kubeconfig) -> bool {
-    let context = kubeconfig.contexts.iter().find(|context| {
-        Some(&context.name) == kubeconfig.current_context.as_ref()
-    });
+    let context = kubeconfig
+        .contexts
+        .iter()
+        .find(|context| Some(&context.name) == kubeconfig.current_context.as_ref());
     let cluster = context.and_then(|context| {
         let name = &context.context.as_ref()?.cluster;
         kubeconfig.clusters.iter().find(|named| &named.name == name)

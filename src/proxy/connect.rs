@@ -143,7 +143,9 @@ impl Proxy {
             to: to.to_owned(),
             why: why.to_owned(),
         };
-        let request = self.request(to).map_err(|_| broken("the host is no name"))?;
+        let request = self
+            .request(to)
+            .map_err(|_| broken("the host is no name"))?;
         let handshake = http1::handshake(stream).await;
         let (mut sender, connection) = handshake.map_err(|error| broken(&words(&error)))?;
         let answered = async move {
@@ -204,7 +206,11 @@ fn words(error: &(dyn Error + 'static)) -> String {
 /// `host:port`, as its URL has them.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.url.authority().map_or("", http::uri::Authority::as_str))
+        f.write_str(
+            self.url
+                .authority()
+                .map_or("", http::uri::Authority::as_str),
+        )
     }
 }
 

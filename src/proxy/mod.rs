@@ -139,7 +139,9 @@ fn shown(url: &str) -> Option<String> {
         && authority.as_str().matches('@').count() <= 1
         && !authority.host().is_empty();
     let (host, user) = (authority.host(), authority.as_str().contains('@'));
-    let port = authority.port_u16().map_or(String::new(), |port| format!(":{port}"));
+    let port = authority
+        .port_u16()
+        .map_or(String::new(), |port| format!(":{port}"));
     let redacted = if user { "[redacted]@" } else { "" };
     sound.then(|| format!("{scheme}://{redacted}{host}{port}"))
 }

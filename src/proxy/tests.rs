@@ -34,10 +34,16 @@ fn way(proxies: &Proxies, url: &str) -> String {
 
 #[test]
 fn each_scheme_has_its_proxy_and_a_variable_either_case() {
-    let both = [("HTTPS_PROXY", "http://a.test:1"), ("http_proxy", "b.test:2")];
+    let both = [
+        ("HTTPS_PROXY", "http://a.test:1"),
+        ("http_proxy", "b.test:2"),
+    ];
     assert_eq!(way(&proxies(&both), "https://ssm.test"), "a.test:1");
     assert_eq!(way(&proxies(&both), "http://ssm.test"), "b.test:2");
-    let upper_first = [("https_proxy", "http://a.test:1"), ("HTTPS_PROXY", "http://b.test:2")];
+    let upper_first = [
+        ("https_proxy", "http://a.test:1"),
+        ("HTTPS_PROXY", "http://b.test:2"),
+    ];
     assert_eq!(way(&proxies(&upper_first), "https://ssm.test"), "b.test:2");
     let empty = [("HTTPS_PROXY", " "), ("https_proxy", "http://a.test:1")];
     assert_eq!(way(&proxies(&empty), "https://ssm.test"), "a.test:1");
@@ -94,7 +100,10 @@ fn user_and_password_are_never_printed() {
     ]);
     let proxy = proxies.to("ssm.test", true).unwrap();
     let debug = format!("{proxies:?} {proxy:?} {proxy}");
-    assert!(!debug.contains("uSeR") && !debug.contains("pAsS"), "{debug}");
+    assert!(
+        !debug.contains("uSeR") && !debug.contains("pAsS"),
+        "{debug}"
+    );
     assert!(!debug.contains("dVNlU"), "{debug}");
     assert_eq!(
         proxies.to_string(),
@@ -113,7 +122,10 @@ fn what_is_no_proxy_is_refused_without_being_repeated() {
     ] {
         let error = read(&[("https_proxy", wrong)]).unwrap_err().to_string();
         assert!(error.starts_with("HTTPS_PROXY is no URL"), "{error}");
-        assert!(!error.contains("pAsS") && !error.contains("uSeR"), "{error}");
+        assert!(
+            !error.contains("pAsS") && !error.contains("uSeR"),
+            "{error}"
+        );
     }
 }
 
@@ -153,7 +165,10 @@ async fn a_tunnel_is_asked_for_by_host_and_port_and_carries_bytes() {
     assert_eq!(&echoed, b"hello");
     drop(carrier);
     let head = serving.await.unwrap().to_lowercase();
-    assert!(head.starts_with("connect ssm.test:443 http/1.1\r\n"), "{head}");
+    assert!(
+        head.starts_with("connect ssm.test:443 http/1.1\r\n"),
+        "{head}"
+    );
     assert!(head.contains("\r\nhost: ssm.test:443\r\n"), "{head}");
     // Of `user:p@ss`.
     let authorization = "\r\nproxy-authorization: basic dxnlcjpwqhnz\r\n";
@@ -164,9 +179,15 @@ async fn a_tunnel_is_asked_for_by_host_and_port_and_carries_bytes() {
 async fn a_refusal_names_proxy_destination_and_status() {
     let table = [
         ("HTTP/1.1 403 Forbidden", "403 Forbidden; it does not allow"),
-        ("HTTP/1.1 407 Who?", "407 Proxy Authentication Required; its URL has no"),
+        (
+            "HTTP/1.1 407 Who?",
+            "407 Proxy Authentication Required; its URL has no",
+        ),
         ("HTTP/1.0 502 Bad", "502 Bad Gateway; it can't reach it"),
-        ("HTTP/1.1 302 Found\r\nlocation: http://login.test", "302 Found"),
+        (
+            "HTTP/1.1 302 Found\r\nlocation: http://login.test",
+            "302 Found",
+        ),
     ];
     for (answer, words) in table {
         let answer = format!("{answer}\r\ncontent-length: 6\r\n\r\nSECRET");
@@ -185,8 +206,14 @@ async fn a_refused_password_is_told_from_a_missing_one() {
     let (address, _serving) = serve("HTTP/1.1 407 No\r\ncontent-length: 0\r\n\r\n").await;
     let error = connect(&format!("http://uSeR:pAsS@{address}")).await;
     let error = error.unwrap_err().to_string();
-    assert!(error.contains("does not accept the user and password"), "{error}");
-    assert!(!error.contains("uSeR") && !error.contains("pAsS"), "{error}");
+    assert!(
+        error.contains("does not accept the user and password"),
+        "{error}"
+    );
+    assert!(
+        !error.contains("uSeR") && !error.contains("pAsS"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -11,6 +11,8 @@ mod control_plane;
 mod dial;
 #[path = "../support/forwarder.rs"]
 mod forwarder;
+#[path = "../support/front.rs"]
+mod front;
 #[path = "../support/http.rs"]
 mod http;
 #[path = "../support/process.rs"]
@@ -44,7 +46,11 @@ mod looks;
 mod ownership;
 mod probes;
 mod processes;
+mod proxied;
+#[path = "../support/proxy.rs"]
+mod proxy;
 mod replaced;
+mod request_ids;
 mod roles;
 mod secrets;
 mod services;

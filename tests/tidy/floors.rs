@@ -62,7 +62,8 @@ fn a_floor_uses_only_the_floors_below_it() {
 #[test]
 fn kubernetes_and_the_aws_sdk_stay_on_their_floors() {
     const KUBERNETES: &[&str] = &["kube::", "kube_runtime::", "k8s_openapi::"];
-    const WITHOUT_KUBERNETES: &[&str] = &["protocol", "relay", "broker", "aws", "proxy", "simulator"];
+    const WITHOUT_KUBERNETES: &[&str] =
+        &["protocol", "relay", "broker", "aws", "proxy", "simulator"];
     report(
         "a relay runs without Kubernetes, and only `aws` knows the SDK: pass our own types",
         sources("src").iter().flat_map(|source| {

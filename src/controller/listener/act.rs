@@ -129,10 +129,10 @@ async fn terminate_all(
     sessions: &[(&Identity, &SessionId)],
 ) -> Result<(), Error> {
     let name = listener.name_any();
+    let of = &listener.spec.session_ref;
+    let ssmsession = &format!("{}/{}", of.namespace, of.name);
     let calls = sessions.iter().map(|(identity, session)| async move {
-        let of = &listener.spec.session_ref;
-        let (namespace, name) = (&of.namespace, &of.name);
-        let span = error_span!("SsmSession", %namespace, %name);
+        let span = error_span!("listener", ssmsession);
         let call = context.broker.terminate(identity, session);
         let answer = timeout(TERMINATE_MAX, call.instrument(span)).await;
         (*session, answer.unwrap_or_else(|_| Err(no_answer())))
@@ -146,8 +146,7 @@ async fn terminate_all(
                 note_terminated(context, listener, session);
             }
             Err(error) => {
-                let of = &listener.spec.session_ref;
-                warn!(listener = %name, namespace = of.namespace, name = of.name, %session, %error, request_id = error.request_id.as_str(), "session of a deleted listener not terminated; tried again");
+                warn!(listener = %name, ssmsession, %session, %error, request_id = error.request_id.as_str(), "session of a deleted listener not terminated; tried again");
                 failed.push(session.to_string());
                 first.get_or_insert(error);
             }
