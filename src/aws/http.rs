@@ -97,7 +97,8 @@ impl HttpConnector for Fork<SharedHttpConnector> {
     }
 }
 
-/// HTTP over connections that a proxy has made.
+/// HTTP over connections that a proxy has made. Its waits are bounded by the time that an attempt has, and by that which
+/// credentials have: the SDK's settings for connections are for its own client.
 #[derive(Clone)]
 struct Tunnelled(legacy::Client<HttpsConnector<Through>, SdkBody>);
 

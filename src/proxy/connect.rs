@@ -113,9 +113,10 @@ impl Proxy {
     /// # Errors
     /// As they say.
     pub async fn connect(&self, host: &str, port: u16) -> Result<Carrier, ConnectError> {
-        let to = match host.contains(':') {
-            true => format!("[{host}]:{port}"),
-            false => format!("{host}:{port}"),
+        let to = if host.contains(':') {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
         };
         let connecting = async {
             let stream = self.reach().await.map_err(|why| self.unreachable(&*why))?;

@@ -8,6 +8,7 @@ use ssm_session_operator::broker::UrlPolicy;
 use ssm_session_operator::proxy::Proxies;
 use ssm_session_operator::relay::{RelayOptions, Report};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::rustls::ClientConfig;
 
 use crate::front::Front;
 use crate::ground::{Ground, Setting, aws_options, echo, no_trust, options, within};
@@ -22,12 +23,16 @@ const AUTHORIZATION: &str = "Basic b3BlcmF0b3I6dGhlLXBhc3N3b3JkLW9mLXRoZS1wcm94e
 /// What the environment says: this proxy, with user and password, but not for what `no` names.
 fn proxies(proxy: &Proxy, password: &str, no: &str) -> Proxies {
     let url = format!("http://operator:{password}@{}", proxy.address());
+    read(&url, no, no_trust())
+}
+
+fn read(url: &str, no: &str, tls: Arc<ClientConfig>) -> Proxies {
     let variable = |name: &str| match name {
-        "HTTPS_PROXY" | "HTTP_PROXY" => Some(url.clone()),
+        "HTTPS_PROXY" | "HTTP_PROXY" => Some(url.to_owned()),
         "NO_PROXY" => Some(no.to_owned()),
         _ => None,
     };
-    Proxies::read(variable, no_trust()).expect("a URL of a proxy")
+    Proxies::read(variable, tls).expect("a URL of a proxy")
 }
 
 /// A relay that reaches AWS so.
@@ -187,4 +192,29 @@ async fn a_proxy_that_leads_elsewhere_gets_no_token() {
         why.contains("TLS with") && why.contains("certificate"),
         "{why}"
     );
+}
+
+#[tokio::test]
+async fn a_proxy_behind_tls_gets_the_password_only_if_it_is_trusted() {
+    let proxy = Proxy::start(&[], Some(AUTHORIZATION))
+        .await
+        .expect("a proxy");
+    let front = Front::named("127.0.0.1").await;
+    let url = format!("https://operator:{PASSWORD}@{}", front.address());
+    let trusting = read(&url, "", front.trusting.clone());
+    let doubting = read(&url, "", no_trust());
+    front.serve(proxy.address());
+
+    let short = Duration::from_secs(1);
+    let refused = behind(Proxies::default(), doubting, short).await;
+    let why = wait_refused(&refused).await;
+    assert!(
+        why.contains("can't be connected to") && why.contains("certificate"),
+        "{why}"
+    );
+    assert_eq!(proxy.asked(), Vec::<String>::new());
+
+    let ground = behind(trusting.clone(), trusting, PATIENT).await;
+    assert_carries(&ground).await;
+    assert_eq!(proxy.asked().len(), 2, "calls and a websocket");
 }
