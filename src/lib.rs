@@ -13,6 +13,7 @@ pub mod election;
 pub mod lease;
 pub mod operator;
 pub mod protocol;
+pub mod proxy;
 pub mod relay;
 #[cfg(feature = "simulator")]
 pub mod simulator;

@@ -20,7 +20,6 @@ use aws_sdk_ssm::config::{
 };
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ssm::operation::RequestId;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::field::Empty;
@@ -30,6 +29,7 @@ use tracing::{Instrument as _, Span, info_span};
 use super::AwsOptions;
 use super::classify::{Cause, classify};
 use super::credentials::{DefaultChain, KeptCredentials};
+use super::http::http_client;
 use super::limiter::{Lane, Limiter, Overdue};
 use super::mute::mute;
 use super::role::{AssumedRole, StsOptions};
@@ -85,9 +85,7 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) fn new(options: AwsOptions) -> Self {
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build_https();
+        let http = http_client(&options.proxies);
         Self {
             options,
             http,
@@ -244,18 +242,24 @@ impl Client {
                 span.record("aws.request_id", id);
             }
             let cause = match answer {
-                Ok(Ok(output)) => return Ok(output),
+                Ok(Ok(output)) => {
+                    let (operation, request_id) = (operation.name, output.request_id());
+                    tracing::debug!(operation, request_id, attempt, "AWS has answered");
+                    return Ok(output);
+                }
                 Ok(Err(error)) => Cause::from(&error),
                 Err(_elapsed) => Cause::Timeout,
             };
             let error = classify(operation.name, cause);
             self.learn(error.kind).await;
+            let request_id = error.request_id.as_str();
+            tracing::debug!(%error, request_id, attempt, "a call of AWS failed");
             let pause = self.pause_after(attempt);
             let again = attempt < operation.attempts_max && error.kind.next() == Next::Retry;
             if !again || Instant::now() + pause >= deadline {
                 return Err(error);
             }
-            tracing::debug!(%error, attempt, ?pause, "the call failed; it is sent again after a pause");
+            tracing::debug!(?pause, "the call is sent again after a pause");
             sleep(pause).await;
             start_by = deadline;
             attempt += 1;

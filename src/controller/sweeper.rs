@@ -14,7 +14,7 @@ use std::time::Duration;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use tokio::time::{Instant, timeout};
-use tracing::{info, warn};
+use tracing::{Instrument as _, error_span, info, warn};
 
 use super::context::Context;
 use super::events::{self, SessionEvent};
@@ -172,7 +172,9 @@ impl Sweeper {
             {
                 continue;
             }
-            match context.broker.terminate(identity, &session).await {
+            let span = error_span!("sweep", %session);
+            let call = context.broker.terminate(identity, &session);
+            match call.instrument(span).await {
                 Ok(()) => {
                     info!(%session, "session that no listener records terminated");
                     self.handle_terminated(identity, &session);
@@ -187,7 +189,7 @@ impl Sweeper {
                     events::publish_orphan(context, listener.map(AsRef::as_ref), event).await;
                 }
                 Err(error) => {
-                    warn!(%session, %error, "session that no listener records not terminated; tried again");
+                    warn!(%session, %error, request_id = error.request_id.as_str(), "session that no listener records not terminated; tried again");
                 }
             }
         }

@@ -371,7 +371,7 @@ fn on_error<K: Resource<DynamicType = ()>>(
         return Action::requeue(jittered(context.options.backoff_min));
     }
     context.metrics.reconciled(kind, Outcome::Failure);
-    warn!(?kind, %namespace, %name, %error, "reconcile failed");
+    warn!(?kind, %namespace, %name, %error, request_id = error.request_id(), "reconcile failed");
     Action::requeue(backoff.failed(&names::key(object)))
 }
 

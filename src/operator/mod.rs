@@ -3,6 +3,7 @@
 //! A process ends with 0 when it was asked to end and did so in time. Whatever else ends it leaves a log line and a
 //! code other than 0, so that it is started again.
 
+mod api_server;
 mod installation;
 mod options;
 mod supervise;
@@ -34,6 +35,7 @@ use crate::binding::{self, BindingMetrics, Readiness};
 use crate::broker::Broker;
 use crate::cli::{Cli, Command, CommonArgs, ControllerArgs, RelayArgs, host_name};
 use crate::election::Candidate;
+use crate::proxy::Proxies;
 use crate::relay::{self, Relay};
 use crate::telemetry::{self, Traces};
 use crate::{controller, crd};
@@ -134,6 +136,7 @@ struct Process {
     client: Client,
     broker: Arc<dyn Broker>,
     tls: Arc<ClientConfig>,
+    proxies: Proxies,
     namespace_uid: String,
     registry: Arc<Mutex<Registry>>,
 }
@@ -204,12 +207,12 @@ async fn start(
 ) -> anyhow::Result<Option<Process>> {
     // kube's client takes the process's provider; that one is set already is only possible in tests.
     let _ = ring::default_provider().install_default();
-    let tls = tls()?;
-    let mut config = kube::Config::infer()
-        .await
-        .context("neither a kubeconfig nor a service account")?;
-    config.connect_timeout = Some(START_CALL_TIMEOUT);
-    let client = Client::try_from(config).context("making the client of the API server")?;
+    let tls = Arc::new(tls()?);
+    let proxies = Proxies::read(|name| std::env::var(name).ok(), tls.clone())?;
+    if !proxies.is_empty() {
+        info!(%proxies, "AWS is called through a proxy");
+    }
+    let client = api_server::client(START_CALL_TIMEOUT).await?;
     let Some(namespace_uid) = namespace_uid(&client, &common.namespace, shutdown).await else {
         return Ok(None);
     };
@@ -222,11 +225,12 @@ async fn start(
     if !wait_for_namespace(&client, &claim, shutdown).await {
         return Ok(None);
     }
-    let broker: Arc<dyn Broker> = Arc::new(AwsBroker::new(aws_options(common)));
+    let broker: Arc<dyn Broker> = Arc::new(AwsBroker::new(aws_options(common, proxies.clone())));
     Ok(Some(Process {
         client,
         broker,
-        tls: Arc::new(tls),
+        tls,
+        proxies,
         namespace_uid,
         registry,
     }))
@@ -286,7 +290,13 @@ fn spawn_relay(
         (relay_metrics, BindingMetrics::register(&mut registry))
     };
     let relay = Relay::new(
-        relay_options(common, args, &incarnation, process.tls.clone()),
+        relay_options(
+            common,
+            args,
+            &incarnation,
+            process.tls.clone(),
+            process.proxies.clone(),
+        ),
         process.broker.clone(),
         relay_metrics,
     );

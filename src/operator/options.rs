@@ -10,6 +10,7 @@ use crate::broker::UrlPolicy;
 use crate::cli::{CommonArgs, ControllerArgs, RelayArgs, host_name};
 use crate::controller::ControllerOptions;
 use crate::election::Timing;
+use crate::proxy::Proxies;
 use crate::relay::RelayOptions;
 use crate::telemetry::TraceOptions;
 
@@ -51,9 +52,10 @@ pub(super) fn election_timing(args: &ControllerArgs) -> Timing {
 }
 
 /// For the broker of either.
-pub(super) fn aws_options(common: &CommonArgs) -> AwsOptions {
+pub(super) fn aws_options(common: &CommonArgs, proxies: Proxies) -> AwsOptions {
     AwsOptions {
         call_timeout: common.aws_call_timeout,
+        proxies,
         ..AwsOptions::default()
     }
 }
@@ -81,6 +83,7 @@ pub(super) fn relay_options(
     args: &RelayArgs,
     incarnation: &str,
     tls: Arc<ClientConfig>,
+    proxies: Proxies,
 ) -> RelayOptions {
     RelayOptions {
         name: args.relay_name.clone(),
@@ -104,6 +107,7 @@ pub(super) fn relay_options(
             UrlPolicy::Strict
         },
         tls,
+        proxies,
     }
 }
 

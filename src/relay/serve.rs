@@ -288,14 +288,14 @@ impl Server {
                     Err(error) => {
                         self.shared.metrics.start_failed();
                         self.starting.failed();
-                        warn!(listener = %self.id, %error, "session not started, trying again later");
+                        warn!(listener = %self.id, %error, request_id = error.request_id.as_str(), "session not started, trying again later");
                     }
                 }
                 self.machine.handle_started(result, Now::read());
             }
             Outcome::Terminated(id, result) => {
                 if let Err(error) = &result {
-                    warn!(listener = %self.id, session = %id, %error, "TerminateSession failed, trying again unless the session is gone");
+                    warn!(listener = %self.id, session = %id, %error, request_id = error.request_id.as_str(), "TerminateSession failed, trying again unless the session is gone");
                 }
                 self.machine.handle_terminated(&id, result, Now::read());
             }

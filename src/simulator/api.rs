@@ -9,7 +9,6 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::Shared;
 use super::connection::Connection;
@@ -49,12 +48,13 @@ pub(super) async fn call(
         return unknown_operation().into_response();
     };
     let signed = is_signed(&headers, "ssm");
-    let caller = shared.change(|store| {
-        store.count(operation, signed);
-        match store.faults.take_failure(operation) {
+    let (request_id, caller) = shared.change(|store| {
+        let request_id = store.called.count(operation, signed);
+        let caller = match store.faults.take_failure(operation) {
             Some(error) => Err(error),
             None => store.caller(&headers),
-        }
+        };
+        (request_id, caller)
     });
     let answer = caller.and_then(|caller| match operation {
         Operation::StartSession => start(&shared, &caller, &body),
@@ -63,7 +63,7 @@ pub(super) async fn call(
         Operation::DescribeSessions => describe(&shared, &caller, &body).map(Answer::Value),
         Operation::AssumeRole => Err(unknown_operation()),
     });
-    let mut answer = match answer {
+    let mut response = match answer {
         Ok(Answer::Value(value)) => {
             let content_type = (header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
             ([content_type], Json(value)).into_response()
@@ -71,10 +71,15 @@ pub(super) async fn call(
         Ok(Answer::Swallowed) => match connection.abort().await {},
         Err(error) => error.into_response(),
     };
-    if let Ok(id) = HeaderValue::from_str(&Uuid::new_v4().to_string()) {
-        answer.headers_mut().insert("x-amzn-requestid", id);
+    name_request(&mut response, &request_id);
+    response
+}
+
+/// Tells the caller the id of its request.
+pub(super) fn name_request(response: &mut Response, request_id: &str) {
+    if let Ok(id) = HeaderValue::try_from(request_id) {
+        response.headers_mut().insert("x-amzn-requestid", id);
     }
-    answer
 }
 
 fn unknown_operation() -> ApiError {

@@ -22,6 +22,7 @@ mod installed;
 mod metrics;
 mod pods;
 mod programs;
+mod proxy;
 mod rendered;
 mod requests;
 mod rights;

@@ -13,6 +13,8 @@ mod control_plane;
 mod dial;
 #[path = "../support/forwarder.rs"]
 mod forwarder;
+#[path = "../support/front.rs"]
+mod front;
 #[path = "../support/http.rs"]
 mod http;
 #[path = "../support/process.rs"]
@@ -47,7 +49,11 @@ mod looks;
 mod ownership;
 mod probes;
 mod processes;
+mod proxied;
+#[path = "../support/proxy.rs"]
+mod proxy;
 mod replaced;
+mod request_ids;
 mod roles;
 mod secrets;
 mod services;

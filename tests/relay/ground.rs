@@ -77,16 +77,20 @@ pub fn options(incarnation: &str) -> RelayOptions {
 }
 
 pub fn aws() -> AwsBroker {
+    AwsBroker::new(aws_options())
+}
+
+pub fn aws_options() -> AwsOptions {
     let token = Some(SESSION_TOKEN.to_owned());
     let credentials = Credentials::new("AKIDEXAMPLE", SECRET_KEY, token, None, "test");
-    AwsBroker::new(AwsOptions {
+    AwsOptions {
         credentials: Some(SharedCredentialsProvider::new(credentials)),
         // No test waits for a pause of the broker.
         retry_pause: Duration::from_millis(10),
         calls_per_second: 1000,
         calls_burst: 1000,
         ..AwsOptions::default()
-    })
+    }
 }
 
 pub fn listener(name: &str) -> ListenerId {

@@ -7,6 +7,10 @@
 {{- if and $ca.configMap $ca.secret -}}
 {{- fail "customCA: give configMap or secret, not both" -}}
 {{- end -}}
+{{- $proxy := $root.Values.proxy -}}
+{{- if and $proxy.url $proxy.secret -}}
+{{- fail "proxy: give url or secret, not both" -}}
+{{- end -}}
 {{- $hasCA := or $ca.configMap $ca.secret -}}
 metadata:
   labels:
@@ -69,6 +73,19 @@ spec:
       value: /etc/ssl/certs/ca-certificates.crt
     - name: SSL_CERT_DIR
       value: /etc/ssm-session-operator/ca
+    {{- end }}
+    {{- if or $proxy.url $proxy.secret }}
+    - name: HTTPS_PROXY
+      {{- if $proxy.url }}
+      value: {{ $proxy.url | quote }}
+      {{- else }}
+      valueFrom:
+        secretKeyRef:
+          name: {{ $proxy.secret }}
+          key: {{ $proxy.key }}
+      {{- end }}
+    - name: NO_PROXY
+      value: {{ include "ssm.noProxy" $root | quote }}
     {{- end }}
     {{- with $values.env }}
     {{- toYaml . | nindent 4 }}
@@ -172,4 +189,14 @@ spec:
   {{- toYaml . | nindent 2 }}
   {{- end }}
   {{- end }}
+{{- end }}
+
+{{/*
+What is reached without the proxy: the cluster, and what gives credentials on the node. The program goes to the API server
+and to link-local addresses without a proxy anyway; what else is started in the pod may not.
+*/}}
+{{- define "ssm.noProxy" -}}
+{{- $own := list "localhost" "127.0.0.0/8" "::1" "169.254.0.0/16" "fe80::/10" "fd00:ec2::/32" -}}
+{{- $cluster := list "kubernetes" "kubernetes.default" ".svc" ".cluster.local" -}}
+{{- concat $own $cluster .Values.proxy.noProxy | join "," -}}
 {{- end }}

@@ -8,7 +8,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{Instrument as _, error_span, info, warn};
 
 use super::decide::{Orphaned, Plan, Step};
 use super::observe::Observed;
@@ -129,9 +129,12 @@ async fn terminate_all(
     sessions: &[(&Identity, &SessionId)],
 ) -> Result<(), Error> {
     let name = listener.name_any();
+    let of = &listener.spec.session_ref;
+    let ssmsession = &format!("{}/{}", of.namespace, of.name);
     let calls = sessions.iter().map(|(identity, session)| async move {
+        let span = error_span!("listener", ssmsession);
         let call = context.broker.terminate(identity, session);
-        let answer = timeout(TERMINATE_MAX, call).await;
+        let answer = timeout(TERMINATE_MAX, call.instrument(span)).await;
         (*session, answer.unwrap_or_else(|_| Err(no_answer())))
     });
     let mut failed = Vec::new();
@@ -143,7 +146,7 @@ async fn terminate_all(
                 note_terminated(context, listener, session);
             }
             Err(error) => {
-                warn!(listener = %name, %session, %error, "session of a deleted listener not terminated; tried again");
+                warn!(listener = %name, ssmsession, %session, %error, request_id = error.request_id.as_str(), "session of a deleted listener not terminated; tried again");
                 failed.push(session.to_string());
                 first.get_or_insert(error);
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{Instrument as _, error_span, info, warn};
 
 use super::schedule::Schedule;
 use super::{Snapshot, is_over};
@@ -174,7 +174,8 @@ pub async fn take(
         .skip(first)
         .take(open.len().min(LOOKUPS_MAX))
     {
-        match look_up(broker, identity, id).await {
+        let span = error_span!("look-up", session = %id);
+        match look_up(broker, identity, id).instrument(span).await {
             Ok(Some(found)) => {
                 ended.insert((*id).clone(), found);
             }
@@ -261,13 +262,13 @@ pub(super) fn publish(
         Ok(next) => {
             if let Some(error) = &next.error {
                 context.metrics.poll_errors.get_or_create(&labels).inc();
-                warn!(region = %identity.region, %error, "an end could not be looked up; tried again at the next poll");
+                warn!(region = %identity.region, %error, request_id = error.request_id.as_str(), "an end could not be looked up; tried again at the next poll");
             }
             next
         }
         Err(error) => {
             context.metrics.poll_errors.get_or_create(&labels).inc();
-            warn!(region = %identity.region, %error, "poll failed; what was known stays, tried again");
+            warn!(region = %identity.region, %error, request_id = error.request_id.as_str(), "poll failed; what was known stays, tried again");
             Snapshot {
                 error: Some(error),
                 ..previous.clone()

@@ -14,13 +14,13 @@ use tracing::{Instrument as _, Span, debug, info, info_span};
 use uuid::Uuid;
 
 use super::{Inner, Shared, TunnelState};
-use crate::broker::{Broker, Identity, Next, Ticket};
+use crate::broker::{Broker, BrokerError, Identity, Next, SessionId, Ticket};
 use crate::protocol::{End, Event, StreamId};
 use crate::relay::backoff::Backoff;
 use crate::relay::metrics::Metrics;
 use crate::relay::options::RelayOptions;
 use crate::relay::report::Destination;
-use crate::relay::websocket::{OpenError, Websocket, breaks_rules};
+use crate::relay::websocket::{Failure, OpenError, Websocket, breaks_rules};
 
 /// Messages that are read, and written, before other tasks get their turn.
 const MESSAGES_PER_TURN: usize = 128;
@@ -39,6 +39,8 @@ pub(super) struct Driver {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) identity: Identity,
     pub(super) metrics: Metrics,
+    /// Says in logs for whom the session is.
+    pub(super) span: Span,
 }
 
 impl Driver {
@@ -70,6 +72,7 @@ impl Driver {
                     match pumped {
                         Pumped::Ended(end) => break end,
                         Pumped::Lost(why) => {
+                            let _in = self.span.enter();
                             debug!(session = %session_id, why, "websocket lost, resuming the session");
                             self.metrics.websocket_lost();
                             why
@@ -78,33 +81,49 @@ impl Driver {
                 }
                 // Another ticket would have the same URL.
                 Err(OpenError::Refused(why)) => break End::Violation(why),
-                Err(OpenError::Failed(why)) => {
-                    info!(session = %session_id, why, "no websocket, trying again");
+                Err(OpenError::Failed(Failure { why, request_id })) => {
+                    let (_in, request_id) = (self.span.enter(), request_id.as_str());
+                    info!(session = %session_id, why, request_id, "no websocket, trying again");
                     why
                 }
             };
             self.state
                 .send_modify(|state| state.trouble = Some(why.clone()));
-            ticket = loop {
-                sleep(backoff.next_delay()).await;
-                match self.broker.resume(&self.identity, &ticket.session_id).await {
-                    Ok(ticket) => break ticket,
-                    Err(error) if error.kind.next() == Next::Gone => {
-                        let end = End::Closed(format!("{error} (after: {why})"));
-                        return self.finish(end);
-                    }
-                    Err(error) => {
-                        info!(session = %session_id, %error, "the session can't be resumed yet, trying again");
-                    }
-                }
+            let resumed = self.resume(&session_id, &mut backoff);
+            ticket = match resumed.instrument(self.span.clone()).await {
+                Ok(ticket) => ticket,
+                Err(gone) => break End::Closed(format!("{gone} (after: {why})")),
             };
         };
         self.finish(end);
     }
 
+    /// Asks until there is a ticket, or the session is over.
+    async fn resume(
+        &self,
+        session_id: &SessionId,
+        backoff: &mut Backoff,
+    ) -> Result<Ticket, BrokerError> {
+        loop {
+            sleep(backoff.next_delay()).await;
+            let error = match self.broker.resume(&self.identity, session_id).await {
+                Ok(ticket) => return Ok(ticket),
+                Err(error) => error,
+            };
+            let request_id = error.request_id.as_str();
+            if error.kind.next() == Next::Gone {
+                info!(session = %session_id, %error, request_id, "the session is over, and can't be resumed");
+                return Err(error);
+            }
+            info!(session = %session_id, %error, request_id, "the session can't be resumed yet, trying again");
+        }
+    }
+
     async fn connect(&self, ticket: &Ticket, client_id: Uuid) -> Result<Websocket, OpenError> {
         let broker = self.broker.as_ref();
-        Websocket::open(&self.options, broker, &self.identity, ticket, client_id).await
+        Websocket::open(&self.options, broker, &self.identity, ticket, client_id)
+            .instrument(self.span.clone())
+            .await
     }
 
     fn finish(&self, end: End) {

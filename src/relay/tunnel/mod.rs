@@ -136,6 +136,7 @@ impl Tunnel {
             broker,
             identity,
             metrics,
+            span: Span::current(),
         };
         let driver = tokio::spawn(driver.run(ticket, start)).abort_handle();
         Self {
