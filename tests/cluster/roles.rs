@@ -175,7 +175,9 @@ async fn a_role_that_may_not_be_assumed_is_told_in_words_of_aws_and_heals_by_its
     world.wait_ready(team.name).await;
     // The controller assumes the role for itself, at its next poll.
     let reachable = |session: &SsmSession| reason(session, "AwsReachable") == "Reachable";
-    world.wait(team.name, "a poll that succeeds", reachable).await;
+    world
+        .wait(team.name, "a poll that succeeds", reachable)
+        .await;
     world.connect(team.name, "db").await;
     world.remove(team.name).await;
     operator.stop().await.expect("it ends well");

@@ -131,6 +131,7 @@ fn remember(observed: &Observed, plan: &Plan, now: Now, context: &Context) {
     memory.ending.clone_from(&plan.mirror.ending);
     memory.started_with.clone_from(&plan.mirror.started_with);
     memory.leaving = plan.leaving;
+    memory.draining = plan.draining;
     if let Some(holder) = plan
         .held_by
         .as_ref()

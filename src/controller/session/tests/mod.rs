@@ -1,6 +1,7 @@
 //! What is promised of sessions, claim by claim, without a cluster.
 
 mod conditions;
+mod draining;
 mod history;
 mod leaving;
 mod objects;
@@ -19,6 +20,7 @@ use super::desired;
 use super::observe::{ClassFound, Observed, ServiceFound, find_class, judge_service};
 use super::plan::{Now, Plan, Settings};
 use crate::controller::context::Memory;
+use crate::controller::drain::Drain;
 use crate::controller::fixtures::{self, ListenerBuilder, at};
 use crate::controller::names::identity_of;
 use crate::controller::poll::Snapshot;
@@ -64,6 +66,7 @@ impl World {
             slices: Vec::new(),
             relays: fixtures::relays(&[("a", "1")]),
             relays_full: false,
+            drain: Drain::No,
             snapshots: BTreeMap::new(),
             memory: Memory::default(),
         };
@@ -128,6 +131,7 @@ impl World {
         memory.ending = plan.mirror.ending;
         memory.started_with = plan.mirror.started_with;
         memory.leaving = plan.leaving;
+        memory.draining = plan.draining;
         memory.finished = plan.mirror.finished;
         self.observed.previous = plan.status.expect("a status for our own session");
         self.observed.previous.clone()
