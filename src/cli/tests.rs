@@ -157,7 +157,7 @@ fn what_can_not_work_is_refused_with_the_reason() {
 
 #[test]
 fn a_drain_takes_what_it_needs_and_no_more() {
-    let drain = |more: &[&str]| {
+    let drain = |more: &[&str]| -> Result<_, String> {
         let required = ["ssm-session-operator", "drain", "--namespace=ssm-system"];
         let cli = Cli::try_parse_checked(required.iter().chain(more).copied());
         match cli.map_err(|error| error.to_string())?.command {

@@ -29,7 +29,10 @@ const FIELD_MANAGER: &str = "ssm-session-operator-drain";
 /// renewals may fail before controllers go back to work.
 const LOOKS_PER_DURATION: u32 = 10;
 
-/// For how many looks one call to the API server may take: half of the Lease's duration.
+/// Between two looks at most, however long the Lease holds: whoever uninstalls waits for the last one.
+const PAUSE_MAX: Duration = Duration::from_secs(3);
+
+/// How long the calls of one look may take, in pauses between two: half of the Lease's duration at most.
 const CALL_LOOKS_MAX: u32 = LOOKS_PER_DURATION / 2;
 
 /// How a drain goes.
@@ -83,7 +86,8 @@ pub async fn run(
     options: DrainOptions,
     shutdown: &CancellationToken,
 ) -> Result<(), Undrained> {
-    let (begun, pause) = (Instant::now(), options.duration / LOOKS_PER_DURATION);
+    let pause = (options.duration / LOOKS_PER_DURATION).min(PAUSE_MAX);
+    let begun = Instant::now();
     let mut looks = Looks::new(client, options);
     let mut progress = Progress::default();
     info!(
