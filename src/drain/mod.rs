@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{ListParams, PostParams};
+use kube::api::{ListParams, ObjectList, PostParams};
 use kube::{Api, Client, ResourceExt};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -174,11 +174,11 @@ impl Looks {
             debug!("the namespace is another installation's, and so are the SsmListeners in it");
         } else {
             self.renew().await?;
-            let found = self.listeners.list_metadata(&all).await?;
+            let found = found(self.listeners.list_metadata(&all).await)?;
             listeners.extend(found.iter().map(ResourceExt::name_any));
         }
         let finalizer = session_finalizer(&self.options.installation);
-        let sessions = self.sessions.list_metadata(&all).await?;
+        let sessions = found(self.sessions.list_metadata(&all).await)?;
         let ours = sessions
             .iter()
             .filter(|s| s.finalizers().contains(&finalizer));
@@ -221,7 +221,8 @@ impl Looks {
         match written {
             Ok(lease) => self.stored = Some(lease),
             // Another has renewed it, or deleted it; the next look reads it again.
-            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {}
+            Err(kube::Error::Api(status))
+                if status.is_conflict() || status.is_already_exists() || status.is_not_found() => {}
             Err(error) => return Err(error),
         }
         Ok(())
@@ -241,5 +242,14 @@ impl Looks {
             }
         });
         Ok(self.lead.handle_look(seen, Instant::now()))
+    }
+}
+
+/// What a list has, and nothing where the kind itself is gone: then so are all of its objects.
+fn found<K: Clone>(listed: Result<ObjectList<K>, kube::Error>) -> Result<Vec<K>, kube::Error> {
+    match listed {
+        Ok(list) => Ok(list.items),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }

@@ -212,3 +212,20 @@ async fn a_drain_says_that_no_controller_leads_and_goes_on_when_one_does() {
     relay.stop().await.expect("it ends well");
     controller.stop().await.expect("it ends well");
 }
+
+#[tokio::test]
+async fn a_drain_of_an_installation_that_lost_the_namespace_to_another_ends_and_disturbs_nobody() {
+    let (world, operator, before) = World::serving("drain-other").await;
+    let mut connection = world.connect("orders", "db").await;
+    let other = world.drain(&["--controller-name=example.com/other"]).await;
+    let (well, logged) = other.finish(WAIT_MAX).await.expect("it ends");
+    assert!(well, "{logged}");
+    world.wait_drain_lease_gone().await;
+    world.wait_ten_polls().await;
+    carry(&mut connection).await;
+    let after = world.sessions().get("orders").await.expect("it is there");
+    assert_eq!(after.finalizers(), before.finalizers());
+    assert!(!operator.logged().contains(ASKED));
+    world.remove("orders").await;
+    operator.stop().await.expect("it ends well");
+}
