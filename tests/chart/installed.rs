@@ -4,6 +4,7 @@
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -16,7 +17,7 @@ use tokio::net::TcpStream;
 
 use crate::ground::Ground;
 use crate::pods::InPlace;
-use crate::programs::{chart, run, tools};
+use crate::programs::{Printed, chart, run, tools};
 use crate::transfer::{Server, exchange};
 use crate::wait::ask_until;
 use crate::{WAIT_MAX, dial};
@@ -130,11 +131,20 @@ impl Installed {
 
     /// Runs helm in the operator's namespace.
     pub async fn helm(&self, arguments: &[&str]) {
+        let ran = self.try_helm(arguments).await;
+        ran.unwrap_or_else(|error| panic!("{error:#}"));
+    }
+
+    /// Runs helm, which may fail.
+    ///
+    /// # Errors
+    ///
+    /// What it has printed, when it fails.
+    pub async fn try_helm(&self, arguments: &[&str]) -> Result<Printed> {
         let namespace = format!("--namespace={}", self.namespace());
         let kubeconfig = format!("--kubeconfig={}", self.ground.kubeconfig().display());
         let arguments = [arguments, &[namespace.as_str(), kubeconfig.as_str()]].concat();
-        let ran = run(&tools().await.helm, &arguments, "").await;
-        ran.unwrap_or_else(|error| panic!("{error:#}"));
+        run(&tools().await.helm, &arguments, "").await
     }
 
     /// Waits until the API server has so many pods, and starts a process in the place of each.
@@ -239,11 +249,16 @@ impl Installed {
 
     /// AWS refuses to start sessions from now on, or does so no more.
     pub fn deny_starts(&self, deny: bool) {
-        let fault = if deny {
+        self.fail(Operation::StartSession, "AccessDeniedException", deny);
+    }
+
+    /// AWS fails an operation from now on, or none any more.
+    pub fn fail(&self, operation: Operation, code: &str, fails: bool) {
+        let fault = if fails {
             Fault::Fail {
-                operation: Operation::StartSession,
+                operation,
                 calls: u32::MAX,
-                code: "AccessDeniedException".to_owned(),
+                code: code.to_owned(),
             }
         } else {
             Fault::Clear

@@ -72,9 +72,8 @@ impl InPlace {
         process
     }
 
-    /// Runs the process of a Job's pod to its end, and says of the pod what the kubelet would. Gives whether it ended well,
-    /// and what it has logged.
-    pub async fn finish(ground: &Ground, folder: &Path, pod: &Pod) -> (bool, String) {
+    /// Runs the process of a Job's pod to its end, and says of the pod what the kubelet would. Gives what it has logged.
+    pub async fn finish(ground: &Ground, folder: &Path, pod: &Pod) -> String {
         let name = pod.name_any();
         let container = container(pod);
         let kubeconfig = kubeconfig(ground, folder, pod).await;
@@ -83,7 +82,19 @@ impl InPlace {
         let process = launch(folder, &name, &arguments, environment).await;
         let ended = process.finish(WAIT_MAX).await;
         let (well, logged) = ended.expect("a Job ends by itself");
-        let phase = if well { "Succeeded" } else { "Failed" };
+        let (phase, code) = if well {
+            ("Succeeded", 0)
+        } else {
+            ("Failed", 1)
+        };
+        let status = json!({ "phase": phase, "containerStatuses": [{
+            "name": container.name,
+            "image": container.image,
+            "imageID": "",
+            "ready": false,
+            "restartCount": 0,
+            "state": { "terminated": { "exitCode": code } },
+        }] });
         let namespace = format!("--namespace={}", pod.namespace().expect("it has one"));
         let patch = [
             "patch",
@@ -92,11 +103,11 @@ impl InPlace {
             &namespace,
             "--subresource=status",
             "--type=merge",
-            &format!("--patch={}", json!({ "status": { "phase": phase } })),
+            &format!("--patch={}", json!({ "status": status })),
         ];
         let said = ground.kubectl(&patch, "").await;
         said.expect("the administrator may do what a kubelet does");
-        (well, logged)
+        logged
     }
 }
 

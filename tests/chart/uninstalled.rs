@@ -1,18 +1,21 @@
 //! A release comes to the objects of an operator that kubectl applied, is uninstalled while a client is connected, and is
-//! installed again: nothing is stuck, AWS has ended what ran, and what was granted stays and is served again.
+//! installed again: nothing is stuck, AWS has ended what ran, and what was granted stays and is served again. When AWS lets
+//! nothing end, nothing is deleted.
 
+use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use ssm_session_operator::crd::{SsmListener, SsmSession};
-use ssm_session_operator::simulator::Status;
+use ssm_session_operator::simulator::{Operation, Status};
 
 use crate::WAIT_MAX;
 use crate::ground::ground_of_its_own;
 use crate::installed::Installed;
 use crate::pods::InPlace;
 use crate::process::Process;
+use crate::programs::Printed;
 use crate::rights::is;
 use crate::transfer::dead;
 use crate::wait::ask_until;
@@ -23,20 +26,33 @@ const TAKE_OVER: [&str; 2] = ["--take-ownership", "--force-conflicts"];
 impl Installed {
     /// Uninstalls the release, and runs the pod of its hook meanwhile. Gives what the hook has logged.
     pub async fn uninstall(&self) -> String {
+        let (uninstalled, logged) = self.try_uninstall().await;
+        uninstalled.unwrap_or_else(|error| panic!("{error:#}\n{logged}"));
+        logged
+    }
+
+    /// The same where it may fail, with what helm says.
+    async fn try_uninstall(&self) -> (Result<Printed>, String) {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace());
         let hook = async {
             let label = ListParams::default().labels("app.kubernetes.io/component=drain");
+            // One of an earlier try may still be there.
+            let is_new = |pod: &Pod| {
+                let phase = pod
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.phase.as_deref());
+                phase == Some("Pending") && pod.metadata.deletion_timestamp.is_none()
+            };
             let pod = ask_until(WAIT_MAX, async || {
-                pods.list(&label).await.ok()?.items.into_iter().next()
+                pods.list(&label).await.ok()?.items.into_iter().find(is_new)
             });
             let pod = pod.await.expect("the hook's Job makes a pod");
-            let (well, logged) = InPlace::finish(self.ground, self.folder(), &pod).await;
-            assert!(well, "{logged}");
-            logged
+            InPlace::finish(self.ground, self.folder(), &pod).await
         };
         let uninstall = ["uninstall", &self.release];
-        let (logged, ()) = tokio::join!(hook, self.helm(&uninstall));
-        logged
+        let (logged, uninstalled) = tokio::join!(hook, self.try_helm(&uninstall));
+        (uninstalled, logged)
     }
 
     /// Starts a process as somebody did who never had a chart: as the administrator, with the objects of this namespace.
@@ -105,6 +121,7 @@ async fn grants_outlive_the_way_from_kubectl_to_the_chart_and_an_uninstallation(
     let values = json!({
         "defaultClass": { "region": "" },
         "controller": { "extraArgs": ["--poll-interval=2s"] },
+        "drain": { "timeoutSeconds": 30 },
     });
 
     // What was there before the chart: kinds, a class and a session that kubectl applied, and processes.
@@ -127,6 +144,28 @@ async fn grants_outlive_the_way_from_kubectl_to_the_chart_and_an_uninstallation(
         1,
         "nothing is left of the old ones"
     );
+
+    installed.fail(Operation::TerminateSession, "InternalServerError", true);
+    let (failed, logged) = installed.try_uninstall().await;
+    installed.fail(Operation::TerminateSession, "", false);
+    let said = failed.map(|said| said.out).expect_err("AWS ends nothing");
+    assert!(logged.contains("1 SsmListeners"), "{said:#}: {logged}");
+    let deployments = installed
+        .kubectl(&["get", "deployments,roles", "--output=name"])
+        .await;
+    assert_eq!(
+        deployments.lines().count(),
+        4,
+        "nothing was deleted: {deployments}"
+    );
+    dead(&mut connection, WAIT_MAX).await.expect("it is told");
+    installed
+        .wait_session("served anew", |session| {
+            let history = session.status.iter().flat_map(|status| &status.history);
+            is(session, "Ready", "True") && history.count() > 1
+        })
+        .await;
+    let mut connection = installed.connect().await;
 
     let logged = installed.uninstall().await;
     assert!(logged.contains("everything was let go"), "{logged}");

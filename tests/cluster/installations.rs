@@ -164,6 +164,15 @@ async fn of_two_operators_that_serve_the_same_sessions_one_does_and_nobody_write
     assert_eq!(listeners.concat().len(), 1);
     assert_eq!(world.simulator.calls(Operation::StartSession), 1);
     assert_eq!(world.logs().matches(HELD).count(), 1, "said, and said once");
+    let told = world.events_of("orders", "HeldByAnother").await;
+    let notes: Vec<_> = told
+        .iter()
+        .filter_map(|event| event.message.as_deref())
+        .collect();
+    assert!(
+        matches!(notes[..], [note] if note.contains(&finalizers[0])),
+        "{notes:?}"
+    );
     assert!(!world.logs().contains("reconcile failed"));
 
     world.delete("orders").await;

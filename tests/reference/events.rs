@@ -46,7 +46,8 @@ fn word(type_: EventType) -> String {
 fn troubles() -> Vec<[String; 4]> {
     let mut told: BTreeMap<String, (EventType, String, Vec<&str>)> = BTreeMap::new();
     for condition in ConditionType::ALL
-        .into_iter()
+        .iter()
+        .copied()
         .flat_map(ConditionType::conditions)
     {
         let events = between(&SsmSessionStatus::default(), &saying(condition), &[]);
@@ -91,6 +92,9 @@ fn after(event: Option<&SessionEvent>) -> Option<SessionEvent> {
         Some(SessionEvent::OrphanTerminated { .. }) => {
             Some(SessionEvent::TerminationPending { listeners: 1 })
         }
-        Some(SessionEvent::TerminationPending { .. } | SessionEvent::Trouble { .. }) => None,
+        Some(SessionEvent::TerminationPending { .. }) => {
+            Some(SessionEvent::HeldByAnother { holder: session })
+        }
+        Some(SessionEvent::HeldByAnother { .. } | SessionEvent::Trouble { .. }) => None,
     }
 }

@@ -7,6 +7,7 @@
 //! | Warning | each reason of `Stalled`, and each False one of `TargetConnected`, `AwsReachable` and `DestinationReachable` | the reason is new in the status, with the words of its condition |
 //! | Warning | `OrphanTerminated` | an AWS session that nobody had recorded was terminated |
 //! | Warning | `TerminationPending` | the session is gone before AWS confirmed the ends |
+//! | Warning | `HeldByAnother` | the finalizer of another installation is on the session, so this one does nothing for it and says nothing in its status |
 //!
 //! They follow from the difference between the status that was written and the one before it. A trouble that comes and
 //! goes is counted in one Event's series. An Event is a courtesy: one that the API server refuses is dropped, with a
@@ -60,6 +61,11 @@ pub enum SessionEvent {
     TerminationPending {
         /// How many listeners.
         listeners: usize,
+    },
+    /// Another installation's finalizer came first: the status is that one's, and may be old if it is gone.
+    HeldByAnother {
+        /// Its finalizer.
+        holder: String,
     },
 }
 
@@ -119,6 +125,12 @@ impl SessionEvent {
                     "deleted while {listeners} listeners still wait for AWS to confirm the end of their sessions"
                 );
                 (EventType::Warning, "TerminationPending", "Delete", note)
+            }
+            Self::HeldByAnother { holder } => {
+                let note = format!(
+                    "not served by this installation until the finalizer {holder} is gone: another installation's, which writes the status; take it off if that is uninstalled"
+                );
+                (EventType::Warning, "HeldByAnother", "Wait", note)
             }
         };
         // The API takes 1,024 bytes.
@@ -223,7 +235,8 @@ async fn publish_on(context: &Context, object: ObjectReference, event: SessionEv
         SessionEvent::SessionStarted { .. }
         | SessionEvent::SessionEnded { .. }
         | SessionEvent::OrphanTerminated { .. }
-        | SessionEvent::TerminationPending { .. } => {
+        | SessionEvent::TerminationPending { .. }
+        | SessionEvent::HeldByAnother { .. } => {
             Recorder::new(context.client.clone(), context.reporter.clone())
         }
     };

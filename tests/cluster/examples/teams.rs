@@ -76,7 +76,15 @@ async fn each_of_two_teams_takes_its_own_class_and_no_other() {
     assert_eq!(would_take(&warehouse, Some("warehouse")).await, Ok(()));
     assert_eq!(would_take(&billing, Some("billing")).await, Ok(()));
     let elsewhere = of(&ground.namespace(&client, "teamless").await);
-    assert_eq!(would_take(&elsewhere, Some("billing")).await, Ok(()));
+    let refused = would_take(&elsewhere, Some("billing")).await;
+    let refused = refused.expect_err("who is of no team has no team's role");
+    assert!(
+        refused.contains("with the label team: billing"),
+        "{refused}"
+    );
+    for others in [None, Some("standard")] {
+        assert_eq!(would_take(&elsewhere, others).await, Ok(()));
+    }
 
     let edit = async |patch: Value| {
         let patch = Patch::Merge(patch);
