@@ -33,6 +33,7 @@ mod aws_errors;
 mod bytes;
 mod classes;
 mod deletion;
+mod drain;
 mod edits;
 mod election;
 mod examples;

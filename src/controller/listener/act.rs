@@ -79,6 +79,9 @@ async fn delete(
                         "listener deleted: the namespace of its SsmSession is not watched; the finalizer of that \
                          SsmSession is to be taken away by hand");
                 }
+                Orphaned::Draining => {
+                    info!(listener = %name, %session, %namespace, "listener deleted: a drain is asked for");
+                }
             }
             Ok(())
         }
