@@ -26,6 +26,7 @@ mod sweeper;
 #[cfg(test)]
 mod tests;
 mod triggers;
+mod trust;
 mod watches;
 mod wiring;
 

@@ -94,6 +94,31 @@ pub struct Aws {
 }
 
 impl Aws {
+    /// Whether both call AWS alike, be it that only one of them has the defaults written out.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.plain() == other.plain()
+    }
+
+    /// Region, both endpoints, and role with external id and session name.
+    fn plain(&self) -> (&str, [Option<&str>; 2], Option<[Option<&str>; 3]>) {
+        let Self {
+            region,
+            endpoints,
+            role_arn,
+            external_id,
+            session_name: _,
+        } = self;
+        let endpoints = endpoints.as_ref();
+        let ssm = endpoints.and_then(|endpoints| endpoints.ssm.as_deref());
+        let ssmmessages = endpoints.and_then(|endpoints| endpoints.ssmmessages.as_deref());
+        let role = role_arn.as_deref().map(|arn| {
+            let session_name = self.role_session_name();
+            [Some(arn), external_id.as_deref(), Some(session_name)]
+        });
+        (region, [ssm, ssmmessages], role)
+    }
+
     /// The role session name under which the role is assumed.
     #[must_use]
     pub fn role_session_name(&self) -> &str {

@@ -36,6 +36,7 @@ mod failing_starts;
 mod ground;
 mod held;
 mod history;
+mod identities;
 mod installations;
 mod kubectl;
 mod lifecycle;

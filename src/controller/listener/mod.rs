@@ -18,6 +18,7 @@ use super::error::Error;
 use super::metrics::{Kind, Outcome};
 use super::names::key;
 use super::poll::Want;
+use super::trust;
 use crate::crd::SsmListener;
 
 use decide::{Settings, decide, wanted};
@@ -63,6 +64,7 @@ async fn steps(listener: &Arc<SsmListener>, context: &Context) -> Result<Action,
         };
         plan
     };
+    trust::tell_strangers(listener, context);
     want_ends(listener, context);
     let again = act::act(&observed, &plan, context).await?;
     let after = plan

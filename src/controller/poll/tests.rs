@@ -1,10 +1,13 @@
 //! What is promised of a poll: it is whole or it does not count, and it asks for no more than it must.
 
 use std::collections::VecDeque;
+use std::future::pending;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::task::{forget, publish, take};
+use super::take::{poll_max, take};
+use super::task::{forget, poll_all, publish};
 use super::*;
 use crate::broker::{
     Broker, ErrorKind, Filter, SessionPage, SessionState, SignedHeaders, StartRequest, StreamUrl,
@@ -13,6 +16,9 @@ use crate::broker::{
 use crate::controller::fixtures::{self, at, described};
 use crate::controller::relays::RelaysView;
 
+/// More than any of these polls takes.
+const WITHIN: Duration = Duration::from_mins(1);
+
 /// Answers DescribeSessions from a list of pages, and History by id; nothing else is called.
 #[derive(Default)]
 struct Aws {
@@ -20,6 +26,10 @@ struct Aws {
     history: Vec<DescribedSession>,
     /// The session that History fails for.
     broken: Option<SessionId>,
+    /// The Region whose endpoint never ends its answers: each page takes a while, and there is always another.
+    endless: Option<&'static str>,
+    /// The session whose look-up in History is never answered.
+    hanging: Option<SessionId>,
     calls: Mutex<Vec<String>>,
 }
 
@@ -60,7 +70,7 @@ impl Broker for Aws {
 
     fn describe<'a>(
         &'a self,
-        _: &'a Identity,
+        identity: &'a Identity,
         state: SessionState,
         filters: &'a [Filter],
         next_token: Option<&'a str>,
@@ -72,6 +82,13 @@ impl Broker for Aws {
                 .unwrap_or_default();
             let call = format!("{state:?} {value} {}", next_token.unwrap_or("-"));
             self.calls.lock().expect("not poisoned").push(call);
+            if self.endless == Some(&identity.region) {
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                return page(&[], Some("again"));
+            }
+            if self.hanging.as_ref().is_some_and(|id| id.as_str() == value) {
+                pending::<()>().await;
+            }
             match state {
                 SessionState::Active => {
                     let page = self.active.lock().expect("not poisoned").pop_front();
@@ -154,7 +171,7 @@ async fn a_poll_reads_all_pages_also_behind_an_empty_one() {
         page(&[], Some("2")),
         page(&["b"], None),
     ]);
-    let snapshot = take(&aws, &identity(), &Snapshot::default(), &[])
+    let snapshot = take(&aws, &identity(), &Snapshot::default(), &[], WITHIN)
         .await
         .expect("three pages");
     assert_eq!((snapshot.round, snapshot.active.len()), (1, 2));
@@ -165,7 +182,7 @@ async fn a_poll_reads_all_pages_also_behind_an_empty_one() {
 async fn a_failed_page_fails_the_whole_poll() {
     let throttled = BrokerError::new(ErrorKind::Throttled, "DescribeSessions", "slower");
     let aws = Aws::with_pages(vec![page(&["a"], Some("1")), Err(throttled.clone())]);
-    let taken = take(&aws, &identity(), &Snapshot::default(), &[]).await;
+    let taken = take(&aws, &identity(), &Snapshot::default(), &[], WITHIN).await;
     assert_eq!(taken, Err(throttled));
 }
 
@@ -175,7 +192,7 @@ async fn history_is_asked_only_for_what_is_wanted_and_not_plainly_active() {
     let mut aws = Aws::with_pages(vec![page(&["live"], None)]);
     aws.history = vec![over.clone()];
     let wanted = [id("gone"), id("live"), id("unknown")];
-    let snapshot = take(&aws, &identity(), &Snapshot::default(), &wanted)
+    let snapshot = take(&aws, &identity(), &Snapshot::default(), &wanted, WITHIN)
         .await
         .expect("a poll");
     let mut calls = aws.calls();
@@ -192,15 +209,17 @@ async fn an_end_that_is_known_is_not_asked_for_again_and_not_kept_for_ever() {
         ..Aws::default()
     };
     let wanted = [id("gone")];
-    let first = take(&aws, &identity(), &Snapshot::default(), &wanted)
+    let first = take(&aws, &identity(), &Snapshot::default(), &wanted, WITHIN)
         .await
         .expect("a poll");
-    let second = take(&aws, &identity(), &first, &wanted)
+    let second = take(&aws, &identity(), &first, &wanted, WITHIN)
         .await
         .expect("a poll");
     assert_eq!(second.ended, first.ended);
     assert_eq!(aws.calls(), ["Active  -", "History gone -", "Active  -"]);
-    let third = take(&aws, &identity(), &second, &[]).await.expect("a poll");
+    let third = take(&aws, &identity(), &second, &[], WITHIN)
+        .await
+        .expect("a poll");
     assert!(third.ended.is_empty());
 }
 
@@ -212,7 +231,7 @@ async fn a_look_up_that_fails_costs_neither_what_is_active_nor_the_other_look_up
         ..Aws::with_pages(vec![page(&["live"], None)])
     };
     let wanted = [id("broken"), id("gone")];
-    let snapshot = take(&aws, &identity(), &Snapshot::default(), &wanted)
+    let snapshot = take(&aws, &identity(), &Snapshot::default(), &wanted, WITHIN)
         .await
         .expect("all pages were read");
     assert_eq!((snapshot.round, snapshot.active.len()), (1, 1));
@@ -224,10 +243,71 @@ async fn a_look_up_that_fails_costs_neither_what_is_active_nor_the_other_look_up
 async fn a_token_that_never_ends_does_not_hold_the_poll_for_ever() {
     let aws = Aws::with_pages((0..2000).map(|_| page(&[], Some("again"))).collect());
     assert!(
-        take(&aws, &identity(), &Snapshot::default(), &[])
+        take(&aws, &identity(), &Snapshot::default(), &[], WITHIN)
             .await
             .is_err()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_answers_for_ever_fails_the_poll_in_time() {
+    let aws = Aws {
+        endless: Some("eu-test-1"),
+        ..Aws::default()
+    };
+    let start = Instant::now();
+    let within = poll_max(Duration::from_secs(20));
+    let taken = take(&aws, &identity(), &Snapshot::default(), &[], within).await;
+    let error = taken.expect_err("it never ended");
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    let said = error.to_string();
+    assert!(said.contains("no complete answer within 60s"), "{said}");
+    assert_eq!(start.elapsed(), within);
+    assert_eq!(poll_max(Duration::from_secs(1)), within);
+    assert_eq!(poll_max(WITHIN), 3 * WITHIN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_is_never_answered_costs_not_what_is_active() {
+    let aws = Aws {
+        hanging: Some(id("hanging")),
+        ..Aws::with_pages(vec![page(&["live"], None)])
+    };
+    let wanted = [id("hanging"), id("later")];
+    let snapshot = take(&aws, &identity(), &Snapshot::default(), &wanted, WITHIN)
+        .await
+        .expect("all pages were read");
+    assert_eq!(snapshot.active.len(), 1);
+    let error = snapshot.error.expect("one was not answered");
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert_eq!(aws.calls(), ["Active  -", "History hanging -"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_answers_for_ever_keeps_no_other_identity_from_being_polled() {
+    let stalled = Identity {
+        region: "eu-test-2".into(),
+        ..identity()
+    };
+    let aws = Arc::new(Aws {
+        endless: Some("eu-test-2"),
+        ..Aws::default()
+    });
+    let context = fixtures::context(aws, RelaysView::default());
+    let named =
+        |_: &crate::controller::context::Context| HashSet::from([identity(), stalled.clone()]);
+    let for_ever = tokio::time::timeout(Duration::from_secs(205), poll_all(&context, named)).await;
+    assert!(for_ever.is_err());
+    // One each 20 s, a tenth more or less.
+    let round = context.polls.snapshot(&identity()).round;
+    assert!((9..=12).contains(&round), "{round}");
+    let snapshot = context.polls.snapshot(&stalled);
+    assert_eq!(snapshot.round, 0);
+    let said = snapshot.error.as_ref().expect("it failed").to_string();
+    assert!(said.contains("no complete answer within 60s"), "{said}");
+    let known = |region| context.polls.known_since(region);
+    assert_eq!(known("eu-test-2"), Some(0));
+    assert!(known("eu-test-1") > Some(0));
 }
 
 #[tokio::test]
@@ -236,7 +316,7 @@ async fn with_more_lookups_than_fit_each_has_its_turn() {
     let wanted: Vec<SessionId> = (100..230).map(|n| id(&format!("s-{n}"))).collect();
     let mut snapshot = Snapshot::default();
     for _ in 0..4 {
-        snapshot = take(&aws, &identity(), &snapshot, &wanted)
+        snapshot = take(&aws, &identity(), &snapshot, &wanted, WITHIN)
             .await
             .expect("a poll");
     }
