@@ -92,9 +92,9 @@ mod tests {
     }
 
     /// A listener whose only session is on record with this identity.
-    fn recorded_with(identity: Aws) -> SsmListener {
+    fn recorded_with(identity: &Aws) -> SsmListener {
         let listener = listener("sql").serving("a", "1", "s-1");
-        listener.recorded_with(&identity).build()
+        listener.recorded_with(identity).build()
     }
 
     fn asked(listener: &SsmListener) -> Vec<Identity> {
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn aws_is_never_asked_with_an_identity_that_only_a_record_names() {
-        let mut listener = recorded_with(elsewhere());
+        let mut listener = recorded_with(&elsewhere());
         let former = Aws {
             region: "eu-test-2".into(),
             ..Aws::default()
@@ -122,11 +122,11 @@ mod tests {
     async fn a_stranger_is_told_once_and_forgotten_with_its_record() {
         let context = context(Arc::new(FakeAws::default()), relays(&[]));
         let told = || context.strangers.lock().expect("no panic").len();
-        let listener = recorded_with(elsewhere());
+        let listener = recorded_with(&elsewhere());
         tell_strangers(&listener, &context);
         tell_strangers(&listener, &context);
         assert_eq!(told(), 1);
-        tell_strangers(&recorded_with(aws()), &context);
+        tell_strangers(&recorded_with(&aws()), &context);
         assert_eq!(told(), 0);
     }
 }

@@ -97,11 +97,11 @@ impl Aws {
     /// Whether both call AWS alike, be it that only one of them has the defaults written out.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
-        self.plain() == other.plain()
+        self.written_out() == other.written_out()
     }
 
-    /// Region, both endpoints, and role with external id and session name.
-    fn plain(&self) -> (&str, [Option<&str>; 2], Option<[Option<&str>; 3]>) {
+    /// The same with its defaults, and without what counts for a role only where there is none.
+    fn written_out(&self) -> Self {
         let Self {
             region,
             endpoints,
@@ -109,14 +109,14 @@ impl Aws {
             external_id,
             session_name: _,
         } = self;
-        let endpoints = endpoints.as_ref();
-        let ssm = endpoints.and_then(|endpoints| endpoints.ssm.as_deref());
-        let ssmmessages = endpoints.and_then(|endpoints| endpoints.ssmmessages.as_deref());
-        let role = role_arn.as_deref().map(|arn| {
-            let session_name = self.role_session_name();
-            [Some(arn), external_id.as_deref(), Some(session_name)]
-        });
-        (region, [ssm, ssmmessages], role)
+        let has_role = role_arn.is_some();
+        Self {
+            region: region.clone(),
+            endpoints: Some(endpoints.clone().unwrap_or_default()),
+            role_arn: role_arn.clone(),
+            external_id: external_id.clone().filter(|_| has_role),
+            session_name: has_role.then(|| self.role_session_name().to_owned()),
+        }
     }
 
     /// The role session name under which the role is assumed.

@@ -88,4 +88,6 @@ fn want_ends(listener: &SsmListener, context: &Context) {
 #[cfg(test)]
 mod act_tests;
 #[cfg(test)]
+mod identity_tests;
+#[cfg(test)]
 mod tests;
