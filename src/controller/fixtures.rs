@@ -217,6 +217,15 @@ impl ListenerBuilder {
         self
     }
 
+    /// The relay recorded its AWS sessions with this identity.
+    pub fn recorded_with(mut self, identity: &Aws) -> Self {
+        let statuses = self.0.status.iter_mut();
+        for record in statuses.flat_map(|status| &mut status.sessions) {
+            record.identity = identity.clone();
+        }
+        self
+    }
+
     /// The relay recorded the end of this AWS session.
     pub fn ended(mut self, session: &str) -> Self {
         let sessions = self

@@ -29,6 +29,7 @@ mod sweeper;
 mod tests;
 mod trace;
 mod triggers;
+mod trust;
 mod watches;
 mod wiring;
 

@@ -169,6 +169,7 @@ impl Watches {
             terminated: Mutex::default(),
             reserved: Mutex::default(),
             deletions: Mutex::default(),
+            strangers: Mutex::default(),
             options,
         }
     }

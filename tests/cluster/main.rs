@@ -41,6 +41,7 @@ mod failing_starts;
 mod ground;
 mod held;
 mod history;
+mod identities;
 mod installations;
 mod kinds;
 mod kubectl;

@@ -10,9 +10,9 @@ use crate::broker::{Identity, SessionId};
 use crate::controller::context::Context;
 use crate::controller::drain::Drain;
 use crate::controller::error::Error;
-use crate::controller::names::identity_of;
 use crate::controller::poll::Snapshot;
 use crate::controller::relays::RelaysView;
+use crate::controller::trust;
 use crate::crd::{SsmListener, SsmSession, session_finalizer, session_holder};
 
 /// The `SsmSession` of a listener.
@@ -45,10 +45,10 @@ pub struct Observed {
     pub load: BTreeMap<String, usize>,
     /// Relays of the other replicas of the same port.
     pub siblings: BTreeSet<String>,
-    /// What AWS said of the identities of the recorded sessions.
+    /// What AWS said of the listener's identities.
     pub snapshots: HashMap<Identity, Arc<Snapshot>>,
-    /// AWS sessions that this controller terminated, answered without error.
-    pub terminated: HashSet<SessionId>,
+    /// AWS sessions that this controller terminated, and with what identity, answered without error.
+    pub terminated: HashSet<(Identity, SessionId)>,
 }
 
 /// Reads caches, and the API server where a cache says that the session is gone.
@@ -65,9 +65,8 @@ pub async fn observe(listener: &Arc<SsmListener>, context: &Context) -> Result<O
         find_session(listener, context).await?
     };
     let siblings = siblings(listener, &context.listeners.state());
-    let sessions = listener.status.iter().flat_map(|status| &status.sessions);
-    let snapshots = sessions
-        .map(|session| identity_of(&session.identity))
+    let snapshots = trust::identities(&listener.spec)
+        .into_iter()
         .map(|identity| (identity.clone(), context.polls.snapshot(&identity)));
     Ok(Observed {
         listener: Arc::clone(listener),

@@ -22,6 +22,11 @@ use crate::crd::{
     DRAIN_LEASE, RELAY_CAPACITY_ANNOTATION, RELAY_LEASE_LABEL, SsmListener, relay_label_value,
 };
 
+/// For how many of the controller's own Lease durations a relay's Lease is believed at most: the relay writes into it how
+/// long it is good for, and one that was taken over would count as alive for ever after its pod was deleted. Ten: relays
+/// whose operator gave them a longer `--lease-duration` than the controllers have room enough.
+const LEASE_DURATIONS_MAX: u32 = 10;
+
 /// Looks at the Leases for ever; it may be dropped at any point.
 pub async fn run(
     context: Arc<Context>,
@@ -88,7 +93,7 @@ fn is_relays(lease: &Lease, label: &str) -> bool {
     lease.labels().get(RELAY_LEASE_LABEL).map(String::as_str) == Some(label)
 }
 
-/// A Lease without a duration is good for `duration`, as ours are.
+/// A Lease without a duration is good for `duration`, as ours are, and none for more than [`LEASE_DURATIONS_MAX`] of them.
 fn lease_seen(lease: &Lease, duration: Duration) -> LeaseSeen {
     let spec = lease.spec.clone().unwrap_or_default();
     let capacity = lease.annotations().get(RELAY_CAPACITY_ANNOTATION);
@@ -98,7 +103,9 @@ fn lease_seen(lease: &Lease, duration: Duration) -> LeaseSeen {
     LeaseSeen {
         name: lease.name_any(),
         incarnation: spec.holder_identity.filter(|holder| !holder.is_empty()),
-        duration: seconds.map_or(duration, Duration::from_secs),
+        duration: seconds
+            .map_or(duration, Duration::from_secs)
+            .min(duration * LEASE_DURATIONS_MAX),
         renewed: spec
             .renew_time
             .map(|time| time.0.to_string())
@@ -227,5 +234,57 @@ async fn delete_lease(
         Ok(Ok(_)) => info!(lease = %name, "deleted a Lease that nobody renews"),
         Ok(Err(error)) => debug!(lease = %name, %error, "Lease not deleted; tried again"),
         Err(_) => debug!(lease = %name, "Lease not deleted: no answer; tried again"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::coordination::v1::LeaseSpec;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn lease(seconds: Option<i32>) -> Lease {
+        let spec = LeaseSpec {
+            holder_identity: Some("one".to_owned()),
+            lease_duration_seconds: seconds,
+            ..LeaseSpec::default()
+        };
+        Lease {
+            spec: Some(spec),
+            ..Lease::default()
+        }
+    }
+
+    #[test]
+    fn a_lease_is_good_for_as_long_as_it_says_but_not_for_ever() {
+        for (said, believed) in [
+            (None, 12),
+            (Some(-1), 12),
+            (Some(3), 3),
+            (Some(60), 60),
+            (Some(120), 120),
+            (Some(121), 120),
+            (Some(i32::MAX), 120),
+        ] {
+            let seen = lease_seen(&lease(said), 12 * SECOND);
+            assert_eq!(seen.duration, believed * SECOND, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_relay_that_claims_an_endless_lease_is_dead_soon_after_its_last_renewal() {
+        let mut relays = Relays::new(60 * SECOND, 12 * SECOND);
+        let start = Instant::now();
+        relays.handle_leases(Vec::new(), start);
+        let seen = lease_seen(&lease(Some(i32::MAX)), 12 * SECOND);
+        let mut view = |after: u32| {
+            let now = start + after * SECOND;
+            relays.handle_leases(vec![seen.clone()], now);
+            relays.poll_view(now).expect("the API server is there")
+        };
+        assert!(view(0).is_alive(&seen.name) && view(120).is_alive(&seen.name));
+        assert!(!view(121).acts(&seen.name));
     }
 }

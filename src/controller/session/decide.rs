@@ -12,6 +12,7 @@ use super::leave;
 use super::mirror::{Mirror, Sources, mirror};
 use super::observe::{ClassFound, Observed, ServiceFound};
 use super::plan::{Now, Plan, Settings, Trouble, doomed};
+use super::update::{Update, listener_update};
 use crate::controller::drain::Drain;
 use crate::controller::names::listener_name;
 use crate::crd::class::Aws;
@@ -120,8 +121,11 @@ fn decide_objects(plan: &mut Plan, observed: &Observed, identity: &Aws) {
             None if may_create => plan.create_listeners.push(wanted),
             // One that is being deleted is waited for: its name is free only when its AWS sessions are over.
             Some(existing) if existing.metadata.deletion_timestamp.is_none() => {
-                plan.update_listeners
-                    .extend(desired::listener_update(existing, &wanted));
+                match listener_update(existing, &wanted) {
+                    Update::None => {}
+                    Update::Write(update) => plan.update_listeners.push(*update),
+                    Update::Held => plan.held_listeners.push(existing.name_any()),
+                }
             }
             None | Some(_) => {}
         }

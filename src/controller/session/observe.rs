@@ -18,6 +18,7 @@ use crate::controller::error::Error;
 use crate::controller::names::identity_of;
 use crate::controller::poll::Snapshot;
 use crate::controller::relays::RelaysView;
+use crate::controller::trust;
 use crate::crd::class::Aws;
 use crate::crd::{
     DEFAULT_CLASS_ANNOTATION, GROUP, SESSION_UID_LABEL, SsmListener, SsmSession, SsmSessionClass,
@@ -101,7 +102,7 @@ pub struct Observed {
     pub relays_full: bool,
     /// Whether the installation is asked to drain.
     pub drain: Drain,
-    /// What AWS said, for each identity of class, listeners and recorded sessions.
+    /// What AWS said, for each identity of class and listeners, and of sessions that were shown.
     pub snapshots: BTreeMap<Identity, Arc<Snapshot>>,
     /// What this process remembers of it.
     pub memory: Memory,
@@ -307,9 +308,7 @@ fn identities(class: &ClassFound, listeners: &[Arc<SsmListener>]) -> BTreeSet<Id
         identities.insert(identity_of(identity));
     }
     for listener in listeners {
-        identities.insert(identity_of(&listener.spec.identity));
-        let sessions = listener.status.iter().flat_map(|status| &status.sessions);
-        identities.extend(sessions.map(|session| identity_of(&session.identity)));
+        identities.extend(trust::identities(&listener.spec));
     }
     identities
 }

@@ -64,6 +64,8 @@ pub struct Plan {
     pub create_listeners: Vec<SsmListener>,
     /// Listeners whose target, document, reason or identity changed.
     pub update_listeners: Vec<SsmListener>,
+    /// Listeners whose change waits until AWS sessions with their former identities have ended.
+    pub held_listeners: Vec<String>,
     /// Slices that are missing or say something else.
     pub apply_slices: Vec<EndpointSlice>,
     /// Our Services of an earlier name.
@@ -97,6 +99,7 @@ impl Plan {
             && self.update_service.is_none()
             && self.create_listeners.is_empty()
             && self.update_listeners.is_empty()
+            && self.held_listeners.is_empty()
             && self.apply_slices.is_empty()
     }
 }

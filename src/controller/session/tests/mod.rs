@@ -6,6 +6,7 @@ mod history;
 mod leaving;
 mod objects;
 mod services;
+mod updates;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
