@@ -32,7 +32,7 @@ enum Turn {
     Polled {
         identity: Identity,
         previous: Arc<Snapshot>,
-        taken: Result<Snapshot, BrokerError>,
+        taken: Box<Result<Snapshot, BrokerError>>,
     },
     Swept {
         identity: Identity,
@@ -102,7 +102,7 @@ pub(super) async fn poll_all(context: &Context, named: impl Fn(&Context) -> Hash
                 if let Some(schedule) = schedules.get_mut(&identity) {
                     schedule.handle_poll(complete, options.poll_interval, Instant::now());
                 }
-                publish(context, &identity, &previous, taken);
+                publish(context, &identity, &previous, *taken);
                 let suspects = if complete {
                     let snapshot = context.polls.snapshot(&identity);
                     let listeners = context.listeners.state();
@@ -137,7 +137,7 @@ async fn poll(context: &Context, identity: Identity) -> Turn {
     Turn::Polled {
         identity,
         previous,
-        taken,
+        taken: Box::new(taken),
     }
 }
 
