@@ -22,7 +22,9 @@ use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ssm::operation::RequestId;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
+use tracing::field::Empty;
 use tracing::instrument::WithSubscriber;
+use tracing::{Instrument as _, Span, info_span};
 
 use super::AwsOptions;
 use super::classify::{Cause, classify};
@@ -179,11 +181,42 @@ impl Client {
         }
     }
 
-    /// Sends a call, and sends it again when it may be and the failure says so.
+    /// Sends a call, and sends it again when it may be and the failure says so; in a span of its own.
     pub(super) async fn call<O, E, F>(
         &self,
         operation: Operation,
         send: impl Fn() -> F + Send + Sync,
+    ) -> Result<O, BrokerError>
+    where
+        F: Future<Output = Result<O, SdkError<E, HttpResponse>>> + Send,
+        O: RequestId,
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let span = info_span!(
+            "call AWS",
+            otel.name = operation.name,
+            otel.kind = "client",
+            rpc.system = "aws-api",
+            rpc.method = operation.name,
+            cloud.region = self.region,
+            aws.request_id = Empty,
+            error.type = Empty,
+            otel.status_code = Empty,
+        );
+        let result = self.send(operation, send, &span);
+        let result = result.instrument(span.clone()).await;
+        if let Err(error) = &result {
+            span.record("error.type", tracing::field::debug(error.kind));
+            span.record("otel.status_code", "ERROR");
+        }
+        result
+    }
+
+    async fn send<O, E, F>(
+        &self,
+        operation: Operation,
+        send: impl Fn() -> F + Send + Sync,
+        span: &Span,
     ) -> Result<O, BrokerError>
     where
         F: Future<Output = Result<O, SdkError<E, HttpResponse>>> + Send,
@@ -205,6 +238,9 @@ impl Client {
             let turn = self.limiter.turn(operation.lane, start_by).await;
             turn.map_err(|Overdue| overdue(operation))?;
             let answer = timeout_at(deadline, send().with_subscriber(mute().clone())).await;
+            if let Some(id) = answer.iter().find_map(RequestId::request_id) {
+                span.record("aws.request_id", id);
+            }
             let cause = match answer {
                 Ok(Ok(output)) => {
                     let (operation, request_id) = (operation.name, output.request_id());

@@ -169,6 +169,7 @@ fn end_reason_of(reason: listener::EndReason) -> relay::EndReason {
         listener::EndReason::RelayLost => relay::EndReason::RelayLost,
         listener::EndReason::StartFailed => relay::EndReason::StartFailed,
         listener::EndReason::Broken => relay::EndReason::Broken,
+        listener::EndReason::Unanswered => relay::EndReason::Unanswered,
         listener::EndReason::TerminatedExternally => relay::EndReason::TerminatedExternally,
         listener::EndReason::ClosedByService => relay::EndReason::ClosedByService,
     }

@@ -115,6 +115,7 @@ fn end_reason_of(reason: relay::EndReason) -> listener::EndReason {
         relay::EndReason::RelayLost => listener::EndReason::RelayLost,
         relay::EndReason::StartFailed => listener::EndReason::StartFailed,
         relay::EndReason::Broken => listener::EndReason::Broken,
+        relay::EndReason::Unanswered => listener::EndReason::Unanswered,
         relay::EndReason::TerminatedExternally => listener::EndReason::TerminatedExternally,
         relay::EndReason::ClosedByService => listener::EndReason::ClosedByService,
     }

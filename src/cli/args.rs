@@ -5,8 +5,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::Args;
+use http::Uri;
 
-use super::values::{advertise_address, duration, object_name, port_range};
+use super::values::{advertise_address, collector, duration, object_name, port_range, ratio};
 use crate::crd::DEFAULT_CONTROLLER_NAME;
 use crate::telemetry::LogFormat;
 
@@ -49,6 +50,13 @@ pub struct CommonArgs {
     /// Which logs are written, such as `info` or `info,ssm_session_operator=debug`
     #[arg(long, env = "RUST_LOG", default_value = "info")]
     pub log_filter: String,
+    /// A collector that takes traces by OTLP over HTTP, such as `http://collector.monitoring:4318`. Without it there are
+    /// none. Headers that it wants are taken from OTEL_EXPORTER_OTLP_HEADERS
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = collector)]
+    pub otlp_endpoint: Option<Uri>,
+    /// How many of the traces are sent, from 0 to 1: all by default, since there are few
+    #[arg(long, default_value = "1", value_name = "RATIO", value_parser = ratio)]
+    pub otlp_sampling: f64,
 }
 
 /// Options of the controller.
@@ -92,7 +100,8 @@ pub struct ControllerArgs {
     /// How often a relay is looked for for a listener that has none: nobody is told when another listener leaves room
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub unbound_interval: Duration,
-    /// How often an object to which nothing happens is looked at: a net for what a watch may have missed
+    /// How often an object to which nothing happens is looked at: a net for what a watch may have missed. As often it is
+    /// looked whether the kinds are served as this program knows them
     #[arg(long, default_value = "5m", value_parser = duration)]
     pub resync_interval: Duration,
     /// How long a call to the API server may take

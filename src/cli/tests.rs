@@ -46,6 +46,7 @@ fn defaults_are_those_of_the_relay() {
         ["0.0.0.0".parse::<std::net::IpAddr>().unwrap()]
     );
     assert!(!args.insecure_stream_urls);
+    assert_eq!(common.otlp_endpoint, None);
 }
 
 #[test]
@@ -148,6 +149,20 @@ fn what_can_not_work_is_refused_with_the_reason() {
         (&["--log-filter=a=loudly"], "--log-filter"),
         (&["--controller-name="], "--controller-name is empty"),
         (&["--log-format=xml"], "possible values: json, text"),
+        (
+            &["--otlp-endpoint=collector:4318"],
+            "not http:// or https://",
+        ),
+        (
+            &["--otlp-endpoint=http://user:word@collector"],
+            "without user and query",
+        ),
+        (
+            &["--otlp-endpoint=http://collector?x=y"],
+            "without user and query",
+        ),
+        (&["--otlp-sampling=1.1"], "from 0 to 1"),
+        (&["--otlp-sampling=NaN"], "from 0 to 1"),
     ];
     for (more, words) in cases {
         let error = all_in_one(more).expect_err(&format!("{more:?}"));

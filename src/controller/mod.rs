@@ -9,6 +9,7 @@
 
 pub mod backoff;
 mod context;
+mod definitions;
 mod error;
 pub mod events;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod session;
 mod sweeper;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod triggers;
 mod watches;
 mod wiring;
@@ -82,6 +84,8 @@ pub async fn run(
     ));
     let polls = poll::task::run(Arc::clone(&context));
     tasks.spawn(named("poll", until(shutdown.clone(), polls)));
+    let looks = definitions::run(Arc::clone(&context));
+    tasks.spawn(named("look at the kinds", until(shutdown.clone(), looks)));
     let mut relays = context.relays.clone();
     let all_filled = async {
         for cache in &mut filled {

@@ -228,6 +228,8 @@ pub enum EndReason {
     StartFailed,
     /// It served, until what came over its data channel could not be understood.
     Broken,
+    /// It served, until its agent answered nothing for minutes: the target may have stopped.
+    Unanswered,
     /// Somebody terminated it in AWS.
     TerminatedExternally,
     /// The service closed it, and nothing more is known.

@@ -37,9 +37,12 @@ use crate::cli::{Cli, Command, CommonArgs, ControllerArgs, RelayArgs, host_name}
 use crate::election::Candidate;
 use crate::proxy::Proxies;
 use crate::relay::{self, Relay};
-use crate::{controller, crd, telemetry};
+use crate::telemetry::{self, Traces};
+use crate::{controller, crd};
 use installation::{Claim, wait_for_namespace};
-use options::{aws_options, binding_options, controller_options, election_timing, relay_options};
+use options::{
+    aws_options, binding_options, controller_options, election_timing, relay_options, trace_options,
+};
 use supervise::{Task, on_signal, supervise};
 
 /// How long the API server may take to accept a connection, and to answer at the start before it is asked again.
@@ -69,12 +72,18 @@ fn start_runtime(
     controller: Option<ControllerArgs>,
     relay: Option<RelayArgs>,
 ) -> anyhow::Result<()> {
-    telemetry::init(common.log_format, &common.log_filter)?;
-    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
+    let traces = trace_options(common, tls)?;
+    let traces = traces.map(|options| Traces::new(options, runtime.handle().clone()));
+    let traces = traces.transpose()?;
+    telemetry::init(common.log_format, &common.log_filter, traces.as_ref())?;
+    raise_file_limit();
     let ran = runtime.block_on(run(common, controller, relay));
+    if let Some(traces) = traces {
+        traces.finish();
+    }
     // A name look-up that hangs must not keep the process.
     runtime.shutdown_background();
     ran
@@ -198,12 +207,7 @@ async fn start(
 ) -> anyhow::Result<Option<Process>> {
     // kube's client takes the process's provider; that one is set already is only possible in tests.
     let _ = ring::default_provider().install_default();
-    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_platform_verifier()
-        .context("reading the system's root certificates")?
-        .with_no_client_auth();
-    let tls = Arc::new(tls);
+    let tls = Arc::new(tls()?);
     let proxies = Proxies::read(|name| std::env::var(name).ok(), tls.clone())?;
     if !proxies.is_empty() {
         info!(%proxies, "AWS is called through a proxy");
@@ -230,6 +234,15 @@ async fn start(
         namespace_uid,
         registry,
     }))
+}
+
+/// TLS to whomever the system's root certificates vouch for.
+fn tls() -> anyhow::Result<ClientConfig> {
+    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_platform_verifier()
+        .context("reading the system's root certificates")?;
+    Ok(tls.with_no_client_auth())
 }
 
 /// UID of the operator's namespace, asked for until it is known; `None` at `shutdown`.

@@ -7,11 +7,12 @@ use tokio_rustls::rustls::ClientConfig;
 use crate::aws::AwsOptions;
 use crate::binding::BindingOptions;
 use crate::broker::UrlPolicy;
-use crate::cli::{CommonArgs, ControllerArgs, RelayArgs};
+use crate::cli::{CommonArgs, ControllerArgs, RelayArgs, host_name};
 use crate::controller::ControllerOptions;
 use crate::election::Timing;
 use crate::proxy::Proxies;
 use crate::relay::RelayOptions;
+use crate::telemetry::TraceOptions;
 
 /// For the controller.
 pub(super) fn controller_options(
@@ -57,6 +58,23 @@ pub(super) fn aws_options(common: &CommonArgs, proxies: Proxies) -> AwsOptions {
         proxies,
         ..AwsOptions::default()
     }
+}
+
+/// For traces, if a collector was named; `tls` is for one with `https://`.
+pub(super) fn trace_options(
+    common: &CommonArgs,
+    tls: impl FnOnce() -> anyhow::Result<ClientConfig>,
+) -> anyhow::Result<Option<TraceOptions>> {
+    let Some(endpoint) = common.otlp_endpoint.clone() else {
+        return Ok(None);
+    };
+    Ok(Some(TraceOptions {
+        endpoint,
+        sampling: common.otlp_sampling,
+        namespace: common.namespace.clone(),
+        instance: host_name().unwrap_or_default(),
+        tls: tls()?,
+    }))
 }
 
 /// For the relay.

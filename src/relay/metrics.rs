@@ -81,17 +81,19 @@ enum EndValue {
     RelayLost,
     StartFailed,
     Broken,
+    Unanswered,
     TerminatedExternally,
     ClosedByService,
 }
 
 impl EndValue {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Deleted,
         Self::Replaced,
         Self::RelayLost,
         Self::StartFailed,
         Self::Broken,
+        Self::Unanswered,
         Self::TerminatedExternally,
         Self::ClosedByService,
     ];
@@ -194,6 +196,7 @@ impl Metrics {
             EndReason::RelayLost => EndValue::RelayLost,
             EndReason::StartFailed => EndValue::StartFailed,
             EndReason::Broken => EndValue::Broken,
+            EndReason::Unanswered => EndValue::Unanswered,
             EndReason::TerminatedExternally => EndValue::TerminatedExternally,
             EndReason::ClosedByService => EndValue::ClosedByService,
         };

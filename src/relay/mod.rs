@@ -14,6 +14,7 @@ pub mod report;
 mod serve;
 mod sessions;
 mod splice;
+mod starting;
 mod tunnel;
 mod websocket;
 mod wish;

@@ -19,6 +19,9 @@ use crate::wait::ask_until;
 use crate::world::{WAIT_MAX, World};
 
 /// What a controller says of a session that another installation holds.
+/// A session is not let go before everything that was made for it is gone.
+const PATIENT: &str = "--finalizer-timeout=1h";
+
 const HELD: &str = "the finalizer of another installation is on the session";
 
 impl World {
@@ -164,6 +167,15 @@ async fn of_two_operators_that_serve_the_same_sessions_one_does_and_nobody_write
     assert_eq!(listeners.concat().len(), 1);
     assert_eq!(world.simulator.calls(Operation::StartSession), 1);
     assert_eq!(world.logs().matches(HELD).count(), 1, "said, and said once");
+    let told = world.events_of("orders", "HeldByAnother").await;
+    let notes: Vec<_> = told
+        .iter()
+        .filter_map(|event| event.message.as_deref())
+        .collect();
+    assert!(
+        matches!(notes[..], [note] if note.contains(&finalizers[0])),
+        "{notes:?}"
+    );
     assert!(!world.logs().contains("reconcile failed"));
 
     world.delete("orders").await;
@@ -221,7 +233,9 @@ async fn a_session_goes_over_once_the_finalizer_of_the_installation_that_is_gone
     transfer::exchange(&mut connection, 1000, 1000)
         .await
         .expect("the stream goes on");
-    assert_eq!(world.live_sessions(), [new]);
+    world
+        .wait_aws("one session", |_| world.live_sessions() == [new.clone()])
+        .await;
 
     world.delete("orders").await;
     world.wait_gone("orders").await;
@@ -242,8 +256,8 @@ async fn a_session_whose_class_is_edited_goes_over_to_the_other_installation_in_
         format!("--controller-name={other}"),
     );
     let operators = [
-        world.all_in_one(&[]).await,
-        world.all_in_one(&[&namespace, &name]).await,
+        world.all_in_one(&[PATIENT]).await,
+        world.all_in_one(&[&namespace, &name, PATIENT]).await,
     ];
     let mut following = world.follow("orders").await;
     world.create(&world.session("orders")).await;

@@ -5,6 +5,8 @@
     reason = "tables of JSON read better without ampersands"
 )]
 
+#[path = "../support/collector.rs"]
+mod collector;
 #[path = "../support/control_plane/mod.rs"]
 mod control_plane;
 #[path = "../support/dial.rs"]
@@ -39,6 +41,7 @@ mod ground;
 mod held;
 mod history;
 mod installations;
+mod kinds;
 mod kubectl;
 mod lifecycle;
 mod listeners;
@@ -56,4 +59,5 @@ mod secrets;
 mod services;
 mod shutdown;
 mod sweeper;
+mod traces;
 mod world;

@@ -268,7 +268,6 @@ pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
     waited.unwrap_or_else(|_| panic!("waited {WAIT_MAX:?} for {what}"))
 }
 
-/// Waits until the relay resets a connection.
 /// Waits until a line of the relay's metrics ends so.
 pub async fn wait_metric(ground: &Ground, line: &str) {
     let has = async || {
@@ -282,6 +281,7 @@ pub async fn wait_metric(ground: &Ground, line: &str) {
     assert!(counted.is_some(), "no {line:?} in\n{}", ground.metrics());
 }
 
+/// Waits until the relay resets a connection.
 pub async fn wait_reset(client: &mut TcpStream) {
     let mut rest = Vec::new();
     let read = within("a reset", client.read_to_end(&mut rest)).await;

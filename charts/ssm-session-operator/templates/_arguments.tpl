@@ -13,6 +13,13 @@ extraArgs, since the program takes an option once.
     (printf "--log-filter=%s" $root.Values.log.filter)
     "--admin-address=[::]:8080"
     (printf "--shutdown-deadline=%ds" (sub (int $values.terminationGracePeriodSeconds) 15)) -}}
+{{- with $root.Values.tracing -}}
+{{- if .otlpEndpoint -}}
+{{- $arguments = concat $arguments (list
+    (printf "--otlp-endpoint=%s" .otlpEndpoint)
+    (printf "--otlp-sampling=%v" .sampling)) -}}
+{{- end -}}
+{{- end -}}
 {{- if $component.controls -}}
 {{- range $root.Values.watchNamespaces -}}
 {{- $arguments = append $arguments (printf "--watch-namespace=%s" .) -}}
@@ -37,6 +44,8 @@ extraArgs, since the program takes an option once.
     "--controller-name" "controllerName"
     "--log-format" "log.format"
     "--log-filter" "log.filter"
+    "--otlp-endpoint" "tracing.otlpEndpoint"
+    "--otlp-sampling" "tracing.sampling"
     "--admin-address" "nothing: probes and metrics are on port 8080"
     "--shutdown-deadline" (printf "%s.terminationGracePeriodSeconds" $component.key)
     "--watch-namespace" "watchNamespaces"

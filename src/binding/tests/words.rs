@@ -10,11 +10,13 @@ use crate::crd::listener::{
 };
 use crate::relay::{Destination, EndReason, Failure, SessionEnd};
 
-const ENDS: [(EndReason, RecordedEnd); 6] = [
+const ENDS: [(EndReason, RecordedEnd); 8] = [
     (EndReason::Deleted, RecordedEnd::Deleted),
     (EndReason::Replaced, RecordedEnd::Replaced),
     (EndReason::RelayLost, RecordedEnd::RelayLost),
     (EndReason::StartFailed, RecordedEnd::StartFailed),
+    (EndReason::Broken, RecordedEnd::Broken),
+    (EndReason::Unanswered, RecordedEnd::Unanswered),
     (
         EndReason::TerminatedExternally,
         RecordedEnd::TerminatedExternally,

@@ -6,6 +6,7 @@ mod decide;
 mod desired;
 mod holder;
 mod leave;
+mod memory;
 mod mirror;
 mod observe;
 mod plan;
@@ -23,9 +24,11 @@ use tracing::{info, warn};
 use super::backoff::jittered;
 use super::context::{Context, Refusal};
 use super::error::Error;
+use super::events::{self, SessionEvent};
 use super::metrics::{Kind, Outcome};
 use super::names::key;
 use super::poll::Want;
+use super::trace;
 use crate::crd::SsmSession;
 
 use decide::decide;
@@ -42,8 +45,11 @@ pub async fn reconcile(session: Arc<SsmSession>, context: Arc<Context>) -> Resul
         return Ok(Action::await_change());
     }
     let deadline = context.options.api_timeout * 2;
-    let outcome = tokio::time::timeout(deadline, steps(&session, &context)).await;
-    let requeue_after = outcome.unwrap_or(Err(Error::Deadline))?;
+    let steps = Box::pin(async {
+        let outcome = tokio::time::timeout(deadline, steps(&session, &context)).await;
+        outcome.unwrap_or(Err(Error::Deadline))
+    });
+    let requeue_after = trace::reconcile(Kind::SsmSession, session.as_ref(), steps).await?;
     context.session_backoff.succeeded(&key(session.as_ref()));
     context
         .metrics
@@ -68,6 +74,7 @@ async fn steps(session: &Arc<SsmSession>, context: &Context) -> Result<Option<Du
     let mut plan = decide(&observed, &settings, now);
     // Before anything that may take too long: since when something lasts is what the next attempt needs.
     remember(&observed, &plan, now, context);
+    tell_holder(&observed, &plan, context).await;
     let acted = act::act(&observed, &plan, context).await;
 
     // A refusal is for people to mend, so it is said in the status. What fails otherwise neither adds one nor mends it.
@@ -89,7 +96,8 @@ async fn steps(session: &Arc<SsmSession>, context: &Context) -> Result<Option<Du
         match report::report(session.clone(), status, &plan.mirror.ended, context).await {
             Ok(written) => {
                 session = written;
-                finished(&observed, &plan, context);
+                let uid = session.uid().unwrap_or_default();
+                context.remember(&uid, memory::written(context.memory(&uid), &plan));
             }
             Err(error) if plan.overdue => failure = Some(error),
             Err(error) => return Err(error),
@@ -121,26 +129,7 @@ fn refusal(session: &SsmSession, error: &Error) -> Option<Refusal> {
 fn remember(observed: &Observed, plan: &Plan, now: Now, context: &Context) {
     let session = &observed.session;
     let uid = session.uid().unwrap_or_default();
-    let mut memory = observed.memory.clone();
-    memory.trouble = plan.trouble.as_ref().map(|trouble| {
-        let before = memory
-            .trouble
-            .filter(|(reason, _)| *reason == trouble.reason);
-        before.unwrap_or((trouble.reason, now.instant))
-    });
-    memory.ending.clone_from(&plan.mirror.ending);
-    memory.started_with.clone_from(&plan.mirror.started_with);
-    memory.leaving = plan.leaving;
-    if let Some(holder) = plan
-        .held_by
-        .as_ref()
-        .filter(|_| plan.held_by != memory.held_by)
-    {
-        let (namespace, name) = (session.namespace().unwrap_or_default(), session.name_any());
-        info!(%namespace, session = %name, %holder,
-            "the finalizer of another installation is on the session: nothing is done for it here until that is gone");
-    }
-    memory.held_by.clone_from(&plan.held_by);
+    let memory = memory::decided(observed.memory.clone(), plan, now.instant);
     context.remember(&uid, memory);
     let want = Want {
         namespace: session.namespace().unwrap_or_default(),
@@ -150,12 +139,19 @@ fn remember(observed: &Observed, plan: &Plan, now: Now, context: &Context) {
     context.polls.want(&uid, Some(want));
 }
 
-/// Only once the status was written is an end reported: a write that was overtaken must say it again.
-fn finished(observed: &Observed, plan: &Plan, context: &Context) {
-    let uid = observed.session.uid().unwrap_or_default();
-    let mut memory = context.memory(&uid);
-    memory.finished.clone_from(&plan.mirror.finished);
-    context.remember(&uid, memory);
+/// Says, once, that another installation holds the session.
+async fn tell_holder(observed: &Observed, plan: &Plan, context: &Context) {
+    let Some(holder) = plan.held_by.clone() else {
+        return;
+    };
+    if observed.memory.held_by.as_ref() == Some(&holder) {
+        return;
+    }
+    let session = &observed.session;
+    let (namespace, name) = (session.namespace().unwrap_or_default(), session.name_any());
+    info!(%namespace, session = %name, %holder,
+        "the finalizer of another installation is on the session: nothing is done for it here until that is gone");
+    events::publish(context, session, SessionEvent::HeldByAnother { holder }).await;
 }
 
 #[cfg(test)]

@@ -258,8 +258,9 @@ impl Listener {
         }
         match end {
             None => {}
-            // What AWS has of such a session is live, and is terminated; for clients both are the same.
-            Some(End::Closed(why) | End::Unanswered(why)) => self.closed(why, now),
+            Some(End::Closed(why)) => self.closed(EndReason::ClosedByService, why, now),
+            // AWS has it as live, and it is terminated like any other; for clients both are the same.
+            Some(End::Unanswered(why)) => self.closed(EndReason::Unanswered, why, now),
             Some(End::Unsupported(why)) => {
                 self.end_current(EndReason::StartFailed, why, now);
                 self.fail(Failure::Unsupported(why.clone()), now);

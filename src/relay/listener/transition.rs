@@ -171,11 +171,11 @@ impl Listener {
         self.phase = Phase::Waiting { until };
     }
 
-    /// The session is over for good, or its agent is. Whether somebody terminated it in AWS or a time-out of AWS's
+    /// The session is over for good, or its agent is, as `reason` says. Whether somebody terminated it in AWS or a time-out of AWS's
     /// did can't be told from the service's words, so that nothing of the kind is claimed.
-    pub(super) fn closed(&mut self, why: &str, now: Now) {
+    pub(super) fn closed(&mut self, reason: EndReason, why: &str, now: Now) {
         let serving = matches!(self.phase, Phase::Serving { .. });
-        self.end_current(EndReason::ClosedByService, why, now);
+        self.end_current(reason, why, now);
         let failure = if serving {
             Failure::SessionClosed
         } else {
@@ -210,6 +210,7 @@ impl Listener {
                     | EndReason::RelayLost
                     | EndReason::StartFailed
                     | EndReason::Broken
+                    | EndReason::Unanswered
                     | EndReason::ClosedByService => self.backoff.next_delay(),
                 };
                 self.wait(delay, now);

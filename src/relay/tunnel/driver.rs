@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
-use tracing::{Instrument, Span, debug, info};
+use tracing::{Instrument as _, Span, debug, info, info_span};
 use uuid::Uuid;
 
 use super::{Inner, Shared, TunnelState};
@@ -43,16 +44,27 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    /// Serves the session over one websocket after another, until it is over.
-    pub(super) async fn run(self, mut ticket: Ticket) {
+    /// Serves the session over one websocket after another, until it is over. The first of them, and the handshake over
+    /// it, are parts of the start.
+    pub(super) async fn run(self, mut ticket: Ticket, start: Span) {
+        let mut start = Some(start);
         let session_id = ticket.session_id.clone();
         let client_id = Uuid::new_v4();
         let mut backoff = Backoff::new(RESUME_BACKOFF.0, RESUME_BACKOFF.1);
         let end = loop {
-            let why = match self.connect(&ticket, client_id).await {
+            let start = start.take();
+            let opening = start.as_ref().map_or_else(
+                Span::none,
+                |start| info_span!(parent: start, "open websocket", otel.kind = "client"),
+            );
+            let connecting = self.connect(&ticket, client_id);
+            let why = match connecting.instrument(opening).await {
                 Ok(websocket) => {
                     let opened_at = Instant::now();
-                    let pumped = self.pump(websocket).await;
+                    let pumped = match start {
+                        Some(start) => self.pump_from_start(websocket, start).await,
+                        None => self.pump(websocket).await,
+                    };
                     // One that the service closes at once must not be resumed as fast as it is closed.
                     if opened_at.elapsed() >= LASTED_WELL {
                         backoff.reset();
@@ -117,6 +129,21 @@ impl Driver {
     fn finish(&self, end: End) {
         self.shared.close();
         self.state.send_modify(|state| state.end = Some(end));
+    }
+
+    /// [`Self::pump`], and a span that ends with the handshake.
+    async fn pump_from_start(&self, websocket: Websocket, start: Span) -> Pumped {
+        let mut state = self.state.subscribe();
+        let handshake = info_span!(parent: &start, "handshake");
+        let shaken = async move {
+            // The sender lives as long as the driver does.
+            drop(state.wait_for(|state| state.established.is_some()).await);
+            drop((handshake, start));
+        };
+        match select(pin!(self.pump(websocket)), pin!(shaken)).await {
+            Either::Left((pumped, _)) => pumped,
+            Either::Right(((), pump)) => pump.await,
+        }
     }
 
     async fn pump(&self, mut websocket: Websocket) -> Pumped {

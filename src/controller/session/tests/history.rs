@@ -163,6 +163,27 @@ fn an_end_that_aws_never_shows_is_given_up_after_a_while() {
 }
 
 #[test]
+fn an_end_whose_report_was_overtaken_is_reported_by_the_next_and_not_looked_for_anew() {
+    let mut world = serving();
+    world.report();
+    world.listeners(vec![]);
+    world.poll(|_| {});
+    world.report();
+    world.seconds += 600;
+    for _ in 0..2 {
+        let plan = world.decide();
+        let ended = plan.mirror.ended.iter().map(|s| s.session_id.as_str());
+        assert_eq!(ended.collect::<Vec<_>>(), ["s-1"]);
+        let memory = std::mem::take(&mut world.observed.memory);
+        world.observed.memory = memory::decided(memory, &plan, world.start);
+    }
+    world.report();
+    let memory = &world.observed.memory;
+    assert!(memory.ending.is_empty() && memory.started_with.is_empty());
+    assert!(memory.finished.contains("s-1"));
+}
+
+#[test]
 fn what_aws_said_before_an_end_that_it_never_shows_is_not_said_of_the_ended_session() {
     for (word, said) in [("Connected", None), ("Terminated", Some("Terminated"))] {
         let mut world = serving();

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::decide::decide;
 use super::desired;
+use super::memory;
 use super::observe::{ClassFound, Observed, ServiceFound, find_class, judge_service};
 use super::plan::{Now, Plan, Settings};
 use crate::controller::context::Memory;
@@ -118,17 +119,9 @@ impl World {
     fn report(&mut self) -> SsmSessionStatus {
         let plan = self.decide();
         let now = self.start + Duration::from_secs(self.seconds);
-        let memory = &mut self.observed.memory;
-        let before = memory.trouble;
-        memory.trouble = plan.trouble.map(|trouble| {
-            before
-                .filter(|(reason, _)| *reason == trouble.reason)
-                .unwrap_or((trouble.reason, now))
-        });
-        memory.ending = plan.mirror.ending;
-        memory.started_with = plan.mirror.started_with;
-        memory.leaving = plan.leaving;
-        memory.finished = plan.mirror.finished;
+        let memory = std::mem::take(&mut self.observed.memory);
+        let memory = memory::decided(memory, &plan, now);
+        self.observed.memory = memory::written(memory, &plan);
         self.observed.previous = plan.status.expect("a status for our own session");
         self.observed.previous.clone()
     }

@@ -316,6 +316,22 @@ fn a_session_that_had_served_breaks_and_one_that_had_not_never_started() {
 }
 
 #[test]
+fn an_agent_that_falls_silent_is_not_taken_for_a_session_that_the_service_closed() {
+    let why = "the agent has answered nothing".to_owned();
+    for (end, reason) in [
+        (End::Unanswered(why.clone()), EndReason::Unanswered),
+        (End::Closed(why.clone()), EndReason::ClosedByService),
+    ] {
+        let mut world = World::serving();
+        world.ended(end);
+        assert_eq!(terminations(&world.actions()), ["s-1"]);
+        world.terminated("s-1");
+        assert_eq!(world.end_of("s-1"), Some((reason, why.clone())));
+        assert!(world.report().retry_at.is_some(), "a new one is started");
+    }
+}
+
+#[test]
 fn while_the_websocket_is_away_no_more_clients_are_let_in_and_then_that_is_said() {
     let mut world = World::serving();
     let lost = TunnelState {
