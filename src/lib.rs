@@ -9,6 +9,7 @@ pub mod broker;
 pub mod cli;
 pub mod controller;
 pub mod crd;
+pub mod drain;
 pub mod election;
 pub mod lease;
 pub mod operator;

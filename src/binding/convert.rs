@@ -58,7 +58,10 @@ pub fn inherited_of(object: &SsmListener, relay: &str) -> Inherited {
         return Inherited::default();
     };
     let port = recorded_port(object, relay);
-    let sessions = status.sessions.iter().filter_map(session_of).collect();
+    let sessions = status.sessions.iter();
+    let sessions = sessions
+        .filter_map(|session| session_of(&object.spec, session))
+        .collect();
     Inherited { port, sessions }
 }
 
@@ -73,12 +76,15 @@ pub fn recorded_port(object: &SsmListener, relay: &str) -> Option<u16> {
 }
 
 /// A recorded session; `None` when its id is none that AWS gives.
-fn session_of(session: &ListenerSession) -> Option<SessionRecord> {
+///
+/// The record is another relay's word, and AWS is never called with what it alone says: a session whose identity the spec
+/// does not name is ended with the listener's own.
+fn session_of(spec: &SsmListenerSpec, session: &ListenerSession) -> Option<SessionRecord> {
     let ListenerSession {
         session_id,
         relay,
         incarnation,
-        identity,
+        identity: _,
         started_at,
         ended_at,
         end_reason,
@@ -91,6 +97,17 @@ fn session_of(session: &ListenerSession) -> Option<SessionRecord> {
         );
         return None;
     };
+    let identity = spec.identity_of_record(session).unwrap_or_else(|| {
+        if ended_at.is_none() {
+            warn!(
+                session_id,
+                relay,
+                "a relay recorded a session with an AWS identity that its listener never had: it is ended with the \
+                 listener's own"
+            );
+        }
+        &spec.identity
+    });
     let end = ended_at.as_deref().map(|at| SessionEnd {
         at: timestamp_of(at, session_id),
         reason: end_reason_of(end_reason.unwrap_or_default()),

@@ -171,6 +171,34 @@ fn what_can_not_work_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_drain_takes_what_it_needs_and_no_more() {
+    let drain = |more: &[&str]| -> Result<_, String> {
+        let required = ["ssm-session-operator", "drain", "--namespace=ssm-system"];
+        let cli = Cli::try_parse_checked(required.iter().chain(more).copied());
+        match cli.map_err(|error| error.to_string())?.command {
+            Command::Drain {
+                installation,
+                drain,
+            } => Ok((installation, drain)),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (installation, args) = drain(&[]).unwrap();
+    assert_eq!(installation.namespace, "ssm-system");
+    let helm_waits = Duration::from_mins(5);
+    assert!(args.timeout < helm_waits);
+    for (more, words) in [
+        ("--quiet=4m", "no drain would end well"),
+        ("--controller-name=", "--controller-name is empty"),
+        ("--log-filter=a=loudly", "--log-filter"),
+        ("--lease-duration=12s", "unexpected argument"),
+    ] {
+        let error = drain(&[more]).expect_err(more);
+        assert!(error.contains(words), "{more}: {error}");
+    }
+}
+
+#[test]
 fn an_insecure_option_calls_itself_so() {
     let mut relay = Cli::command();
     let relay = relay.find_subcommand_mut("relay").unwrap();

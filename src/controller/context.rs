@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
+use super::drain::Drain;
 use super::metrics::Metrics;
 use super::options::ControllerOptions;
 use super::poll::Polls;
@@ -65,6 +66,8 @@ pub struct Memory {
     pub finished: HashSet<String>,
     /// Since when it is being deleted, or handed over to another installation.
     pub leaving: Option<Instant>,
+    /// Since when it is let go because the installation is asked to drain.
+    pub draining: Option<Instant>,
     /// The finalizer of another installation that holds it, once that was logged.
     pub held_by: Option<String>,
     /// The last refusal, until the same writes succeed.
@@ -97,6 +100,8 @@ pub struct Context {
     pub listeners: Store<SsmListener>,
     /// What is known of relays.
     pub relays: watch::Receiver<RelaysView>,
+    /// Whether the installation is asked to drain.
+    pub drain: watch::Receiver<Drain>,
     /// What AWS said.
     pub polls: Polls,
     /// True once every cache was filled; nothing is decided before.
@@ -111,8 +116,11 @@ pub struct Context {
     pub listener_backoff: Backoff,
     /// By UID of the session.
     pub memories: Mutex<HashMap<String, Memory>>,
-    /// By UID of the listener: AWS sessions that this controller terminated, with an answer without error.
-    pub terminated: Mutex<HashMap<String, HashSet<SessionId>>>,
+    /// By UID of the listener: AWS sessions that this controller terminated, with what identity, and with an answer
+    /// without error.
+    pub terminated: Mutex<HashMap<String, HashSet<(Identity, SessionId)>>>,
+    /// By UID of the listener: sessions of which was said that they are on record with an identity not their listener's.
+    pub strangers: Mutex<HashMap<String, HashSet<String>>>,
     /// By UID of the listener: the relay to which it is being bound, until the cache shows it.
     pub reserved: Mutex<HashMap<String, String>>,
     /// By UID of the listener: when this controller first saw that it is being deleted.
@@ -171,6 +179,7 @@ impl Context {
         let listeners: HashSet<String> = listeners.iter().filter_map(|l| l.uid()).collect();
         retain(&self.memories, &sessions);
         retain(&self.terminated, &listeners);
+        retain(&self.strangers, &listeners);
         retain(&self.reserved, &listeners);
         retain(&self.deletions, &listeners);
         let is_there = |uid: &str| sessions.contains(uid) || listeners.contains(uid);
@@ -189,9 +198,9 @@ impl Context {
             .or_insert_with(Instant::now)
     }
 
-    /// The AWS sessions of a listener that this controller terminated.
+    /// The AWS sessions of a listener that this controller terminated, and with what identity.
     #[must_use]
-    pub fn terminated(&self, listener_uid: &str) -> HashSet<SessionId> {
+    pub fn terminated(&self, listener_uid: &str) -> HashSet<(Identity, SessionId)> {
         let terminated = self
             .terminated
             .lock()

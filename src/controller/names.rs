@@ -93,6 +93,57 @@ fn digest(parts: &[&str], length: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crd::class::Endpoints;
+
+    #[test]
+    fn snapshots_are_the_same_when_aws_is_called_alike_with_them() {
+        let region = |region: &str| Aws {
+            region: region.to_owned(),
+            ..Aws::default()
+        };
+        let with = |change: fn(&mut Aws)| {
+            let mut aws = region("eu-test-1");
+            change(&mut aws);
+            aws
+        };
+        let role = |aws: &mut Aws| aws.role_arn = Some("arn:aws:iam::1:role/a".to_owned());
+        let mut defaults_written_out = with(role);
+        defaults_written_out.session_name = Some("ssm-session-operator".to_owned());
+        let snapshots = [
+            region("eu-test-1"),
+            region("eu-test-2"),
+            with(|aws| aws.endpoints = Some(Endpoints::default())),
+            with(|aws| aws.session_name = Some("without-a-role".to_owned())),
+            with(|aws| {
+                aws.endpoints = Some(Endpoints {
+                    ssm: Some("https://a".to_owned()),
+                    ssmmessages: None,
+                });
+            }),
+            with(|aws| {
+                aws.endpoints = Some(Endpoints {
+                    ssm: None,
+                    ssmmessages: Some("https://a".to_owned()),
+                });
+            }),
+            with(role),
+            defaults_written_out,
+            Aws {
+                external_id: Some("x".to_owned()),
+                ..with(role)
+            },
+            Aws {
+                session_name: Some("other".to_owned()),
+                ..with(role)
+            },
+        ];
+        for a in &snapshots {
+            for b in &snapshots {
+                let alike = identity_of(a) == identity_of(b);
+                assert_eq!(a.is_same_as(b), alike, "{a:?} and {b:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_listener_has_the_same_name_whoever_makes_it() {

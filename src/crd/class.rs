@@ -94,6 +94,31 @@ pub struct Aws {
 }
 
 impl Aws {
+    /// Whether both call AWS alike, be it that only one of them has the defaults written out.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.written_out() == other.written_out()
+    }
+
+    /// The same with its defaults, and without what counts for a role only where there is none.
+    fn written_out(&self) -> Self {
+        let Self {
+            region,
+            endpoints,
+            role_arn,
+            external_id,
+            session_name: _,
+        } = self;
+        let has_role = role_arn.is_some();
+        Self {
+            region: region.clone(),
+            endpoints: Some(endpoints.clone().unwrap_or_default()),
+            role_arn: role_arn.clone(),
+            external_id: external_id.clone().filter(|_| has_role),
+            session_name: has_role.then(|| self.role_session_name().to_owned()),
+        }
+    }
+
     /// The role session name under which the role is assumed.
     #[must_use]
     pub fn role_session_name(&self) -> &str {

@@ -80,10 +80,30 @@ pub struct SsmListenerSpec {
     pub reason: String,
     /// With what AWS is called; a snapshot, good for describing and terminating after the class has gone.
     pub identity: Aws,
+    /// What `identity` was before, for as long as sessions are, or may still come, on record with it; newest first.
+    /// Sessions are ended with what stands here and in `identity` alone, whatever their record says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limit::FORMER_IDENTITIES_MAX))]
+    pub former_identities: Vec<Aws>,
     /// AWS sessions of which AWS says that they ended: the relay drops them and starts anew.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = limit::SESSIONS_MAX))]
     pub lost_sessions: Vec<LostSession>,
+}
+
+impl SsmListenerSpec {
+    /// With what sessions of this listener may have been started, as the controller wrote it: the present first.
+    pub fn identities(&self) -> impl Iterator<Item = &Aws> {
+        std::iter::once(&self.identity).chain(&self.former_identities)
+    }
+
+    /// With what a recorded session was started. The record is a relay's word, and only picks one of the identities that
+    /// the controller wrote; none if it names another.
+    #[must_use]
+    pub fn identity_of_record(&self, session: &ListenerSession) -> Option<&Aws> {
+        let mut known = self.identities();
+        known.find(|identity| identity.is_same_as(&session.identity))
+    }
 }
 
 /// An AWS session of which DescribeSessions says that it ended.
@@ -200,7 +220,7 @@ pub struct ListenerSession {
     pub relay: String,
     /// The run of that relay's process: under another run its token is lost, and it can only be terminated.
     pub incarnation: String,
-    /// With what it was started, and so must be terminated.
+    /// With what it was started, and so must be terminated: one of those that the spec names.
     pub identity: Aws,
     /// When StartSession answered, RFC 3339.
     pub started_at: String,

@@ -7,8 +7,10 @@ use tokio_rustls::rustls::ClientConfig;
 use crate::aws::AwsOptions;
 use crate::binding::BindingOptions;
 use crate::broker::UrlPolicy;
-use crate::cli::{CommonArgs, ControllerArgs, RelayArgs, host_name};
+use crate::cli::{CommonArgs, ControllerArgs, DrainArgs, InstallationArgs, RelayArgs, host_name};
 use crate::controller::ControllerOptions;
+use crate::crd;
+use crate::drain::DrainOptions;
 use crate::election::Timing;
 use crate::proxy::Proxies;
 use crate::relay::RelayOptions;
@@ -21,7 +23,7 @@ pub(super) fn controller_options(
     namespace_uid: &str,
 ) -> ControllerOptions {
     ControllerOptions {
-        controller_name: common.controller_name.clone(),
+        controller_name: common.installation.controller_name.clone(),
         watch_namespaces: args.watch_namespaces.clone(),
         poll_interval: args.poll_interval,
         grace: args.grace,
@@ -38,7 +40,7 @@ pub(super) fn controller_options(
         backoff_min: common.backoff_min,
         backoff_max: common.backoff_max,
         api_timeout: args.api_timeout,
-        ..ControllerOptions::new(&common.namespace, namespace_uid)
+        ..ControllerOptions::new(&common.installation.namespace, namespace_uid)
     }
 }
 
@@ -48,6 +50,35 @@ pub(super) fn election_timing(args: &ControllerArgs) -> Timing {
         duration: args.election_duration,
         renew_deadline: args.election_renew_deadline,
         retry: args.election_retry,
+    }
+}
+
+/// Of a process in an election, or in a drain: another for each of its runs.
+pub(super) fn process_identity() -> String {
+    let host = host_name().unwrap_or_default();
+    format!("{host}_{}", uuid::Uuid::new_v4())
+}
+
+/// For a drain.
+pub(super) fn drain_options(
+    installation: &InstallationArgs,
+    args: &DrainArgs,
+    namespace_uid: &str,
+) -> DrainOptions {
+    let InstallationArgs {
+        namespace,
+        controller_name,
+        log_format: _,
+        log_filter: _,
+    } = installation;
+    DrainOptions {
+        namespace: namespace.clone(),
+        installation: crd::installation(namespace_uid, controller_name),
+        election_lease: crd::election_lease(controller_name),
+        identity: process_identity(),
+        timeout: args.timeout,
+        duration: args.drain_duration,
+        quiet: args.quiet,
     }
 }
 
@@ -71,7 +102,7 @@ pub(super) fn trace_options(
     Ok(Some(TraceOptions {
         endpoint,
         sampling: common.otlp_sampling,
-        namespace: common.namespace.clone(),
+        namespace: common.installation.namespace.clone(),
         instance: host_name().unwrap_or_default(),
         tls: tls()?,
     }))
@@ -119,11 +150,11 @@ pub(super) fn binding_options(
     namespace_uid: &str,
 ) -> BindingOptions {
     BindingOptions {
-        namespace: common.namespace.clone(),
+        namespace: common.installation.namespace.clone(),
         namespace_uid: namespace_uid.to_owned(),
         relay_name: args.relay_name.clone(),
         incarnation: incarnation.to_owned(),
-        controller_name: common.controller_name.clone(),
+        controller_name: common.installation.controller_name.clone(),
         advertise_addresses: args.advertise_addresses.clone(),
         lease_duration: common.lease_duration,
         lease_renew: args.lease_renew,

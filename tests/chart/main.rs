@@ -27,6 +27,7 @@ mod rendered;
 mod requests;
 mod rights;
 mod score;
+mod uninstalled;
 mod values;
 
 /// How long a condition may take: far above what anything here takes on a loaded machine.

@@ -144,6 +144,16 @@ impl Process {
         Ok(())
     }
 
+    /// Waits until it ends by itself; whether it ended well, and all that it has logged.
+    pub async fn finish(mut self, limit: Duration) -> Result<(bool, String)> {
+        let ended = timeout(limit, self.shell.wait()).await;
+        let logged = self.logged();
+        let status = ended.with_context(|| {
+            format!("process {} did not end in {limit:?}:\n{logged}", self.pid)
+        })??;
+        Ok((status.success(), logged))
+    }
+
     /// Asks it to end, waits for that, and fails unless it ended well.
     pub async fn stop(mut self) -> Result<()> {
         drop(self.stdin.take());

@@ -26,6 +26,7 @@ const FLOORS: &[(&str, May)] = &[
     ("admin", May::Only(&[])),
     ("telemetry", May::Only(&[])),
     ("election", May::Only(&["lease"])),
+    ("drain", May::Only(&["crd", "lease"])),
     ("lease", May::Only(&[])),
     ("controller", May::Only(&["crd", "broker"])),
     ("binding", May::Only(&["crd", "relay", "broker", "lease"])),

@@ -62,3 +62,13 @@ extraArgs, since the program takes an option once.
 {{- end -}}
 {{- concat $arguments $root.Values.extraArgs $values.extraArgs | toYaml -}}
 {{- end }}
+
+{{/* The same of the drain, which takes none of the options of processes. */}}
+{{- define "ssm.arguments.drain" -}}
+{{- list "drain"
+    (printf "--namespace=%s" .Release.Namespace)
+    (printf "--controller-name=%s" .Values.controllerName)
+    (printf "--log-format=%s" .Values.log.format)
+    (printf "--log-filter=%s" .Values.log.filter)
+    (printf "--timeout=%ds" (int .Values.drain.timeoutSeconds)) | toYaml -}}
+{{- end }}

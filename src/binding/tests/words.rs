@@ -94,8 +94,24 @@ fn a_session_is_read_back_as_it_was_recorded() {
         assert_eq!(status.sessions[index + 1].end_reason, Some(recorded));
     }
     let mut object = listener("l");
+    object.spec.former_identities = vec![aws_of(&sessions[0].identity)];
     object.status = Some(status);
     assert_eq!(inherited_of(&object, RELAY).sessions, sessions);
+}
+
+#[test]
+fn a_session_is_ended_with_an_identity_that_its_listener_has_or_had_and_with_no_other() {
+    let recorded = session("user-live").identity;
+    let said = Report {
+        sessions: vec![session("user-live")],
+        ..report(State::Serving)
+    };
+    let mut object = listener("l");
+    object.status = Some(status_of(&said, &writer()));
+    let inherited = |object: &SsmListener| inherited_of(object, RELAY).sessions[0].identity.clone();
+    assert_eq!(inherited(&object), identity_of(&object.spec.identity));
+    object.spec.former_identities = vec![Aws::default(), aws_of(&recorded)];
+    assert_eq!(inherited(&object), recorded);
 }
 
 #[test]

@@ -79,6 +79,9 @@ async fn delete(
                         "listener deleted: the namespace of its SsmSession is not watched; the finalizer of that \
                          SsmSession is to be taken away by hand");
                 }
+                Orphaned::Draining => {
+                    info!(listener = %name, %session, %namespace, "listener deleted: a drain is asked for");
+                }
             }
             Ok(())
         }
@@ -135,15 +138,16 @@ async fn terminate_all(
         let span = error_span!("listener", ssmsession);
         let call = context.broker.terminate(identity, session);
         let answer = timeout(TERMINATE_MAX, call.instrument(span)).await;
-        (*session, answer.unwrap_or_else(|_| Err(no_answer())))
+        let answer = answer.unwrap_or_else(|_| Err(no_answer()));
+        (*identity, *session, answer)
     });
     let mut failed = Vec::new();
     let mut first = None;
-    for (session, answer) in join_all(calls).await {
+    for (identity, session, answer) in join_all(calls).await {
         match answer {
             Ok(()) => {
                 info!(listener = %name, %session, "session of a deleted listener terminated, since no relay did");
-                note_terminated(context, listener, session);
+                note_terminated(context, listener, identity, session);
             }
             Err(error) => {
                 warn!(listener = %name, ssmsession, %session, %error, request_id = error.request_id.as_str(), "session of a deleted listener not terminated; tried again");
@@ -166,7 +170,12 @@ fn no_answer() -> BrokerError {
     BrokerError::new(ErrorKind::Unavailable, "TerminateSession", message)
 }
 
-fn note_terminated(context: &Context, listener: &SsmListener, session: &SessionId) {
+fn note_terminated(
+    context: &Context,
+    listener: &SsmListener,
+    identity: &Identity,
+    session: &SessionId,
+) {
     let mut terminated = context
         .terminated
         .lock()
@@ -174,7 +183,7 @@ fn note_terminated(context: &Context, listener: &SsmListener, session: &SessionI
     terminated
         .entry(listener.uid().unwrap_or_default())
         .or_default()
-        .insert(session.clone());
+        .insert((identity.clone(), session.clone()));
 }
 
 async fn remove_finalizer(

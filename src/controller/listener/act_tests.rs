@@ -39,7 +39,8 @@ async fn a_session_that_can_not_be_terminated_keeps_no_other_alive() {
     assert!(said.contains("no answer within 10s"), "{said}");
     assert_eq!(*broker.terminated.lock().unwrap(), sessions);
     let noted = context.terminated(&listener.uid().unwrap());
-    assert_eq!(noted, HashSet::from([id("s-1"), id("s-2")]));
+    let ours = |session| (identity_of(&aws()), id(session));
+    assert_eq!(noted, HashSet::from([ours("s-1"), ours("s-2")]));
 }
 
 #[tokio::test]

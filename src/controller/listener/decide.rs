@@ -8,11 +8,12 @@ use tokio::time::Instant;
 
 use super::observe::{Observed, SessionFound};
 use crate::broker::{Identity, SessionId};
-use crate::controller::names::identity_of;
+use crate::controller::drain::Drain;
+use crate::controller::trust::identities_to_ask;
 use crate::crd::listener::{
     EndReason, ListenerSession, ListenerState, LostSession, SsmListenerStatus,
 };
-use crate::crd::{LISTENER_FINALIZER, SsmListener};
+use crate::crd::{LISTENER_FINALIZER, SsmListener, SsmListenerSpec};
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +35,8 @@ pub enum Orphaned {
     SessionAnothers,
     /// The namespace of its `SsmSession` is not watched: nobody would notice that it is deleted.
     NotWatched,
+    /// The installation is asked to drain.
+    Draining,
 }
 
 /// One step.
@@ -85,11 +88,14 @@ pub fn decide(observed: &Observed, settings: &Settings, now: Instant) -> Plan {
     if observed.listener.metadata.deletion_timestamp.is_some() {
         return decide_deletion(observed, settings, now);
     }
-    let orphaned = match (observed.is_watched, observed.session) {
-        (false, _) => Some(Orphaned::NotWatched),
-        (true, SessionFound::Gone) => Some(Orphaned::SessionGone),
-        (true, SessionFound::Anothers) => Some(Orphaned::SessionAnothers),
-        (true, SessionFound::There) => None,
+    let orphaned = match (observed.is_watched, observed.drain, observed.session) {
+        (false, _, _) => Some(Orphaned::NotWatched),
+        (true, Drain::Asked, _) => Some(Orphaned::Draining),
+        (true, Drain::No | Drain::Unconfirmed, SessionFound::Gone) => Some(Orphaned::SessionGone),
+        (true, Drain::No | Drain::Unconfirmed, SessionFound::Anothers) => {
+            Some(Orphaned::SessionAnothers)
+        }
+        (true, Drain::No | Drain::Unconfirmed, SessionFound::There) => None,
     };
     if let Some(why) = orphaned {
         return Plan {
@@ -117,7 +123,9 @@ pub fn decide(observed: &Observed, settings: &Settings, now: Instant) -> Plan {
     }
 }
 
-/// The relay it has, unless that may be left; then the living one with most room, away from its siblings if possible.
+/// The relay it has, unless that may be left; then the living one with fewest listeners among those that have room, away
+/// from its siblings if possible. How much room there is takes no part: it is the relays' own word, and a large one would
+/// draw all listeners to whoever says it.
 fn choose_relay(observed: &Observed) -> Option<String> {
     let current = observed.listener.spec.relay.as_ref();
     if let Some(current) = current
@@ -125,26 +133,20 @@ fn choose_relay(observed: &Observed) -> Option<String> {
     {
         return Some(current.clone());
     }
-    let free = |name: &String| {
+    let load_with_room = |name: &String| {
         let relay = observed.relays.relays.get(name)?;
         let load = observed.load.get(name).copied().unwrap_or(0);
-        relay.capacity.checked_sub(load).filter(|free| *free > 0)
+        (load < relay.capacity).then_some(load)
     };
     let names = observed
         .relays
         .relays
         .keys()
         .filter(|name| observed.relays.is_alive(name));
-    let best =
-        names
-            .filter_map(|name| Some((name, free(name)?)))
-            .max_by(|(a, a_free), (b, b_free)| {
-                let apart = |name: &String| !observed.siblings.contains(name);
-                // The first by name wins a tie: of equals, max_by takes the last.
-                (apart(a), a_free)
-                    .cmp(&(apart(b), b_free))
-                    .then_with(|| b.cmp(a))
-            });
+    // The first by name wins a tie: of equals, min_by_key takes the first.
+    let best = names
+        .filter_map(|name| Some((name, load_with_room(name)?)))
+        .min_by_key(|(name, load)| (observed.siblings.contains(*name), *load));
     best.map(|(name, _)| name.clone())
         .or_else(|| current.cloned())
 }
@@ -191,16 +193,34 @@ pub fn wanted(listener: &SsmListener) -> HashSet<(Identity, SessionId)> {
         return HashSet::new();
     }
     live(listener.status.as_ref())
-        .filter_map(|s| Some((identity_of(&s.identity), SessionId::parse(&s.session_id)?)))
+        .flat_map(|session| calls(&listener.spec, session))
         .collect()
 }
 
+/// With what AWS is asked about a recorded session; with nothing if its id can't be an id.
+fn calls(spec: &SsmListenerSpec, session: &ListenerSession) -> Vec<(Identity, SessionId)> {
+    let Some(id) = SessionId::parse(&session.session_id) else {
+        return Vec::new();
+    };
+    let identities = identities_to_ask(spec, session).into_iter();
+    identities.map(|identity| (identity, id.clone())).collect()
+}
+
 fn is_over(observed: &Observed, session: &ListenerSession) -> bool {
-    let snapshot = observed.snapshots.get(&identity_of(&session.identity));
-    let id = SessionId::parse(&session.session_id);
-    snapshot
-        .zip(id)
-        .is_some_and(|(snapshot, id)| snapshot.says_over(&id))
+    let mut calls = calls(&observed.listener.spec, session).into_iter();
+    calls.any(|(identity, id)| {
+        let snapshot = observed.snapshots.get(&identity);
+        snapshot.is_some_and(|snapshot| snapshot.says_over(&id))
+    })
+}
+
+/// Whether a complete poll that began after `since` does not show the session as Active. What AWS does not show it also
+/// refuses to end, and a relay may have recorded what never was.
+fn is_nowhere(observed: &Observed, (identity, id): &(Identity, SessionId), since: Instant) -> bool {
+    let snapshot = observed.snapshots.get(identity);
+    snapshot.is_some_and(|snapshot| {
+        snapshot.begun.is_some_and(|begun| begun > since) && !snapshot.active.contains_key(id)
+    })
 }
 
 /// The finalizer goes when the relay confirms that all is over, or when the controller has seen to it itself.
@@ -208,7 +228,8 @@ fn is_over(observed: &Observed, session: &ListenerSession) -> bool {
 /// A listener without a status never led to a call: the relay writes `Starting` first, guarded by the resourceVersion
 /// that the deletion has changed, and not once it has read the deletion. A relay that died while `Starting` may leave a
 /// session that it never recorded: that one has our marker, and the sweeper ends it. So long the listener stays, since it
-/// says with which identity AWS is to be asked, also to a controller that was restarted meanwhile.
+/// says with which identity AWS is to be asked, also to a controller that was restarted meanwhile. What AWS does not end is
+/// tried again and again, unless it is found nowhere once the sweeper would have found it.
 ///
 /// Time is measured from when this process saw the deletion first: the API server's clock and ours may be minutes apart.
 fn decide_deletion(observed: &Observed, settings: &Settings, now: Instant) -> Plan {
@@ -245,9 +266,11 @@ fn decide_deletion(observed: &Observed, settings: &Settings, now: Instant) -> Pl
     }
     let open = live(Some(status)).filter(|session| !is_over(observed, session));
     // An id that can't be an id can't be terminated either, and nothing is waited for on its account.
-    let open =
-        open.filter_map(|s| Some((identity_of(&s.identity), SessionId::parse(&s.session_id)?)));
-    let open = open.filter(|(_, id)| !observed.terminated.contains(id));
+    let open = open.flat_map(|session| calls(&listener.spec, session));
+    let open = open.filter(|call| {
+        !observed.terminated.contains(call)
+            && !is_nowhere(observed, call, since + settings.sweep_after)
+    });
     let steps: Vec<Step> = open
         .map(|(identity, session)| Step::Terminate { identity, session })
         .collect();

@@ -19,6 +19,7 @@ use super::metrics::{Kind, Outcome};
 use super::names::key;
 use super::poll::Want;
 use super::trace;
+use super::trust;
 use crate::crd::SsmListener;
 
 use decide::{Settings, decide, wanted};
@@ -67,6 +68,7 @@ async fn steps(listener: &Arc<SsmListener>, context: &Context) -> Result<Action,
         };
         plan
     };
+    trust::tell_strangers(listener, context);
     want_ends(listener, context);
     let again = act::act(&observed, &plan, context).await?;
     let after = plan
@@ -89,5 +91,7 @@ fn want_ends(listener: &SsmListener, context: &Context) {
 
 #[cfg(test)]
 mod act_tests;
+#[cfg(test)]
+mod identity_tests;
 #[cfg(test)]
 mod tests;

@@ -8,10 +8,11 @@ use tokio::time::Instant;
 
 use crate::broker::{Identity, SessionId};
 use crate::controller::context::Context;
+use crate::controller::drain::Drain;
 use crate::controller::error::Error;
-use crate::controller::names::identity_of;
 use crate::controller::poll::Snapshot;
 use crate::controller::relays::RelaysView;
+use crate::controller::trust;
 use crate::crd::{SsmListener, SsmSession, session_finalizer, session_holder};
 
 /// The `SsmSession` of a listener.
@@ -32,6 +33,8 @@ pub struct Observed {
     pub listener: Arc<SsmListener>,
     /// Whether the namespace of its `SsmSession` is watched by this controller.
     pub is_watched: bool,
+    /// Whether the installation is asked to drain.
+    pub drain: Drain,
     /// Its `SsmSession`.
     pub session: SessionFound,
     /// When this controller first saw that it is being deleted.
@@ -42,10 +45,10 @@ pub struct Observed {
     pub load: BTreeMap<String, usize>,
     /// Relays of the other replicas of the same port.
     pub siblings: BTreeSet<String>,
-    /// What AWS said of the identities of the recorded sessions.
+    /// What AWS said of the listener's identities.
     pub snapshots: HashMap<Identity, Arc<Snapshot>>,
-    /// AWS sessions that this controller terminated, answered without error.
-    pub terminated: HashSet<SessionId>,
+    /// AWS sessions that this controller terminated, and with what identity, answered without error.
+    pub terminated: HashSet<(Identity, SessionId)>,
 }
 
 /// Reads caches, and the API server where a cache says that the session is gone.
@@ -55,19 +58,20 @@ pub async fn observe(listener: &Arc<SsmListener>, context: &Context) -> Result<O
         .options
         .watches(&listener.spec.session_ref.namespace);
     let is_deleting = listener.metadata.deletion_timestamp.is_some();
-    let session = if is_deleting || !is_watched {
+    let drain = *context.drain.borrow();
+    let session = if is_deleting || !is_watched || drain == Drain::Asked {
         SessionFound::There
     } else {
         find_session(listener, context).await?
     };
     let siblings = siblings(listener, &context.listeners.state());
-    let sessions = listener.status.iter().flat_map(|status| &status.sessions);
-    let snapshots = sessions
-        .map(|session| identity_of(&session.identity))
+    let snapshots = trust::identities(&listener.spec)
+        .into_iter()
         .map(|identity| (identity.clone(), context.polls.snapshot(&identity)));
     Ok(Observed {
         listener: Arc::clone(listener),
         is_watched,
+        drain,
         session,
         deleting_since: is_deleting.then(|| context.deleting_since(&uid)),
         relays: context.relays.borrow().clone(),

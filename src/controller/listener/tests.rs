@@ -7,13 +7,14 @@ use super::decide::{Orphaned, Plan, Step};
 use super::observe::{Observed, SessionFound};
 use super::*;
 use crate::broker::SessionId;
+use crate::controller::drain::Drain;
 use crate::controller::fixtures::{self, ListenerBuilder, at, described, listener, relays};
 use crate::controller::names::identity_of;
 use crate::controller::poll::Snapshot;
 use crate::controller::relays::{Liveness, RelaysView};
 use crate::crd::listener::{EndReason, ListenerState, LostSession};
 
-const SETTINGS: Settings = Settings {
+pub(super) const SETTINGS: Settings = Settings {
     terminate_after: Duration::from_mins(1),
     sweep_after: Duration::from_mins(2),
     unbound_interval: Duration::from_secs(10),
@@ -22,20 +23,21 @@ const SETTINGS: Settings = Settings {
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// So many seconds after this controller saw the deletion, if there is one.
-fn after(seconds: u64) -> Instant {
+pub(super) fn after(seconds: u64) -> Instant {
     *START + Duration::from_secs(seconds)
 }
 
-fn id(id: &str) -> SessionId {
+pub(super) fn id(id: &str) -> SessionId {
     SessionId::parse(id).expect("an id")
 }
 
-fn observed(listener: ListenerBuilder, relays: RelaysView) -> Observed {
+pub(super) fn observed(listener: ListenerBuilder, relays: RelaysView) -> Observed {
     let listener = listener.arc();
     let is_deleting = listener.metadata.deletion_timestamp.is_some();
     Observed {
         listener,
         is_watched: true,
+        drain: Drain::No,
         session: SessionFound::There,
         deleting_since: is_deleting.then(|| after(0)),
         relays,
@@ -80,7 +82,7 @@ fn kill(view: &mut RelaysView, relay: &str) {
 }
 
 #[test]
-fn a_new_listener_goes_to_the_living_relay_with_most_room() {
+fn a_new_listener_goes_to_the_living_relay_with_fewest_listeners() {
     let mut observed = observed(
         listener("sql"),
         relays(&[("a", "1"), ("b", "1"), ("c", "1")]),
@@ -90,6 +92,19 @@ fn a_new_listener_goes_to_the_living_relay_with_most_room() {
     assert_eq!(bound_to(&observed).as_deref(), Some("b"));
     kill(&mut observed.relays, "b");
     assert_eq!(bound_to(&observed).as_deref(), Some("c"));
+}
+
+#[test]
+fn a_relay_that_claims_more_room_than_others_gets_no_more_listeners_than_they() {
+    let mut observed = observed(listener("sql"), relays(&[("a", "1"), ("b", "1")]));
+    let claims = observed.relays.relays.get_mut("b").expect("a relay");
+    claims.capacity = usize::MAX;
+    observed.load = BTreeMap::from([("a".into(), 3), ("b".into(), 4)]);
+    assert_eq!(bound_to(&observed).as_deref(), Some("a"));
+    observed.load.insert("a".into(), 4);
+    assert_eq!(bound_to(&observed).as_deref(), Some("a"));
+    observed.load.insert("a".into(), 5);
+    assert_eq!(bound_to(&observed).as_deref(), Some("b"));
 }
 
 #[test]
@@ -198,6 +213,17 @@ fn the_listener_of_a_session_in_a_namespace_that_is_not_watched_is_deleted() {
 }
 
 #[test]
+fn when_a_drain_is_asked_for_every_listener_is_deleted_and_when_one_may_be_none() {
+    let serving = listener("sql").serving("a", "1", "s-1");
+    let mut observed = observed(serving, relays(&[("a", "1")]));
+    observed.drain = Drain::Unconfirmed;
+    assert_eq!(decide(&observed, &SETTINGS, after(0)).steps, []);
+    observed.drain = Drain::Asked;
+    let steps = decide(&observed, &SETTINGS, after(0)).steps;
+    assert_eq!(steps, [Step::Delete(Orphaned::Draining)]);
+}
+
+#[test]
 fn a_listener_being_deleted_is_never_bound_and_one_that_never_had_a_status_goes_at_once() {
     for listener in [listener("sql"), listener("sql").bound("a")] {
         let observed = observed(listener.deleted_at(at(0)), relays(&[("a", "1")]));
@@ -250,7 +276,9 @@ fn a_living_relay_has_a_minute_and_then_the_controller_terminates() {
         session: id("s-1"),
     };
     assert_eq!(decide(&observed, &SETTINGS, after(60)).steps, [terminate]);
-    observed.terminated.insert(id("s-1"));
+    observed
+        .terminated
+        .insert((identity_of(&fixtures::aws()), id("s-1")));
     assert_eq!(
         decide(&observed, &SETTINGS, after(60)).steps,
         [Step::RemoveFinalizer]

@@ -4,12 +4,14 @@
 //! History. A reader who misses a session in Active concludes nothing from it, and asks for its end instead.
 
 mod schedule;
+mod take;
 pub mod task;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use crate::broker::{BrokerError, DescribedSession, Identity, SessionId};
 
@@ -20,6 +22,8 @@ pub struct Snapshot {
     pub round: u64,
     /// When the last complete poll began.
     pub taken_at: Option<Timestamp>,
+    /// The same, on the clock of this process.
+    pub begun: Option<Instant>,
     /// All Active sessions.
     pub active: HashMap<SessionId, DescribedSession>,
     /// Sessions that somebody looks for and History has.

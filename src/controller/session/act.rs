@@ -76,6 +76,10 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
             .await
             .map_err(Error::api(action))?;
     }
+    for name in &plan.held_listeners {
+        warn!(listener = %name, session = %session.name_any(), %namespace,
+            "AWS sessions with too many former identities have not ended: the listener is changed once some have");
+    }
     for slice in &plan.apply_slices {
         let name = slice.name_any();
         let apply = PatchParams::apply(FIELD_MANAGER).force();

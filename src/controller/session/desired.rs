@@ -73,29 +73,13 @@ pub fn listener(session: &SsmSession, port: &Port, target: &str, identity: &Aws)
         document: document(port),
         reason: session.spec.reason.clone(),
         identity: identity.clone(),
+        former_identities: Vec::new(),
         lost_sessions: Vec::new(),
     };
     let mut listener = SsmListener::new(&listener_name(&uid, &port.name, REPLICA), spec);
     listener.metadata.finalizers = Some(vec![LISTENER_FINALIZER.to_owned()]);
     listener.metadata.labels = Some(labels(&uid));
     listener
-}
-
-/// The existing listener with the spec that is asked for, or none if it has it. Relay and lost sessions stay.
-#[must_use]
-pub fn listener_update(existing: &SsmListener, desired: &SsmListener) -> Option<SsmListener> {
-    let spec = SsmListenerSpec {
-        relay: existing.spec.relay.clone(),
-        lost_sessions: existing.spec.lost_sessions.clone(),
-        ..desired.spec.clone()
-    };
-    if spec == existing.spec {
-        return None;
-    }
-    let mut update = existing.clone();
-    update.spec = spec;
-    update.metadata.managed_fields = None;
-    Some(update)
 }
 
 fn labels(session_uid: &str) -> BTreeMap<String, String> {

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::broker::{DescribedSession, Identity, SessionId};
-use crate::controller::names::identity_of;
 use crate::controller::poll::{Snapshot, is_over, is_over_word};
+use crate::controller::trust::identity_of_record;
 use crate::crd::listener::{EndReason, ListenerSession};
 use crate::crd::session::{AwsSession, OutputUrl};
 use crate::crd::text::cut;
@@ -30,7 +30,7 @@ pub struct Sources<'a> {
     pub previous: &'a SsmSessionStatus,
     /// The session's listeners.
     pub listeners: &'a [Arc<SsmListener>],
-    /// What AWS said, for each identity of the listeners, their sessions and the class.
+    /// What AWS said, for each identity of the listeners and the class.
     pub snapshots: &'a BTreeMap<Identity, Arc<Snapshot>>,
     /// Since when each end is looked for.
     pub ending: &'a HashMap<String, Instant>,
@@ -97,6 +97,12 @@ impl Mirror {
 struct Record<'a> {
     listener: &'a SsmListener,
     session: &'a ListenerSession,
+}
+
+impl Record<'_> {
+    fn identity(&self) -> Option<Identity> {
+        identity_of_record(&self.listener.spec, self.session)
+    }
 }
 
 /// Makes the mirror; a function of its sources.
@@ -199,10 +205,8 @@ fn add(
     if let Some((_, described)) = &found {
         overlay(&mut session, described);
     }
-    let started_with = match record {
-        Some(record) => Some(identity_of(&record.session.identity)),
-        None => sources.started_with.get(id).cloned(),
-    };
+    let started_with = record.and_then(Record::identity);
+    let started_with = started_with.or_else(|| sources.started_with.get(id).cloned());
     let live = record.is_some_and(|record| record.session.ended_at.is_none());
     if live {
         let snapshot = started_with.clone().and_then(|identity| {
@@ -261,7 +265,7 @@ fn find<'a>(
     id: &SessionId,
     record: Option<&Record<'_>>,
 ) -> Option<(&'a Identity, &'a DescribedSession)> {
-    let mine = record.map(|record| identity_of(&record.session.identity));
+    let mine = record.and_then(Record::identity);
     let mut snapshots = sources.snapshots.iter();
     snapshots.find_map(|(identity, snapshot)| {
         let asked = mine.as_ref().is_none_or(|mine| mine == identity);

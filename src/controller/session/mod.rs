@@ -11,6 +11,7 @@ mod mirror;
 mod observe;
 mod plan;
 mod report;
+mod update;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -32,6 +32,10 @@ fn lost(count: usize) -> Value {
     json!({ "lostSessions": (0..count).map(session).collect::<Vec<_>>() })
 }
 
+fn former(count: usize, region: &str) -> Value {
+    json!({ "formerIdentities": vec![json!({ "region": region }); count] })
+}
+
 async fn assert_listener_rules(rules: Vec<Rule>) {
     let ground = ground().await;
     let client = ground.client().await;
@@ -88,6 +92,18 @@ async fn a_listener_is_held_to_the_limits_of_a_session() {
             "spec.identity.region",
             json!({}),
             json!({ "identity": { "region": "x" } }),
+            "use the code of an AWS Region",
+        ),
+        Rule::spec(
+            "spec.formerIdentities",
+            former(4, "eu-central-1"),
+            former(5, "eu-central-1"),
+            "must have at most 4 items",
+        ),
+        Rule::spec(
+            "spec.formerIdentities[0].region",
+            former(1, "eu-central-1"),
+            former(1, "x"),
             "use the code of an AWS Region",
         ),
         Rule::spec(

@@ -28,6 +28,21 @@ impl World {
         self.start("relay", name, relay_arguments(name), more).await
     }
 
+    /// Starts a drain, which keeps controllers drained for some seconds after its last renewal.
+    pub async fn drain(&self, more: &[&str]) -> Process {
+        let arguments = vec![
+            "drain".to_owned(),
+            format!("--namespace={}", self.operator_namespace),
+            format!("--controller-name={}", self.controller_name()),
+            "--log-filter=info,ssm_session_operator=trace".to_owned(),
+            "--timeout=90s".to_owned(),
+            // A drain that is late with its renewals, on a loaded machine, would be over.
+            "--drain-duration=10s".to_owned(),
+            "--quiet=2s".to_owned(),
+        ];
+        self.launch("drain", arguments, more).await
+    }
+
     async fn start(
         &self,
         command: &str,
@@ -35,10 +50,6 @@ impl World {
         arguments: Vec<String>,
         more: &[&str],
     ) -> Process {
-        let number = fs::read_dir(&self.folder).map_or(0, Iterator::count);
-        let log = self.folder.join(format!("{number}-{name}.log"));
-        // The shell makes it in a fork, maybe after the next start has counted the files.
-        File::create(&log).expect("the world's folder takes a file");
         let mut all = vec![
             command.to_owned(),
             format!("--namespace={}", self.operator_namespace),
@@ -53,6 +64,14 @@ impl World {
             "--log-filter=info,ssm_session_operator=trace".to_owned(),
         ];
         all.extend(arguments);
+        self.launch(name, all, more).await
+    }
+
+    async fn launch(&self, name: &str, mut all: Vec<String>, more: &[&str]) -> Process {
+        let number = fs::read_dir(&self.folder).map_or(0, Iterator::count);
+        let log = self.folder.join(format!("{number}-{name}.log"));
+        // The shell makes it in a fork, maybe after the next start has counted the files.
+        File::create(&log).expect("the world's folder takes a file");
         // What a test says itself takes the place of what every test says.
         let name = |argument: &str| argument.split('=').next().unwrap_or_default().to_owned();
         all.retain(|argument| !more.iter().any(|own| name(own) == name(argument)));

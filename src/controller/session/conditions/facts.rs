@@ -7,6 +7,7 @@ use crate::broker::{ErrorKind, Identity};
 use crate::controller::names::identity_of;
 use crate::controller::session::desired::{error_of, is_fresh};
 use crate::controller::session::observe::{ClassFound, Observed};
+use crate::controller::trust::identity_of_record;
 use crate::crd::SsmListener;
 use crate::crd::condition::{
     AwsReachableReason, Condition, Conditions, DestinationReachableReason, TargetConnectedReason,
@@ -30,12 +31,12 @@ fn any_serving(observed: &Observed) -> bool {
 /// The identities that count: the class', and those of sessions that still run. What is polled for the end of an old
 /// session says nothing of this one.
 fn counted(observed: &Observed) -> BTreeSet<Identity> {
-    let listeners = observed.listeners.iter();
-    let statuses = listeners.filter_map(|listener| listener.status.as_ref());
-    let sessions = statuses.flat_map(|status| &status.sessions);
-    let live = sessions.filter(|session| session.ended_at.is_none());
-    let mut counted: BTreeSet<Identity> =
-        live.map(|session| identity_of(&session.identity)).collect();
+    let mut counted = BTreeSet::new();
+    for listener in &observed.listeners {
+        let sessions = listener.status.iter().flat_map(|status| &status.sessions);
+        let live = sessions.filter(|session| session.ended_at.is_none());
+        counted.extend(live.filter_map(|session| identity_of_record(&listener.spec, session)));
+    }
     match &observed.class {
         ClassFound::Ours { identity, .. } => {
             counted.insert(identity_of(identity));

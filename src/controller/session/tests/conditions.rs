@@ -277,6 +277,7 @@ fn an_identity_with_which_nothing_runs_any_more_is_not_spoken_of() {
     let moved = listener("sql").serving("a", "1", "s-1").ended("s-1");
     let mut moved = moved.serving("a", "1", "s-2");
     moved = moved.change(|listener| {
+        listener.spec.former_identities = vec![other.clone()];
         let status = listener.status.as_mut().expect("serving");
         status.sessions[1].identity = other.clone();
     });

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::*;
 use crate::broker::SessionId;
 use crate::controller::fixtures::{described, listener};
+use crate::crd::class::Aws;
 use crate::crd::listener::EndReason;
 use crate::crd::session::AwsSession;
 
@@ -86,6 +87,26 @@ fn a_live_session_that_a_poll_misses_is_looked_up_and_stays() {
             .insert(id("s-1"), described("s-1", "Connected").build());
     });
     assert!(world.decide().mirror.wanted.is_empty());
+}
+
+#[test]
+fn ends_are_looked_for_with_the_listeners_identity_and_never_with_one_that_only_a_record_names() {
+    let elsewhere = Aws {
+        region: "eu-test-2".into(),
+        ..Aws::default()
+    };
+    let live = listener("sql").serving("a", "1", "s-1");
+    let live = live.recorded_with(&elsewhere);
+    let mut world = World::made(&["sql"], vec![live.clone()]);
+    world.poll(|_| {});
+    let plan = world.decide();
+    assert_eq!(ids(&plan.mirror.sessions), ["s-1"]);
+    assert!(plan.mirror.wanted.is_empty() && plan.mirror.started_with.is_empty());
+    world.listeners(vec![live.ended("s-1")]);
+    let plan = world.decide();
+    let ours = (identity_of(&fixtures::aws()), id("s-1"));
+    assert_eq!(plan.mirror.wanted, HashSet::from([ours]));
+    assert!(plan.mirror.started_with.is_empty());
 }
 
 #[test]

@@ -1,10 +1,15 @@
 //! What is promised of a poll: it is whole or it does not count, and it asks for no more than it must.
 
+mod deadlines;
+
 use std::collections::VecDeque;
+use std::future::pending;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::task::{forget, publish, take};
+use super::take::take;
+use super::task::{forget, publish};
 use super::*;
 use crate::broker::{
     Broker, ErrorKind, Filter, SessionPage, SessionState, SignedHeaders, StartRequest, StreamUrl,
@@ -13,6 +18,9 @@ use crate::broker::{
 use crate::controller::fixtures::{self, at, described};
 use crate::controller::relays::RelaysView;
 
+/// More than any of these polls takes.
+const WITHIN: Duration = Duration::from_mins(1);
+
 /// Answers DescribeSessions from a list of pages, and History by id; nothing else is called.
 #[derive(Default)]
 struct Aws {
@@ -20,6 +28,10 @@ struct Aws {
     history: Vec<DescribedSession>,
     /// The session that History fails for.
     broken: Option<SessionId>,
+    /// The Region whose endpoint never ends its answers: each page takes a while, and there is always another.
+    endless: Option<&'static str>,
+    /// The session whose look-up in History is never answered.
+    hanging: Option<SessionId>,
     calls: Mutex<Vec<String>>,
 }
 
@@ -60,7 +72,7 @@ impl Broker for Aws {
 
     fn describe<'a>(
         &'a self,
-        _: &'a Identity,
+        identity: &'a Identity,
         state: SessionState,
         filters: &'a [Filter],
         next_token: Option<&'a str>,
@@ -72,6 +84,13 @@ impl Broker for Aws {
                 .unwrap_or_default();
             let call = format!("{state:?} {value} {}", next_token.unwrap_or("-"));
             self.calls.lock().expect("not poisoned").push(call);
+            if self.endless == Some(&identity.region) {
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                return page(&[], Some("again"));
+            }
+            if self.hanging.as_ref().is_some_and(|id| id.as_str() == value) {
+                pending::<()>().await;
+            }
             match state {
                 SessionState::Active => {
                     let page = self.active.lock().expect("not poisoned").pop_front();
@@ -154,7 +173,7 @@ async fn a_poll_reads_all_pages_also_behind_an_empty_one() {
         page(&[], Some("2")),
         page(&["b"], None),
     ]);
-    let snapshot = take(&aws, &identity(), &Snapshot::default(), &[])
+    let snapshot = take(&aws, &identity(), &Snapshot::default(), &[], WITHIN)
         .await
         .expect("three pages");
     assert_eq!((snapshot.round, snapshot.active.len()), (1, 2));
@@ -165,7 +184,7 @@ async fn a_poll_reads_all_pages_also_behind_an_empty_one() {
 async fn a_failed_page_fails_the_whole_poll() {
     let throttled = BrokerError::new(ErrorKind::Throttled, "DescribeSessions", "slower");
     let aws = Aws::with_pages(vec![page(&["a"], Some("1")), Err(throttled.clone())]);
-    let taken = take(&aws, &identity(), &Snapshot::default(), &[]).await;
+    let taken = take(&aws, &identity(), &Snapshot::default(), &[], WITHIN).await;
     assert_eq!(taken, Err(throttled));
 }
 
@@ -175,7 +194,7 @@ async fn history_is_asked_only_for_what_is_wanted_and_not_plainly_active() {
     let mut aws = Aws::with_pages(vec![page(&["live"], None)]);
     aws.history = vec![over.clone()];
     let wanted = [id("gone"), id("live"), id("unknown")];
-    let snapshot = take(&aws, &identity(), &Snapshot::default(), &wanted)
+    let snapshot = take(&aws, &identity(), &Snapshot::default(), &wanted, WITHIN)
         .await
         .expect("a poll");
     let mut calls = aws.calls();
@@ -192,15 +211,17 @@ async fn an_end_that_is_known_is_not_asked_for_again_and_not_kept_for_ever() {
         ..Aws::default()
     };
     let wanted = [id("gone")];
-    let first = take(&aws, &identity(), &Snapshot::default(), &wanted)
+    let first = take(&aws, &identity(), &Snapshot::default(), &wanted, WITHIN)
         .await
         .expect("a poll");
-    let second = take(&aws, &identity(), &first, &wanted)
+    let second = take(&aws, &identity(), &first, &wanted, WITHIN)
         .await
         .expect("a poll");
     assert_eq!(second.ended, first.ended);
     assert_eq!(aws.calls(), ["Active  -", "History gone -", "Active  -"]);
-    let third = take(&aws, &identity(), &second, &[]).await.expect("a poll");
+    let third = take(&aws, &identity(), &second, &[], WITHIN)
+        .await
+        .expect("a poll");
     assert!(third.ended.is_empty());
 }
 
@@ -212,7 +233,7 @@ async fn a_look_up_that_fails_costs_neither_what_is_active_nor_the_other_look_up
         ..Aws::with_pages(vec![page(&["live"], None)])
     };
     let wanted = [id("broken"), id("gone")];
-    let snapshot = take(&aws, &identity(), &Snapshot::default(), &wanted)
+    let snapshot = take(&aws, &identity(), &Snapshot::default(), &wanted, WITHIN)
         .await
         .expect("all pages were read");
     assert_eq!((snapshot.round, snapshot.active.len()), (1, 1));
@@ -224,7 +245,7 @@ async fn a_look_up_that_fails_costs_neither_what_is_active_nor_the_other_look_up
 async fn a_token_that_never_ends_does_not_hold_the_poll_for_ever() {
     let aws = Aws::with_pages((0..2000).map(|_| page(&[], Some("again"))).collect());
     assert!(
-        take(&aws, &identity(), &Snapshot::default(), &[])
+        take(&aws, &identity(), &Snapshot::default(), &[], WITHIN)
             .await
             .is_err()
     );
@@ -236,7 +257,7 @@ async fn with_more_lookups_than_fit_each_has_its_turn() {
     let wanted: Vec<SessionId> = (100..230).map(|n| id(&format!("s-{n}"))).collect();
     let mut snapshot = Snapshot::default();
     for _ in 0..4 {
-        snapshot = take(&aws, &identity(), &snapshot, &wanted)
+        snapshot = take(&aws, &identity(), &snapshot, &wanted, WITHIN)
             .await
             .expect("a poll");
     }

@@ -1,0 +1,250 @@
+//! Ends AWS sessions that carry our marker and that nobody has recorded: a start whose answer was lost, a relay that
+//! died before it could write, a listener that is gone.
+//!
+//! A session that was just started is not yet recorded either. That race is covered by time: a relay records a
+//! session within 10 s of StartSession's answer or terminates it, StartSession has a deadline of its own, and the
+//! grace is longer than both together; a session must have been seen unrecorded in two polls and for longer than the
+//! grace. Even then the listeners are read from the API server itself just before, and without its answer nothing is
+//! ended.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{Instrument as _, error_span, info, warn};
+
+use crate::broker::{BrokerError, DescribedSession, ErrorKind, Identity, Marker, SessionId};
+use crate::controller::context::Context;
+use crate::controller::events::{self, SessionEvent};
+use crate::controller::poll::is_over;
+use crate::controller::trust;
+use crate::crd::SsmListener;
+
+/// How long the sweep of one identity may take: its next poll waits for it, and what is left is found again by that.
+const SWEEP_MAX: Duration = Duration::from_mins(1);
+
+/// How long the end of one session may take: one that AWS does not answer for must not keep the others alive.
+const TERMINATE_MAX: Duration = Duration::from_secs(10);
+
+/// Sessions that are ended at the same time: in a sweep of a minute some that are never answered leave time for others.
+const SWEPT_AT_ONCE: usize = 8;
+
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    since: Instant,
+    polls: u32,
+}
+
+/// What is suspected: pure, with `now` as an argument.
+#[derive(Debug)]
+pub struct Sweeper {
+    namespace_uid: String,
+    grace: Duration,
+    suspicions: HashMap<Identity, HashMap<SessionId, Suspicion>>,
+}
+
+/// A session that is to be ended, if the API server does not know better.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspect {
+    /// The session.
+    pub session: SessionId,
+    /// Who it says it was started for.
+    pub marker: Marker,
+}
+
+/// The sessions that listeners record as live, by the listener's half of the marker. One whose record names an identity
+/// that is not the listener's is nobody's: who would end it by its record would ask AWS as somebody else.
+fn recorded(
+    namespace_uid: &str,
+    listeners: &[Arc<SsmListener>],
+) -> HashMap<Marker, HashSet<String>> {
+    let of = |listener: &Arc<SsmListener>| {
+        let marker = Marker::new(namespace_uid, &listener.uid().unwrap_or_default());
+        let sessions = listener.status.iter().flat_map(|status| &status.sessions);
+        let live = sessions.filter(|session| {
+            session.ended_at.is_none()
+                && trust::identity_of_record(&listener.spec, session).is_some()
+        });
+        (
+            marker,
+            live.map(|session| session.session_id.clone()).collect(),
+        )
+    };
+    listeners.iter().map(of).collect()
+}
+
+impl Sweeper {
+    /// For the installation whose operator lives in the namespace with this UID.
+    #[must_use]
+    pub fn new(namespace_uid: &str, grace: Duration) -> Self {
+        Self {
+            namespace_uid: namespace_uid.to_owned(),
+            grace,
+            suspicions: HashMap::new(),
+        }
+    }
+
+    /// An identity is no longer polled.
+    pub fn forget(&mut self, identity: &Identity) {
+        self.suspicions.remove(identity);
+    }
+
+    /// Whether a session of this identity is suspected.
+    #[must_use]
+    pub fn suspects(&self, identity: &Identity) -> bool {
+        let suspicions = self.suspicions.get(identity);
+        suspicions.is_some_and(|suspicions| !suspicions.is_empty())
+    }
+
+    /// AWS has taken the session's termination. It may show it as Active for a while, so it is suspected afresh.
+    pub fn handle_terminated(&mut self, identity: &Identity, session: &SessionId) {
+        if let Some(suspicions) = self.suspicions.get_mut(identity) {
+            suspicions.remove(session);
+        }
+    }
+
+    /// A complete poll. Gives the sessions that were seen unrecorded in two polls and for longer than the grace. What
+    /// AWS itself calls over, or about to be, needs nobody to end it.
+    #[must_use]
+    pub fn handle_poll(
+        &mut self,
+        identity: &Identity,
+        active: &HashMap<SessionId, DescribedSession>,
+        listeners: &[Arc<SsmListener>],
+        now: Instant,
+    ) -> Vec<Suspect> {
+        let ours = Marker::installation_of(&self.namespace_uid);
+        let recorded = recorded(&self.namespace_uid, listeners);
+        let before = self.suspicions.remove(identity).unwrap_or_default();
+        let mut suspicions = HashMap::new();
+        let mut suspects = Vec::new();
+        for (id, session) in active {
+            let Some(marker) = session.reason.as_deref().and_then(Marker::parse) else {
+                continue;
+            };
+            let is_recorded = || {
+                recorded
+                    .get(&marker)
+                    .is_some_and(|sessions| sessions.contains(id.as_str()))
+            };
+            if marker.installation != ours || is_over(session) || is_recorded() {
+                continue;
+            }
+            let first = Suspicion {
+                since: now,
+                polls: 0,
+            };
+            let mut suspicion = before.get(id).copied().unwrap_or(first);
+            suspicion.polls = suspicion.polls.saturating_add(1);
+            if suspicion.polls >= 2 && now.duration_since(suspicion.since) > self.grace {
+                suspects.push(Suspect {
+                    session: id.clone(),
+                    marker,
+                });
+            }
+            suspicions.insert(id.clone(), suspicion);
+        }
+        self.suspicions.insert(identity.clone(), suspicions);
+        suspects.sort_by(|a, b| a.session.cmp(&b.session));
+        suspects
+    }
+}
+
+/// Asks the API server for the listeners as they are now, and ends those suspects that they don't record either: the
+/// sessions of which AWS has taken the termination. What is not ended within [`SWEEP_MAX`] stays suspected.
+pub async fn sweep(
+    context: &Context,
+    identity: &Identity,
+    suspects: Vec<Suspect>,
+) -> Vec<SessionId> {
+    let options = &context.options;
+    let deadline = Instant::now() + SWEEP_MAX;
+    let api: Api<SsmListener> = Api::namespaced(context.client.clone(), &options.namespace);
+    // One list and not a GET for each: a listener that is gone can only be looked for by its UID.
+    let listeners = match timeout(options.api_timeout, api.list(&ListParams::default())).await {
+        Ok(Ok(listeners)) => listeners
+            .items
+            .into_iter()
+            .map(Arc::new)
+            .collect::<Vec<_>>(),
+        Ok(Err(error)) => {
+            warn!(%error, suspects = suspects.len(), "listeners unknown; nothing swept, tried again");
+            return Vec::new();
+        }
+        Err(_) => {
+            warn!(
+                suspects = suspects.len(),
+                "the API server does not answer; nothing swept"
+            );
+            return Vec::new();
+        }
+    };
+    end_unrecorded(context, identity, suspects, &listeners, deadline).await
+}
+
+/// Ends those suspects that `listeners` don't record, some at the same time, until `deadline`.
+async fn end_unrecorded(
+    context: &Context,
+    identity: &Identity,
+    mut suspects: Vec<Suspect>,
+    listeners: &[Arc<SsmListener>],
+    deadline: Instant,
+) -> Vec<SessionId> {
+    let namespace_uid = &context.options.namespace_uid;
+    let recorded = recorded(namespace_uid, listeners);
+    suspects.retain(|Suspect { session, marker }| {
+        !recorded
+            .get(marker)
+            .is_some_and(|sessions| sessions.contains(session.as_str()))
+    });
+    let calls = suspects.into_iter().map(|suspect| async move {
+        let span = error_span!("sweep", session = %suspect.session);
+        let call = context.broker.terminate(identity, &suspect.session);
+        let answer = timeout(TERMINATE_MAX, call.instrument(span)).await;
+        (suspect, answer.unwrap_or_else(|_| Err(no_answer())))
+    });
+    let mut answers = futures::stream::iter(calls).buffer_unordered(SWEPT_AT_ONCE);
+    let mut terminated = Vec::new();
+    loop {
+        let (Suspect { session, marker }, answer) = match timeout_at(deadline, answers.next()).await
+        {
+            Ok(Some(answer)) => answer,
+            Ok(None) => break,
+            Err(_) => {
+                warn!(region = %identity.region,
+                        "sessions that no listener records are left for the next poll: AWS is slow to end them");
+                break;
+            }
+        };
+        match answer {
+            Ok(()) => {
+                info!(%session, "session that no listener records terminated");
+                context.metrics.swept.inc();
+                let listener = listeners.iter().find(|listener| {
+                    Marker::new(namespace_uid, &listener.uid().unwrap_or_default()) == marker
+                });
+                let event = SessionEvent::OrphanTerminated {
+                    session: session.to_string(),
+                };
+                terminated.push(session);
+                events::publish_orphan(context, listener.map(AsRef::as_ref), event).await;
+            }
+            Err(error) => {
+                warn!(%session, %error, request_id = error.request_id.as_str(), "session that no listener records not terminated; tried again");
+            }
+        }
+    }
+    terminated
+}
+
+fn no_answer() -> BrokerError {
+    let message = format!("no answer within {TERMINATE_MAX:?}");
+    BrokerError::new(ErrorKind::Unavailable, "TerminateSession", message)
+}
+
+#[cfg(test)]
+mod tests;
