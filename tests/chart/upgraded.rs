@@ -193,6 +193,7 @@ async fn classes_of_others_stay(
 }
 
 async fn patch(classes: &Api<SsmSessionClass>, name: &str, change: &Value) {
-    let patched = classes.patch(name, &PatchParams::default(), &Patch::Merge(change));
-    patched.await.expect("the administrator may edit classes");
+    let params = PatchParams::default();
+    let patched = classes.patch(name, &params, &Patch::Merge(change)).await;
+    patched.expect("the administrator may edit classes");
 }
