@@ -1,6 +1,9 @@
 # syntax=docker/dockerfile:1
 # One static binary, the public certificate authorities, and nothing else.
 
+# The list of materials has the crates of Cargo.lock, which is in the context: the last stage tells nothing of them.
+ARG BUILDKIT_SBOM_SCAN_CONTEXT=true
+
 FROM rust:1.95-alpine AS builder
 RUN apk add --no-cache ca-certificates gcc musl-dev
 WORKDIR /source

@@ -9,10 +9,12 @@ pub mod broker;
 pub mod cli;
 pub mod controller;
 pub mod crd;
+pub mod drain;
 pub mod election;
 pub mod lease;
 pub mod operator;
 pub mod protocol;
+pub mod proxy;
 pub mod relay;
 #[cfg(feature = "simulator")]
 pub mod simulator;

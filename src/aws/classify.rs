@@ -11,10 +11,11 @@ use aws_config::meta::ProviderChainError;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ssm::config::http::HttpResponse;
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ssm::operation;
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 
 use super::role;
-use crate::broker::{BrokerError, ErrorKind};
+use crate::broker::{BrokerError, ErrorKind, RequestId};
 
 /// Enough for every error of AWS that was seen, and small in a status.
 const MESSAGE_CHARS_MAX: usize = 512;
@@ -32,9 +33,10 @@ pub(super) enum Cause {
         code: Option<String>,
         message: Option<String>,
         retry_after: Option<Duration>,
+        request_id: RequestId,
     },
     /// An answer came that is none of AWS: a proxy's page, or a body that was cut off.
-    Unreadable { status: u16 },
+    Unreadable { status: u16, request_id: RequestId },
     /// The provider of credentials failed.
     Credentials(String),
     /// The identity's role could not be assumed.
@@ -58,9 +60,11 @@ where
                 code: answer.err().code().map(str::to_owned),
                 message: answer.err().message().map(str::to_owned),
                 retry_after: retry_after(answer.raw().headers().get("retry-after")),
+                request_id: id_in(error),
             },
             SdkError::ResponseError(answer) => Self::Unreadable {
                 status: answer.raw().status().as_u16(),
+                request_id: id_in(error),
             },
             SdkError::TimeoutError(_) => Self::Timeout,
             SdkError::DispatchFailure(failure) => match credentials_error(error) {
@@ -98,6 +102,11 @@ impl From<&CredentialsError> for Cause {
     }
 }
 
+/// AWS's id of the request that failed.
+fn id_in<E>(error: &SdkError<E, HttpResponse>) -> RequestId {
+    RequestId::new(operation::RequestId::request_id(error))
+}
+
 fn credentials_error(error: &(dyn Error + 'static)) -> Option<Cause> {
     levels(error)
         .find_map(|e| e.downcast_ref::<CredentialsError>())
@@ -133,14 +142,16 @@ fn retry_after(header: Option<&str>) -> Option<Duration> {
 /// The error that callers get. Pure, and the only place that knows AWS's codes.
 pub(super) fn classify(operation: &'static str, cause: Cause) -> BrokerError {
     let mut wait = None;
+    let mut id = RequestId::default();
     let (kind, message) = match cause {
         Cause::Service {
             status,
             code,
             message,
             retry_after,
+            request_id,
         } => {
-            wait = retry_after;
+            (wait, id) = (retry_after, request_id);
             let code = code.unwrap_or_else(|| format!("HTTP {status}"));
             let kind = kind_of_code(operation, &code).unwrap_or_else(|| kind_of_status(status));
             let message = message.filter(|text| !text.is_empty());
@@ -149,18 +160,20 @@ pub(super) fn classify(operation: &'static str, cause: Cause) -> BrokerError {
                 message.map_or_else(|| code.clone(), |text| format!("{code}: {text}")),
             )
         }
-        Cause::Unreadable { status } => (
-            kind_of_status(status),
-            format!("HTTP {status} with an answer that is none of AWS"),
-        ),
+        Cause::Unreadable { status, request_id } => {
+            id = request_id;
+            let message = format!("HTTP {status} with an answer that is none of AWS");
+            (kind_of_status(status), message)
+        }
         Cause::Credentials(why) => (
             ErrorKind::CredentialsUnavailable,
             format!("no usable credentials: {why}"),
         ),
         Cause::Role(cause) => {
             let refused = classify(role::OPERATION, *cause);
-            wait = refused.retry_after;
-            (kind_of_refusal(refused.kind), refused.to_string())
+            let words = refused.to_string();
+            (wait, id) = (refused.retry_after, refused.request_id);
+            (kind_of_refusal(refused.kind), words)
         }
         Cause::Timeout => (ErrorKind::Unavailable, "no answer in time".to_owned()),
         Cause::Transport(why) => (ErrorKind::Unavailable, format!("no answer: {why}")),
@@ -171,6 +184,7 @@ pub(super) fn classify(operation: &'static str, cause: Cause) -> BrokerError {
     };
     BrokerError {
         retry_after: wait,
+        request_id: id,
         ..BrokerError::new(kind, operation, first_line(&message))
     }
 }

@@ -6,7 +6,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use proptest::prelude::*;
 
 use super::classify::{Cause, classify};
-use crate::broker::ErrorKind;
+use crate::broker::{ErrorKind, RequestId};
 
 fn service(status: u16, code: Option<&str>, message: Option<&str>) -> Cause {
     Cause::Service {
@@ -14,6 +14,7 @@ fn service(status: u16, code: Option<&str>, message: Option<&str>) -> Cause {
         code: code.map(str::to_owned),
         message: message.map(str::to_owned),
         retry_after: None,
+        request_id: RequestId::default(),
     }
 }
 
@@ -113,10 +114,9 @@ fn an_unknown_code_is_classified_by_its_status() {
             classify("StartSession", service(status, None, None)).kind,
             kind
         );
-        assert_eq!(
-            classify("StartSession", Cause::Unreadable { status }).kind,
-            kind
-        );
+        let request_id = RequestId::default();
+        let unreadable = Cause::Unreadable { status, request_id };
+        assert_eq!(classify("StartSession", unreadable).kind, kind);
     }
     let error = classify("StartSession", service(500, None, None));
     assert_eq!(error.to_string(), "StartSession: HTTP 500");
@@ -180,6 +180,7 @@ fn how_long_aws_asks_to_wait_is_passed_on() {
         code: Some("ThrottlingException".to_owned()),
         message: None,
         retry_after: Some(Duration::from_secs(7)),
+        request_id: RequestId::default(),
     };
     assert_eq!(
         classify("DescribeSessions", cause).retry_after,

@@ -19,14 +19,17 @@ use aws_sdk_ssm::config::{
     StalledStreamProtectionConfig,
 };
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_sdk_ssm::operation::RequestId;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
+use tracing::field::Empty;
 use tracing::instrument::WithSubscriber;
+use tracing::{Instrument as _, Span, info_span};
 
 use super::AwsOptions;
 use super::classify::{Cause, classify};
 use super::credentials::{DefaultChain, KeptCredentials};
+use super::http::http_client;
 use super::limiter::{Lane, Limiter, Overdue};
 use super::mute::mute;
 use super::role::{AssumedRole, StsOptions};
@@ -82,9 +85,7 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) fn new(options: AwsOptions) -> Self {
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build_https();
+        let http = http_client(&options.proxies);
         Self {
             options,
             http,
@@ -180,7 +181,7 @@ impl Client {
         }
     }
 
-    /// Sends a call, and sends it again when it may be and the failure says so.
+    /// Sends a call, and sends it again when it may be and the failure says so; in a span of its own.
     pub(super) async fn call<O, E, F>(
         &self,
         operation: Operation,
@@ -188,6 +189,38 @@ impl Client {
     ) -> Result<O, BrokerError>
     where
         F: Future<Output = Result<O, SdkError<E, HttpResponse>>> + Send,
+        O: RequestId,
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let span = info_span!(
+            "call AWS",
+            otel.name = operation.name,
+            otel.kind = "client",
+            rpc.system = "aws-api",
+            rpc.method = operation.name,
+            cloud.region = self.region,
+            aws.request_id = Empty,
+            error.type = Empty,
+            otel.status_code = Empty,
+        );
+        let result = self.send(operation, send, &span);
+        let result = result.instrument(span.clone()).await;
+        if let Err(error) = &result {
+            span.record("error.type", tracing::field::debug(error.kind));
+            span.record("otel.status_code", "ERROR");
+        }
+        result
+    }
+
+    async fn send<O, E, F>(
+        &self,
+        operation: Operation,
+        send: impl Fn() -> F + Send + Sync,
+        span: &Span,
+    ) -> Result<O, BrokerError>
+    where
+        F: Future<Output = Result<O, SdkError<E, HttpResponse>>> + Send,
+        O: RequestId,
         E: ProvideErrorMetadata + Error + 'static,
     {
         if let Some(wrong) = self.wrong {
@@ -205,19 +238,28 @@ impl Client {
             let turn = self.limiter.turn(operation.lane, start_by).await;
             turn.map_err(|Overdue| overdue(operation))?;
             let answer = timeout_at(deadline, send().with_subscriber(mute().clone())).await;
+            if let Some(id) = answer.iter().find_map(RequestId::request_id) {
+                span.record("aws.request_id", id);
+            }
             let cause = match answer {
-                Ok(Ok(output)) => return Ok(output),
+                Ok(Ok(output)) => {
+                    let (operation, request_id) = (operation.name, output.request_id());
+                    tracing::debug!(operation, request_id, attempt, "AWS has answered");
+                    return Ok(output);
+                }
                 Ok(Err(error)) => Cause::from(&error),
                 Err(_elapsed) => Cause::Timeout,
             };
             let error = classify(operation.name, cause);
             self.learn(error.kind).await;
+            let request_id = error.request_id.as_str();
+            tracing::debug!(%error, request_id, attempt, "a call of AWS failed");
             let pause = self.pause_after(attempt);
             let again = attempt < operation.attempts_max && error.kind.next() == Next::Retry;
             if !again || Instant::now() + pause >= deadline {
                 return Err(error);
             }
-            tracing::debug!(%error, attempt, ?pause, "the call failed; it is sent again after a pause");
+            tracing::debug!(?pause, "the call is sent again after a pause");
             sleep(pause).await;
             start_by = deadline;
             attempt += 1;

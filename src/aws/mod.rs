@@ -8,6 +8,7 @@ mod classify;
 mod client;
 mod convert;
 mod credentials;
+mod http;
 mod limiter;
 mod mute;
 mod role;
@@ -28,6 +29,7 @@ use crate::broker::{
     Broker, BrokerError, ErrorKind, Filter, Identity, SessionId, SessionPage, SessionState,
     SignedHeaders, StartRequest, StreamUrl, Ticket,
 };
+use crate::proxy::Proxies;
 use client::{Clients, Operation};
 
 /// The most that DescribeSessions gives at once.
@@ -55,6 +57,8 @@ pub struct AwsOptions {
     /// URL of STS, where roles are assumed. `None` is what the SDK's environment says (`AWS_ENDPOINT_URL_STS`), or else
     /// the Region's public one.
     pub sts_endpoint: Option<String>,
+    /// The ways to AWS, for the calls and for credentials.
+    pub proxies: Proxies,
 }
 
 impl Default for AwsOptions {
@@ -69,6 +73,7 @@ impl Default for AwsOptions {
             calls_burst: 20,
             credentials: None,
             sts_endpoint: None,
+            proxies: Proxies::default(),
         }
     }
 }

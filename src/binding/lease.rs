@@ -23,6 +23,9 @@ use crate::lease::{held, holder, released};
 /// The first pause after a failed renewal; they grow up to the renewal interval.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 
+/// How long giving the Lease back may take at least: it is tried once, and nothing waits behind it.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What a relay claims with its Lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -205,7 +208,8 @@ impl RelayLease {
     /// Gives the Lease back, so that the relay counts as gone at once. Unreleased, it runs out by itself.
     pub async fn release(mut self) {
         let relay = self.claim.relay.clone();
-        match timeout(self.renew_every, self.release_stored()).await {
+        let limit = self.renew_every.max(RELEASE_TIMEOUT);
+        match timeout(limit, self.release_stored()).await {
             Ok(Ok(true)) => info!(relay, "released the relay's Lease"),
             Ok(Ok(false)) => info!(relay, "the relay's Lease is not held: nothing to release"),
             Ok(Err(error)) => warn!(

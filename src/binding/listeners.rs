@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kube::Api;
-use tracing::{info, warn};
+use tracing::{error_span, info, warn};
 
 use super::DataPlane;
 use super::convert::{id_of, inherited_of, recorded_port, spec_of};
@@ -202,9 +202,15 @@ impl<D: DataPlane> Listeners<D> {
             let recorder = Arc::new(recorder);
             let spec = wish(object, &self.namespace_uid);
             let inherited = inherited_of(object, &relay);
-            info!(listener = %id, port = inherited.port, "serving a listener");
-            self.relay
-                .ensure(&id, spec.clone(), inherited, recorder.clone());
+            // Of the highest level, so that it is there whatever the filter says.
+            let of = &object.spec.session_ref;
+            let ssmsession = format!("{}/{}", of.namespace, of.name);
+            let span = error_span!("listener", ssmsession);
+            span.in_scope(|| {
+                info!(listener = %id, port = inherited.port, "serving a listener");
+                self.relay
+                    .ensure(&id, spec.clone(), inherited, recorder.clone());
+            });
             let mut phase = Phase::Serving;
             if is_deleted(object) {
                 // Taken over only so that what an earlier run left is ended, and its end is on record.

@@ -14,7 +14,38 @@ pub struct BrokerError {
     pub message: String,
     /// How long the service asked us to wait, if it did.
     pub retry_after: Option<Duration>,
+    /// For logs only.
+    pub request_id: RequestId,
 }
+
+/// AWS's id of a request that it answered, by which its support finds the request.
+///
+/// It is another one for each call. So it is no part of what an error is, and one that comes again is the same error:
+/// all ids are equal, and nothing is reported anew for another. No status and no message has it.
+#[derive(Clone, Debug, Default)]
+pub struct RequestId(Option<String>);
+
+impl RequestId {
+    /// The id in an answer, if it has one.
+    #[must_use]
+    pub fn new(id: Option<&str>) -> Self {
+        Self(id.map(str::to_owned))
+    }
+
+    /// The id, for the field `request_id` of a log line.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+}
+
+impl PartialEq for RequestId {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for RequestId {}
 
 /// The kinds of failure that callers tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,6 +105,24 @@ impl BrokerError {
             operation,
             message: message.into(),
             retry_after: None,
+            request_id: RequestId::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_comes_again_is_the_same_though_its_request_is_another() {
+        let error = |id| BrokerError {
+            request_id: RequestId::new(Some(id)),
+            ..BrokerError::new(ErrorKind::AccessDenied, "StartSession", "AccessDenied: no")
+        };
+        let (first, second) = (error("11111111"), error("22222222"));
+        assert_eq!(first, second);
+        assert_eq!(first.to_string(), "StartSession: AccessDenied: no");
+        assert_eq!(second.request_id.as_str(), Some("22222222"));
     }
 }

@@ -14,7 +14,7 @@ mod url_tests;
 
 use futures::future::BoxFuture;
 
-pub use error::{BrokerError, ErrorKind, Next};
+pub use error::{BrokerError, ErrorKind, Next, RequestId};
 pub use identity::{Identity, Role};
 pub use marker::Marker;
 pub use session::{DescribedSession, Filter, FilterKey, SessionId, SessionPage, SessionState};

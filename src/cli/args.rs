@@ -5,14 +5,15 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::Args;
+use http::Uri;
 
-use super::values::{advertise_address, duration, object_name, port_range};
+use super::values::{advertise_address, collector, duration, object_name, port_range, ratio};
 use crate::crd::DEFAULT_CONTROLLER_NAME;
 use crate::telemetry::LogFormat;
 
-/// Options of every process.
+/// Options of whatever asks the API server.
 #[derive(Args, Clone, Debug)]
-pub struct CommonArgs {
+pub struct InstallationArgs {
     /// The operator's own namespace: SsmListeners and the relays' Leases are in it. One installation's alone: where
     /// another --controller-name was first, a process is not ready and begins nothing
     #[arg(long, env = "POD_NAMESPACE", value_parser = object_name)]
@@ -21,6 +22,37 @@ pub struct CommonArgs {
     /// are served by the first that puts its finalizer there
     #[arg(long, env = "CONTROLLER_NAME", default_value = DEFAULT_CONTROLLER_NAME)]
     pub controller_name: String,
+    /// How logs are written
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+    /// Which logs are written, such as `info` or `info,ssm_session_operator=debug`
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    pub log_filter: String,
+}
+
+/// Options of a drain.
+#[derive(Args, Clone, Debug)]
+pub struct DrainArgs {
+    /// How long to wait until everything was let go: less than the 5 minutes that Helm waits for a hook unless it is told
+    /// otherwise, and more than the minute that a controller gives a relay to end its sessions, and that it then needs
+    #[arg(long, default_value = "4m", value_parser = duration)]
+    pub timeout: Duration,
+    /// For how long controllers stay drained after the last renewal, ten of which are made in that time or more: long enough
+    /// that the Deployments are deleted meanwhile. For as long a controller that begins to lead afterwards begins nothing
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub drain_duration: Duration,
+    /// For how long nothing may be left before that is believed: several times the second in which controllers look
+    /// whether they are to drain
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    pub quiet: Duration,
+}
+
+/// Options of every process.
+#[derive(Args, Clone, Debug)]
+pub struct CommonArgs {
+    /// Whose process it is, and how it logs.
+    #[command(flatten)]
+    pub installation: InstallationArgs,
     /// For how long a relay's Lease holds: three renewals, so that two may fail before listeners are moved
     #[arg(long, default_value = "12s", value_parser = duration)]
     pub lease_duration: Duration,
@@ -43,12 +75,13 @@ pub struct CommonArgs {
     /// How long a shutdown may take before sessions are left to the next run: within a pod's 45 s of grace
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub shutdown_deadline: Duration,
-    /// How logs are written
-    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
-    pub log_format: LogFormat,
-    /// Which logs are written, such as `info` or `info,ssm_session_operator=debug`
-    #[arg(long, env = "RUST_LOG", default_value = "info")]
-    pub log_filter: String,
+    /// A collector that takes traces by OTLP over HTTP, such as `http://collector.monitoring:4318`. Without it there are
+    /// none. Headers that it wants are taken from OTEL_EXPORTER_OTLP_HEADERS
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = collector)]
+    pub otlp_endpoint: Option<Uri>,
+    /// How many of the traces are sent, from 0 to 1: all by default, since there are few
+    #[arg(long, default_value = "1", value_name = "RATIO", value_parser = ratio)]
+    pub otlp_sampling: f64,
 }
 
 /// Options of the controller.
@@ -92,7 +125,8 @@ pub struct ControllerArgs {
     /// How often a relay is looked for for a listener that has none: nobody is told when another listener leaves room
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub unbound_interval: Duration,
-    /// How often an object to which nothing happens is looked at: a net for what a watch may have missed
+    /// How often an object to which nothing happens is looked at: a net for what a watch may have missed. As often it is
+    /// looked whether the kinds are served as this program knows them
     #[arg(long, default_value = "5m", value_parser = duration)]
     pub resync_interval: Duration,
     /// How long a call to the API server may take
@@ -171,12 +205,34 @@ pub struct RelayArgs {
     pub insecure_stream_urls: bool,
 }
 
-impl CommonArgs {
+impl InstallationArgs {
     /// What must hold between the options.
     pub(super) fn check(&self) -> Result<(), String> {
         if self.controller_name.is_empty() {
             return Err("--controller-name is empty: classes could not name it".to_owned());
         }
+        crate::telemetry::check_filter(&self.log_filter)
+            .map_err(|error| format!("--log-filter {:?}: {error}", self.log_filter))
+    }
+}
+
+impl DrainArgs {
+    /// What must hold between the options.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.quiet >= self.timeout {
+            return Err(format!(
+                "--quiet {:?} is not below --timeout {:?}: no drain would end well",
+                self.quiet, self.timeout
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl CommonArgs {
+    /// What must hold between the options.
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.installation.check()?;
         if self.backoff_min > self.backoff_max {
             return Err(above(
                 "--backoff-min",
@@ -185,8 +241,7 @@ impl CommonArgs {
                 self.backoff_max,
             ));
         }
-        crate::telemetry::check_filter(&self.log_filter)
-            .map_err(|error| format!("--log-filter {:?}: {error}", self.log_filter))
+        Ok(())
     }
 }
 

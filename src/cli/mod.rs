@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub use args::{CommonArgs, ControllerArgs, RelayArgs, host_name};
+pub use args::{CommonArgs, ControllerArgs, DrainArgs, InstallationArgs, RelayArgs, host_name};
 
 /// Makes AWS SSM Session Manager sessions a Kubernetes resource.
 #[derive(Clone, Debug, Parser)]
@@ -57,6 +57,16 @@ pub enum Command {
         #[command(flatten)]
         relay: Box<RelayArgs>,
     },
+    /// Has the controllers end every listener and let every SsmSession go, and waits until they have: what is to be done
+    /// before the operator is uninstalled. SsmSessions and classes stay
+    Drain {
+        /// Which installation is to drain, and how the drain logs.
+        #[command(flatten)]
+        installation: InstallationArgs,
+        /// Options of a drain.
+        #[command(flatten)]
+        drain: DrainArgs,
+    },
     /// Writes the CustomResourceDefinitions as YAML
     Crds {
         /// Directory for one file each; without it they go to standard output
@@ -97,6 +107,10 @@ impl Cli {
                 .check()
                 .and_then(|()| controller.check(common))
                 .and_then(|()| relay.complete(common)),
+            Command::Drain {
+                installation,
+                drain,
+            } => installation.check().and_then(|()| drain.check()),
             Command::Crds { dir: _ } => Ok(()),
         };
         checked

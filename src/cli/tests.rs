@@ -46,6 +46,7 @@ fn defaults_are_those_of_the_relay() {
         ["0.0.0.0".parse::<std::net::IpAddr>().unwrap()]
     );
     assert!(!args.insecure_stream_urls);
+    assert_eq!(common.otlp_endpoint, None);
 }
 
 #[test]
@@ -148,10 +149,52 @@ fn what_can_not_work_is_refused_with_the_reason() {
         (&["--log-filter=a=loudly"], "--log-filter"),
         (&["--controller-name="], "--controller-name is empty"),
         (&["--log-format=xml"], "possible values: json, text"),
+        (
+            &["--otlp-endpoint=collector:4318"],
+            "not http:// or https://",
+        ),
+        (
+            &["--otlp-endpoint=http://user:word@collector"],
+            "without user and query",
+        ),
+        (
+            &["--otlp-endpoint=http://collector?x=y"],
+            "without user and query",
+        ),
+        (&["--otlp-sampling=1.1"], "from 0 to 1"),
+        (&["--otlp-sampling=NaN"], "from 0 to 1"),
     ];
     for (more, words) in cases {
         let error = all_in_one(more).expect_err(&format!("{more:?}"));
         assert!(error.contains(words), "{more:?}: {error}");
+    }
+}
+
+#[test]
+fn a_drain_takes_what_it_needs_and_no_more() {
+    let drain = |more: &[&str]| -> Result<_, String> {
+        let required = ["ssm-session-operator", "drain", "--namespace=ssm-system"];
+        let cli = Cli::try_parse_checked(required.iter().chain(more).copied());
+        match cli.map_err(|error| error.to_string())?.command {
+            Command::Drain {
+                installation,
+                drain,
+            } => Ok((installation, drain)),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (installation, args) = drain(&[]).unwrap();
+    assert_eq!(installation.namespace, "ssm-system");
+    let helm_waits = Duration::from_mins(5);
+    assert!(args.timeout < helm_waits);
+    for (more, words) in [
+        ("--quiet=4m", "no drain would end well"),
+        ("--controller-name=", "--controller-name is empty"),
+        ("--log-filter=a=loudly", "--log-filter"),
+        ("--lease-duration=12s", "unexpected argument"),
+    ] {
+        let error = drain(&[more]).expect_err(more);
+        assert!(error.contains(words), "{more}: {error}");
     }
 }
 

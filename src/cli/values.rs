@@ -1,4 +1,4 @@
-//! How values of options are written: durations, port ranges, names and addresses.
+//! How values of options are written: durations, port ranges, ratios, names, addresses and URLs.
 //!
 //! Every error is a sentence for whoever typed the option.
 
@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use http::Uri;
 use jiff::SignedDuration;
 
 /// A duration such as `10s`, `500ms` or `5m`; longer than nothing.
@@ -93,4 +94,31 @@ pub fn advertise_address(text: &str) -> Result<IpAddr, String> {
         "{address} is {kind} address: the API server refuses it in EndpointSlices. Give the address by which pods \
          reach this relay; what it listens on is --listen-address"
     ))
+}
+
+/// The URL of a collector of traces, to which the path of traces is added.
+///
+/// # Errors
+/// A sentence for the terminal, without the URL: it may hold a password.
+pub fn collector(text: &str) -> Result<Uri, String> {
+    let url: Uri = text.parse().map_err(|error| format!("no URL: {error}"))?;
+    let host = url
+        .authority()
+        .is_some_and(|host| !host.as_str().contains('@'));
+    if !host || !matches!(url.scheme_str(), Some("http" | "https")) || url.query().is_some() {
+        return Err("not http:// or https:// with a host, without user and query".to_owned());
+    }
+    Ok(url)
+}
+
+/// A part of all, from 0 to 1.
+///
+/// # Errors
+/// A sentence for the terminal.
+pub fn ratio(text: &str) -> Result<f64, String> {
+    let ratio = text
+        .parse()
+        .ok()
+        .filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio.ok_or_else(|| "not a number from 0 to 1".to_owned())
 }

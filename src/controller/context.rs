@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
+use super::drain::Drain;
 use super::metrics::Metrics;
 use super::options::ControllerOptions;
 use super::poll::Polls;
@@ -65,6 +66,8 @@ pub struct Memory {
     pub finished: HashSet<String>,
     /// Since when it is being deleted, or handed over to another installation.
     pub leaving: Option<Instant>,
+    /// Since when it is let go because the installation is asked to drain.
+    pub draining: Option<Instant>,
     /// The finalizer of another installation that holds it, once that was logged.
     pub held_by: Option<String>,
     /// The last refusal, until the same writes succeed.
@@ -97,6 +100,8 @@ pub struct Context {
     pub listeners: Store<SsmListener>,
     /// What is known of relays.
     pub relays: watch::Receiver<RelaysView>,
+    /// Whether the installation is asked to drain.
+    pub drain: watch::Receiver<Drain>,
     /// What AWS said.
     pub polls: Polls,
     /// True once every cache was filled; nothing is decided before.

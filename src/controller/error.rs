@@ -71,6 +71,15 @@ impl Error {
         self.status().is_some_and(|status| status.code == 403)
     }
 
+    /// AWS's id of the request that failed, for logs.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        match self {
+            Self::Aws { source, .. } => source.request_id.as_str(),
+            Self::Api { .. } | Self::Deadline => None,
+        }
+    }
+
     fn status(&self) -> Option<&kube::core::Status> {
         match self {
             Self::Api { source, .. } => match source.as_ref() {

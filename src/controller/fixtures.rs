@@ -9,6 +9,7 @@ use kube::api::ObjectMeta;
 use tokio::sync::watch;
 
 use super::context::Context;
+use super::drain::Drain;
 use super::metrics::Metrics;
 use super::names;
 use super::options::ControllerOptions;
@@ -80,6 +81,7 @@ pub fn context(broker: Arc<dyn Broker>, view: RelaysView) -> Context {
         options,
         metrics,
         relays: watch::channel(view).1,
+        drain: watch::channel(Drain::No).1,
         synced: watch::channel(true).1,
     })
 }

@@ -31,6 +31,9 @@ impl Kind {
         Self::EndpointSlice,
     ];
 
+    /// Those that we define.
+    pub const DEFINED: [Self; 3] = [Self::SsmSession, Self::SsmSessionClass, Self::SsmListener];
+
     /// Those of which each object is reconciled.
     const RECONCILED: [Self; 2] = [Self::SsmSession, Self::SsmListener];
 }
@@ -67,6 +70,13 @@ pub struct WatchLabels {
     pub kind: Kind,
 }
 
+/// Label of a definition.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DefinitionLabels {
+    /// What is defined.
+    pub kind: Kind,
+}
+
 /// Label of a poll.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PollLabels {
@@ -93,6 +103,8 @@ pub struct Metrics {
     pub relays_alive: Gauge,
     /// Listeners without a living relay.
     pub listeners_unbound: Gauge,
+    /// 1 while the served definition of a kind lacks something that this program knows; none while that is not known.
+    pub crd_outdated: Family<DefinitionLabels, Gauge>,
 }
 
 impl Metrics {
@@ -111,6 +123,7 @@ impl Metrics {
             swept,
             relays_alive,
             listeners_unbound,
+            crd_outdated,
         } = &metrics;
         registry.register(
             "leading",
@@ -153,6 +166,12 @@ impl Metrics {
             "Listeners without a living relay",
             listeners_unbound.clone(),
         );
+        registry.register(
+            "crd_outdated",
+            "1 while the served CustomResourceDefinition of a kind is older than this program, 0 while it is not; of the \
+             leader, where it may read it",
+            crd_outdated.clone(),
+        );
         for kind in Kind::ALL {
             drop(watch_errors.get_or_create(&WatchLabels { kind }));
         }
@@ -171,6 +190,7 @@ impl Metrics {
             self.relays_alive.set(0);
             self.listeners_unbound.set(0);
             self.poll_timestamp.clear();
+            self.crd_outdated.clear();
         }
     }
 

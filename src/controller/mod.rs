@@ -1,7 +1,7 @@
 //! The control plane's half: what should be, and what to say about it.
 //!
 //! It decides in functions without `async`; every write to Kubernetes is in an `act` or a `report`, but for the
-//! Leases of relays that are gone. It starts no AWS session and moves no byte: losing it closes no stream. With the
+//! Leases that have run out. It starts no AWS session and moves no byte: losing it closes no stream. With the
 //! relays it speaks through `SsmListener` objects only.
 //!
 //! One controller runs for an installation, and one installation in a namespace: the floor above sees to both, and drops
@@ -9,6 +9,8 @@
 
 pub mod backoff;
 mod context;
+mod definitions;
+mod drain;
 mod error;
 pub mod events;
 #[cfg(test)]
@@ -25,6 +27,7 @@ mod session;
 mod sweeper;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod triggers;
 mod trust;
 mod watches;
@@ -38,6 +41,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use self::drain::Drain;
 use self::metrics::Metrics;
 pub use self::options::ControllerOptions;
 use self::relays::RelaysView;
@@ -65,24 +69,28 @@ pub async fn run(
 ) -> Result<(), Ended> {
     let watches = Watches::new(&client, &options, &metrics);
     let (relays_sender, relays) = watch::channel(RelaysView::default());
+    let (drain_sender, drain) = watch::channel(Drain::default());
     let context = Arc::new(watches.context(Parts {
         client,
         broker,
         options,
         metrics,
         relays,
+        drain,
         synced: synced.subscribe(),
     }));
     let mut filled = watches.filled();
     let mut tasks = JoinSet::new();
     watches.spawn(&context, &mut tasks, &shutdown);
-    let over_relays = relays::task::run(Arc::clone(&context), relays_sender);
+    let over_leases = relays::task::run(Arc::clone(&context), relays_sender, drain_sender);
     tasks.spawn(named(
-        "watch over relays",
-        until(shutdown.clone(), over_relays),
+        "watch over Leases",
+        until(shutdown.clone(), over_leases),
     ));
     let polls = poll::task::run(Arc::clone(&context));
     tasks.spawn(named("poll", until(shutdown.clone(), polls)));
+    let looks = definitions::run(Arc::clone(&context));
+    tasks.spawn(named("look at the kinds", until(shutdown.clone(), looks)));
     let mut relays = context.relays.clone();
     let all_filled = async {
         for cache in &mut filled {

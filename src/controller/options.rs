@@ -42,7 +42,8 @@ pub struct ControllerOptions {
     /// Between two looks for a relay for a listener that has none. 10 s: room that another listener leaves is told to
     /// nobody.
     pub unbound_interval: Duration,
-    /// Between two reconciles of an object to which nothing happens: a net for what a watch may have missed.
+    /// Between two reconciles of an object to which nothing happens: a net for what a watch may have missed. And between
+    /// two looks at the served definitions of the kinds, which change with a release.
     pub resync_interval: Duration,
     /// First delay after a failure.
     pub backoff_min: Duration,

@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use super::backoff::{Backoff, jittered};
 use super::context::{Context, Stores};
+use super::drain::Drain;
 use super::error::Error;
 use super::metrics::{Kind, Metrics, Outcome};
 use super::names::{self, FIELD_MANAGER, MANAGED_BY_LABEL, SLICE_MANAGED_BY_LABEL};
@@ -53,6 +54,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// What is known of relays.
     pub relays: watch::Receiver<RelaysView>,
+    /// Whether the installation is asked to drain.
+    pub drain: watch::Receiver<Drain>,
     /// True once every cache was filled.
     pub synced: watch::Receiver<bool>,
 }
@@ -135,6 +138,7 @@ impl Watches {
             options,
             metrics,
             relays,
+            drain,
             synced,
         } = parts;
         let reporter = Reporter {
@@ -154,6 +158,7 @@ impl Watches {
             classes: self.classes.store.clone(),
             listeners: self.listeners.store.clone(),
             relays,
+            drain,
             polls: Polls::default(),
             synced,
             session_triggers: self.scopes.iter().cloned().map(Trigger::new).collect(),
@@ -372,7 +377,7 @@ fn on_error<K: Resource<DynamicType = ()>>(
         return Action::requeue(jittered(context.options.backoff_min));
     }
     context.metrics.reconciled(kind, Outcome::Failure);
-    warn!(?kind, %namespace, %name, %error, "reconcile failed");
+    warn!(?kind, %namespace, %name, %error, request_id = error.request_id(), "reconcile failed");
     Action::requeue(backoff.failed(&names::key(object)))
 }
 

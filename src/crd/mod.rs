@@ -67,12 +67,16 @@ pub const MANAGED_BY: &str = "ssm-session-operator";
 /// Label with the UID of the [`SsmSession`] on listeners, Services and EndpointSlices.
 pub const SESSION_UID_LABEL: &str = "ssm-operator.dev/session-uid";
 
-/// Label on EndpointSlices, and on the [`INSTALLATION_LEASE`]: which [`installation`] wrote it.
+/// Label on EndpointSlices, and on the [`INSTALLATION_LEASE`] and the [`DRAIN_LEASE`]: which [`installation`] wrote it.
 pub const INSTALLATION_LABEL: &str = "ssm-operator.dev/installation";
 
 /// Name of the Lease that says whose the operator's namespace is: the first controller there makes it, and no other
 /// installation begins anything in that namespace. A relay of this name would find a Lease that is not a relay's, and say so.
 pub const INSTALLATION_LEASE: &str = "installation.ssm-operator.dev";
+
+/// Name of the Lease that asks an installation's controllers to drain, for as long as somebody renews it: they begin
+/// nothing, end every listener, and take their finalizer off every [`SsmSession`]. It carries the [`INSTALLATION_LABEL`].
+pub const DRAIN_LEASE: &str = "drain.ssm-operator.dev";
 
 /// Label on the Leases of relays: the `controllerName`'s installation finds its relays by it.
 pub const RELAY_LEASE_LABEL: &str = "ssm-operator.dev/relay";

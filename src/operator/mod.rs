@@ -3,6 +3,7 @@
 //! A process ends with 0 when it was asked to end and did so in time. Whatever else ends it leaves a log line and a
 //! code other than 0, so that it is started again.
 
+mod api_server;
 mod installation;
 mod options;
 mod supervise;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
@@ -32,12 +33,19 @@ use crate::admin::{self, Checks};
 use crate::aws::AwsBroker;
 use crate::binding::{self, BindingMetrics, Readiness};
 use crate::broker::Broker;
-use crate::cli::{Cli, Command, CommonArgs, ControllerArgs, RelayArgs, host_name};
+use crate::cli::{
+    Cli, Command, CommonArgs, ControllerArgs, DrainArgs, InstallationArgs, RelayArgs,
+};
 use crate::election::Candidate;
+use crate::proxy::Proxies;
 use crate::relay::{self, Relay};
-use crate::{controller, crd, telemetry};
+use crate::telemetry::{self, TraceOptions, Traces};
+use crate::{controller, crd, drain};
 use installation::{Claim, wait_for_namespace};
-use options::{aws_options, binding_options, controller_options, election_timing, relay_options};
+use options::{
+    aws_options, binding_options, controller_options, drain_options, election_timing,
+    process_identity, relay_options, trace_options,
+};
 use supervise::{Task, on_signal, supervise};
 
 /// How long the API server may take to accept a connection, and to answer at the start before it is asked again.
@@ -57,22 +65,38 @@ pub fn main(cli: Cli) -> ExitCode {
             controller,
             relay,
         } => (common, Some(controller), Some(*relay)),
+        Command::Drain {
+            installation,
+            drain,
+        } => {
+            let draining = run_drain(&installation, &drain);
+            return ended(run_to_end(&installation, None, draining));
+        }
         Command::Crds { dir } => return ended(write_crds(dir.as_deref())),
     };
-    ended(start_runtime(&common, controller, relay))
+    let running = async {
+        raise_file_limit();
+        run(&common, controller, relay).await
+    };
+    let traces = trace_options(&common, tls);
+    ended(traces.and_then(|traces| run_to_end(&common.installation, traces, running)))
 }
 
-fn start_runtime(
-    common: &CommonArgs,
-    controller: Option<ControllerArgs>,
-    relay: Option<RelayArgs>,
+fn run_to_end(
+    logs: &InstallationArgs,
+    traces: Option<TraceOptions>,
+    task: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    telemetry::init(common.log_format, &common.log_filter)?;
-    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let ran = runtime.block_on(run(common, controller, relay));
+    let traces = traces.map(|options| Traces::new(options, runtime.handle().clone()));
+    let traces = traces.transpose()?;
+    telemetry::init(logs.log_format, &logs.log_filter, traces.as_ref())?;
+    let ran = runtime.block_on(task);
+    if let Some(traces) = traces {
+        traces.finish();
+    }
     // A name look-up that hangs must not keep the process.
     runtime.shutdown_background();
     ran
@@ -125,6 +149,7 @@ struct Process {
     client: Client,
     broker: Arc<dyn Broker>,
     tls: Arc<ClientConfig>,
+    proxies: Proxies,
     namespace_uid: String,
     registry: Arc<Mutex<Registry>>,
 }
@@ -174,6 +199,25 @@ async fn run(
     supervise(tasks, shutdown, common.shutdown_deadline).await
 }
 
+/// Has the controllers drain. Where the namespace is another installation's, this one has begun nothing there.
+async fn run_drain(installation: &InstallationArgs, args: &DrainArgs) -> anyhow::Result<()> {
+    let shutdown = on_signal()?;
+    let asked = async {
+        let client = connect().await?;
+        let Some(uid) = namespace_uid(&client, &installation.namespace, &shutdown).await else {
+            return Ok(None);
+        };
+        Ok::<_, anyhow::Error>(Some((client, uid)))
+    };
+    let asked = timeout(args.timeout, asked).await;
+    let asked = asked.with_context(|| format!("the API server, within {:?}", args.timeout))??;
+    let Some((client, uid)) = asked else {
+        bail!("asked to end before anything was let go");
+    };
+    let options = drain_options(installation, args, &uid);
+    Ok(drain::run(&client, options, &shutdown).await?)
+}
+
 /// All addresses of both families are asked for as `[::]`; a host without IPv6 gives those of IPv4.
 async fn bind_admin(address: SocketAddr) -> std::io::Result<TcpListener> {
     let everywhere = address.ip() == Ipv6Addr::UNSPECIFIED;
@@ -193,38 +237,54 @@ async fn start(
     registry: Arc<Mutex<Registry>>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Option<Process>> {
-    // kube's client takes the process's provider; that one is set already is only possible in tests.
-    let _ = ring::default_provider().install_default();
-    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_platform_verifier()
-        .context("reading the system's root certificates")?
-        .with_no_client_auth();
-    let mut config = kube::Config::infer()
-        .await
-        .context("neither a kubeconfig nor a service account")?;
-    config.connect_timeout = Some(START_CALL_TIMEOUT);
-    let client = Client::try_from(config).context("making the client of the API server")?;
-    let Some(namespace_uid) = namespace_uid(&client, &common.namespace, shutdown).await else {
+    let client = connect().await?;
+    let tls = Arc::new(tls()?);
+    let proxies = Proxies::read(|name| std::env::var(name).ok(), tls.clone())?;
+    if !proxies.is_empty() {
+        info!(%proxies, "AWS is called through a proxy");
+    }
+    let InstallationArgs {
+        namespace,
+        controller_name,
+        ..
+    } = &common.installation;
+    let Some(namespace_uid) = namespace_uid(&client, namespace, shutdown).await else {
         return Ok(None);
     };
     let claim = Claim {
-        namespace: &common.namespace,
+        namespace,
         namespace_uid: &namespace_uid,
-        controller_name: &common.controller_name,
+        controller_name,
         writes: controls,
     };
     if !wait_for_namespace(&client, &claim, shutdown).await {
         return Ok(None);
     }
-    let broker: Arc<dyn Broker> = Arc::new(AwsBroker::new(aws_options(common)));
+    let broker: Arc<dyn Broker> = Arc::new(AwsBroker::new(aws_options(common, proxies.clone())));
     Ok(Some(Process {
         client,
         broker,
-        tls: Arc::new(tls),
+        tls,
+        proxies,
         namespace_uid,
         registry,
     }))
+}
+
+/// A client of the API server, as the kubeconfig or the pod says.
+async fn connect() -> anyhow::Result<Client> {
+    // kube's client takes the process's provider; that one is set already is only possible in tests.
+    let _ = ring::default_provider().install_default();
+    api_server::client(START_CALL_TIMEOUT).await
+}
+
+/// TLS to whomever the system's root certificates vouch for.
+fn tls() -> anyhow::Result<ClientConfig> {
+    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_platform_verifier()
+        .context("reading the system's root certificates")?;
+    Ok(tls.with_no_client_auth())
 }
 
 /// UID of the operator's namespace, asked for until it is known; `None` at `shutdown`.
@@ -272,7 +332,13 @@ fn spawn_relay(
         (relay_metrics, BindingMetrics::register(&mut registry))
     };
     let relay = Relay::new(
-        relay_options(common, args, &incarnation, process.tls.clone()),
+        relay_options(
+            common,
+            args,
+            &incarnation,
+            process.tls.clone(),
+            process.proxies.clone(),
+        ),
         process.broker.clone(),
         relay_metrics,
     );
@@ -302,13 +368,9 @@ fn spawn_controller(
     };
     let (client, broker) = (process.client.clone(), process.broker.clone());
     let candidate = Candidate::new(
-        Api::namespaced(client.clone(), &common.namespace),
-        crd::election_lease(&common.controller_name),
-        format!(
-            "{}_{}",
-            host_name().unwrap_or_default(),
-            uuid::Uuid::new_v4()
-        ),
+        Api::namespaced(client.clone(), &common.installation.namespace),
+        crd::election_lease(&common.installation.controller_name),
+        process_identity(),
         election_timing(args),
     );
     Task::spawn("controller", |stop| async move {

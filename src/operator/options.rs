@@ -7,10 +7,14 @@ use tokio_rustls::rustls::ClientConfig;
 use crate::aws::AwsOptions;
 use crate::binding::BindingOptions;
 use crate::broker::UrlPolicy;
-use crate::cli::{CommonArgs, ControllerArgs, RelayArgs};
+use crate::cli::{CommonArgs, ControllerArgs, DrainArgs, InstallationArgs, RelayArgs, host_name};
 use crate::controller::ControllerOptions;
+use crate::crd;
+use crate::drain::DrainOptions;
 use crate::election::Timing;
+use crate::proxy::Proxies;
 use crate::relay::RelayOptions;
+use crate::telemetry::TraceOptions;
 
 /// For the controller.
 pub(super) fn controller_options(
@@ -19,7 +23,7 @@ pub(super) fn controller_options(
     namespace_uid: &str,
 ) -> ControllerOptions {
     ControllerOptions {
-        controller_name: common.controller_name.clone(),
+        controller_name: common.installation.controller_name.clone(),
         watch_namespaces: args.watch_namespaces.clone(),
         poll_interval: args.poll_interval,
         grace: args.grace,
@@ -36,7 +40,7 @@ pub(super) fn controller_options(
         backoff_min: common.backoff_min,
         backoff_max: common.backoff_max,
         api_timeout: args.api_timeout,
-        ..ControllerOptions::new(&common.namespace, namespace_uid)
+        ..ControllerOptions::new(&common.installation.namespace, namespace_uid)
     }
 }
 
@@ -49,12 +53,59 @@ pub(super) fn election_timing(args: &ControllerArgs) -> Timing {
     }
 }
 
+/// Of a process in an election, or in a drain: another for each of its runs.
+pub(super) fn process_identity() -> String {
+    let host = host_name().unwrap_or_default();
+    format!("{host}_{}", uuid::Uuid::new_v4())
+}
+
+/// For a drain.
+pub(super) fn drain_options(
+    installation: &InstallationArgs,
+    args: &DrainArgs,
+    namespace_uid: &str,
+) -> DrainOptions {
+    let InstallationArgs {
+        namespace,
+        controller_name,
+        log_format: _,
+        log_filter: _,
+    } = installation;
+    DrainOptions {
+        namespace: namespace.clone(),
+        installation: crd::installation(namespace_uid, controller_name),
+        election_lease: crd::election_lease(controller_name),
+        identity: process_identity(),
+        timeout: args.timeout,
+        duration: args.drain_duration,
+        quiet: args.quiet,
+    }
+}
+
 /// For the broker of either.
-pub(super) fn aws_options(common: &CommonArgs) -> AwsOptions {
+pub(super) fn aws_options(common: &CommonArgs, proxies: Proxies) -> AwsOptions {
     AwsOptions {
         call_timeout: common.aws_call_timeout,
+        proxies,
         ..AwsOptions::default()
     }
+}
+
+/// For traces, if a collector was named; `tls` is for one with `https://`.
+pub(super) fn trace_options(
+    common: &CommonArgs,
+    tls: impl FnOnce() -> anyhow::Result<ClientConfig>,
+) -> anyhow::Result<Option<TraceOptions>> {
+    let Some(endpoint) = common.otlp_endpoint.clone() else {
+        return Ok(None);
+    };
+    Ok(Some(TraceOptions {
+        endpoint,
+        sampling: common.otlp_sampling,
+        namespace: common.installation.namespace.clone(),
+        instance: host_name().unwrap_or_default(),
+        tls: tls()?,
+    }))
 }
 
 /// For the relay.
@@ -63,6 +114,7 @@ pub(super) fn relay_options(
     args: &RelayArgs,
     incarnation: &str,
     tls: Arc<ClientConfig>,
+    proxies: Proxies,
 ) -> RelayOptions {
     RelayOptions {
         name: args.relay_name.clone(),
@@ -86,6 +138,7 @@ pub(super) fn relay_options(
             UrlPolicy::Strict
         },
         tls,
+        proxies,
     }
 }
 
@@ -97,11 +150,11 @@ pub(super) fn binding_options(
     namespace_uid: &str,
 ) -> BindingOptions {
     BindingOptions {
-        namespace: common.namespace.clone(),
+        namespace: common.installation.namespace.clone(),
         namespace_uid: namespace_uid.to_owned(),
         relay_name: args.relay_name.clone(),
         incarnation: incarnation.to_owned(),
-        controller_name: common.controller_name.clone(),
+        controller_name: common.installation.controller_name.clone(),
         advertise_addresses: args.advertise_addresses.clone(),
         lease_duration: common.lease_duration,
         lease_renew: args.lease_renew,

@@ -14,6 +14,7 @@ pub mod report;
 mod serve;
 mod sessions;
 mod splice;
+mod starting;
 mod tunnel;
 mod websocket;
 mod wish;
@@ -27,7 +28,7 @@ use futures::FutureExt;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-use tracing::{error, warn};
+use tracing::{Instrument, error, warn};
 
 pub use metrics::Metrics;
 pub use options::RelayOptions;
@@ -73,7 +74,8 @@ impl Relay {
     ///
     /// `inherited` and `recorder` count when the listener is new to this relay, or was stopped before; one that is
     /// still being stopped is served anew afterwards. New listeners take their ports in the order of these calls. After
-    /// [`Self::shutdown`] nothing is served any more.
+    /// [`Self::shutdown`] nothing is served any more. What is logged of a listener is in the span in which it became
+    /// new.
     pub fn ensure(
         &self,
         id: &ListenerId,
@@ -107,8 +109,9 @@ impl Relay {
         let (sender, wish) = watch::channel(Wish::Serve(Box::new(order)));
         wishes.insert(id.clone(), sender);
         self.shared.metrics.listener_added();
-        self.servers
-            .spawn(self.clone().serve(id.clone(), server, wish));
+        // Whoever wishes says in the logs' span what the listener is for.
+        let serving = self.clone().serve(id.clone(), server, wish);
+        self.servers.spawn(serving.in_current_span());
     }
 
     /// Begins to stop a listener: it listens no more, its clients are reset, its sessions are terminated and recorded

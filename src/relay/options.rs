@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio_rustls::rustls::ClientConfig;
 
 use crate::broker::UrlPolicy;
+use crate::proxy::Proxies;
 
 /// Settings of one relay.
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub struct RelayOptions {
     pub url_policy: UrlPolicy,
     /// TLS towards the message gateway.
     pub tls: Arc<ClientConfig>,
+    /// The ways to the message gateway.
+    pub proxies: Proxies,
 }
 
 impl RelayOptions {
@@ -72,6 +75,7 @@ impl RelayOptions {
             connections_max: 256,
             url_policy: UrlPolicy::Strict,
             tls,
+            proxies: Proxies::default(),
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{error, info, warn};
+use tracing::{Instrument as _, error, info, warn};
 
 use super::acceptor::accept;
 use super::backoff::Backoff;
@@ -20,10 +20,10 @@ use super::metrics::Metrics;
 use super::options::RelayOptions;
 use super::ports::{Bound, Ports};
 use super::report::{EndReason, Failure, ListenerId, RecordError, Recorder, Report};
-use super::tunnel::{Tunnel, TunnelState};
+use super::starting::Starting;
+use super::tunnel::{self, Tunnel, TunnelState};
 use super::wish::{Order, Wish};
 use crate::broker::{Broker, BrokerError, SessionId, Ticket};
-use crate::protocol::End;
 
 /// What every listener of a relay shares.
 pub(super) struct Shared {
@@ -65,6 +65,7 @@ pub(super) struct Server {
     machine: Listener,
     preferred_port: Option<u16>,
     bound: Option<Bound>,
+    starting: Starting,
     tunnel: Option<Tunnel>,
     tunnel_state: Option<watch::Receiver<TunnelState>>,
     admission: watch::Sender<Admission>,
@@ -105,6 +106,7 @@ impl Server {
             machine: Listener::new(options, spec, inherited, Now::read()),
             preferred_port,
             bound: None,
+            starting: Starting::none(),
             tunnel: None,
             tunnel_state: None,
             admission: watch::Sender::new(Admission::Hold),
@@ -145,7 +147,7 @@ impl Server {
                     self.handle_wish(current);
                 }
                 Some(outcome) = self.pending.next(), if !self.pending.is_empty() => self.handle_outcome(outcome),
-                state = tunnel_changed(&mut self.tunnel_state) => self.machine.handle_tunnel(&state, Now::read()),
+                state = tunnel::changed(&mut self.tunnel_state) => self.machine.handle_tunnel(&state, Now::read()),
                 client = accept(self.bound.as_ref()) => self.admit(client),
                 Some(ended) = self.clients.join_next(), if !self.clients.is_empty() => self.handle_client_ended(ended),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
@@ -235,19 +237,23 @@ impl Server {
         let broker = self.shared.broker.clone();
         match action {
             Action::Start(identity, request) => {
-                self.later(
-                    async move { Outcome::Started(broker.start(&identity, &request).await) },
-                );
+                self.starting = Starting::begin(&self.id, &identity, &request);
+                let start =
+                    async move { Outcome::Started(broker.start(&identity, &request).await) };
+                self.later(start.instrument(self.starting.span()));
             }
             Action::Open(identity, ticket) => {
                 info!(listener = %self.id, session = %ticket.session_id, "session started, opening its data channel");
                 let (options, metrics) = (self.shared.options.clone(), self.shared.metrics.clone());
-                let tunnel = Tunnel::open(options, broker, identity, ticket, metrics);
+                self.starting.is_of(&ticket.session_id);
+                let start = self.starting.span();
+                let tunnel = Tunnel::open(options, broker, identity, ticket, metrics, start);
                 self.tunnel_state = Some(tunnel.state());
                 self.tunnel = Some(tunnel);
             }
             Action::Admit => {
                 info!(listener = %self.id, port = self.preferred_port, "serving");
+                self.starting.served();
                 let handle = self.tunnel.as_ref().map(Tunnel::handle);
                 self.admission
                     .send_replace(handle.map_or(Admission::Hold, Admission::Open));
@@ -256,6 +262,7 @@ impl Server {
                 self.admission.send_replace(Admission::Hold);
             }
             Action::Close => {
+                self.starting.failed();
                 self.admission.send_replace(Admission::Hold);
                 self.tunnel_state = None;
                 self.tunnel = None;
@@ -280,14 +287,15 @@ impl Server {
                     Ok(_) => self.shared.metrics.session_started(),
                     Err(error) => {
                         self.shared.metrics.start_failed();
-                        warn!(listener = %self.id, %error, "session not started, trying again later");
+                        self.starting.failed();
+                        warn!(listener = %self.id, %error, request_id = error.request_id.as_str(), "session not started, trying again later");
                     }
                 }
                 self.machine.handle_started(result, Now::read());
             }
             Outcome::Terminated(id, result) => {
                 if let Err(error) = &result {
-                    warn!(listener = %self.id, session = %id, %error, "TerminateSession failed, trying again unless the session is gone");
+                    warn!(listener = %self.id, session = %id, %error, request_id = error.request_id.as_str(), "TerminateSession failed, trying again unless the session is gone");
                 }
                 self.machine.handle_terminated(&id, result, Now::read());
             }
@@ -376,24 +384,5 @@ impl Server {
 
     fn later(&self, outcome: impl Future<Output = Outcome> + Send + 'static) {
         self.pending.push(Box::pin(outcome));
-    }
-}
-
-async fn tunnel_changed(state: &mut Option<watch::Receiver<TunnelState>>) -> TunnelState {
-    match state {
-        Some(receiver) => {
-            if receiver.changed().await.is_err() {
-                // The driver is gone without a word, which only a panic explains.
-                let end = End::Violation("the tunnel's task has ended".to_owned());
-                let last = TunnelState {
-                    end: Some(end),
-                    ..receiver.borrow().clone()
-                };
-                *state = None;
-                return last;
-            }
-            receiver.borrow_and_update().clone()
-        }
-        None => std::future::pending().await,
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Sink, SinkExt, Stream};
+use hyper_util::rt::TokioIo;
 use secrecy::ExposeSecret;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, Sleep, timeout};
@@ -21,7 +22,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use uuid::Uuid;
 
 use super::options::RelayOptions;
-use crate::broker::{Broker, Identity, StreamUrl, Ticket};
+use crate::broker::{Broker, Identity, RequestId, StreamUrl, Ticket};
 use crate::protocol::handshake::OpenDataChannel;
 
 /// How long connecting, TLS and the upgrade may take together; the agent waits 15 s for its handshake.
@@ -47,7 +48,23 @@ pub enum OpenError {
     /// The stream URL leads somewhere else than to the message gateway: no token goes there.
     Refused(String),
     /// It did not come about this time.
-    Failed(String),
+    Failed(Failure),
+}
+
+/// A websocket that did not come about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Why, for a status too.
+    pub why: String,
+    /// That of the upgrade, if AWS refused it.
+    pub request_id: RequestId,
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        let request_id = RequestId::default();
+        Self { why, request_id }
+    }
 }
 
 /// Something that carries a websocket.
@@ -86,11 +103,14 @@ impl Websocket {
                 .send(Message::text(text))
                 .await
                 .map_err(|e| format!("admission: {e}"))?;
-            Ok(inner)
+            Ok::<_, Failure>(inner)
         };
         let inner = timeout(CONNECT_TIMEOUT, opening)
             .await
-            .unwrap_or_else(|_| Err(format!("{url:?} did not answer in {CONNECT_TIMEOUT:?}")))
+            .unwrap_or_else(|_| {
+                let why = format!("{url:?} did not answer in {CONNECT_TIMEOUT:?}");
+                Err(Failure::from(why))
+            })
             .map_err(OpenError::Failed)?;
         Ok(Self {
             inner,
@@ -207,7 +227,7 @@ async fn upgrade(
     broker: &dyn Broker,
     identity: &Identity,
     url: &StreamUrl,
-) -> Result<WebSocketStream<Box<dyn Carrier>>, String> {
+) -> Result<WebSocketStream<Box<dyn Carrier>>, Failure> {
     let headers = broker
         .sign_upgrade(identity, url)
         .await
@@ -223,23 +243,7 @@ async fn upgrade(
         value.set_sensitive(true);
         request.headers_mut().insert(name, value);
     }
-    let tcp = connect(url)
-        .await
-        .map_err(|error| format!("{url:?} can't be connected to: {error}"))?;
-    tcp.set_nodelay(true)
-        .map_err(|error| format!("socket: {error}"))?;
-    let carrier: Box<dyn Carrier> = if url.tls() {
-        let name = ServerName::try_from(url.host().to_owned())
-            .map_err(|_| format!("{url:?} has no name that TLS could check"))?;
-        let tls = TlsConnector::from(options.tls.clone());
-        Box::new(
-            tls.connect(name, tcp)
-                .await
-                .map_err(|e| format!("TLS with {url:?}: {e}"))?,
-        )
-    } else {
-        Box::new(tcp)
-    };
+    let carrier = carrier(options, url).await?;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BYTES)
         .write_buffer_size(WRITE_BYTES)
@@ -249,8 +253,54 @@ async fn upgrade(
     let (websocket, _) =
         tokio_tungstenite::client_async_with_config(request, carrier, Some(config))
             .await
-            .map_err(|error| format!("{url:?} refuses the websocket: {}", refusal(&error)))?;
+            .map_err(|error| Failure {
+                why: format!("{url:?} refuses the websocket: {}", refusal(&error)),
+                request_id: id_in(&error),
+            })?;
     Ok(websocket)
+}
+
+/// What the websocket runs over: a connection to the gateway, or one through a proxy, and TLS with the gateway over
+/// either.
+async fn carrier(options: &RelayOptions, url: &StreamUrl) -> Result<Box<dyn Carrier>, String> {
+    if let Some(proxy) = options.proxies.to(url.authority(), url.tls()) {
+        let through = proxy.connect(url.host(), url.port()).await;
+        let through = through.map_err(|error| error.to_string())?;
+        return secure(options, url, TokioIo::new(through)).await;
+    }
+    let tcp = connect(url)
+        .await
+        .map_err(|error| format!("{url:?} can't be connected to: {error}"))?;
+    tcp.set_nodelay(true)
+        .map_err(|error| format!("socket: {error}"))?;
+    secure(options, url, tcp).await
+}
+
+/// TLS with who is there, checked to be the host of the URL; a URL without TLS does without.
+async fn secure<S: Carrier + 'static>(
+    options: &RelayOptions,
+    url: &StreamUrl,
+    stream: S,
+) -> Result<Box<dyn Carrier>, String> {
+    if !url.tls() {
+        return Ok(Box::new(stream));
+    }
+    let name = ServerName::try_from(url.host().to_owned())
+        .map_err(|_| format!("{url:?} has no name that TLS could check"))?;
+    let tls = TlsConnector::from(options.tls.clone());
+    let secured = tls.connect(name, stream).await;
+    Ok(Box::new(
+        secured.map_err(|e| format!("TLS with {url:?}: {e}"))?,
+    ))
+}
+
+/// AWS's id of the refused upgrade.
+fn id_in(error: &WsError) -> RequestId {
+    let WsError::Http(response) = error else {
+        return RequestId::default();
+    };
+    let id = response.headers().get("x-amzn-requestid");
+    RequestId::new(id.and_then(|id| id.to_str().ok()))
 }
 
 /// What an upgrade's failure says; the body of a refusal is left out, since nobody knows what it repeats.

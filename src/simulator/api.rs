@@ -48,12 +48,13 @@ pub(super) async fn call(
         return unknown_operation().into_response();
     };
     let signed = is_signed(&headers, "ssm");
-    let caller = shared.change(|store| {
-        store.count(operation, signed);
-        match store.faults.take_failure(operation) {
+    let (request_id, caller) = shared.change(|store| {
+        let request_id = store.called.count(operation, signed);
+        let caller = match store.faults.take_failure(operation) {
             Some(error) => Err(error),
             None => store.caller(&headers),
-        }
+        };
+        (request_id, caller)
     });
     let answer = caller.and_then(|caller| match operation {
         Operation::StartSession => start(&shared, &caller, &body),
@@ -62,13 +63,22 @@ pub(super) async fn call(
         Operation::DescribeSessions => describe(&shared, &caller, &body).map(Answer::Value),
         Operation::AssumeRole => Err(unknown_operation()),
     });
-    match answer {
+    let mut response = match answer {
         Ok(Answer::Value(value)) => {
             let content_type = (header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
             ([content_type], Json(value)).into_response()
         }
         Ok(Answer::Swallowed) => match connection.abort().await {},
         Err(error) => error.into_response(),
+    };
+    name_request(&mut response, &request_id);
+    response
+}
+
+/// Tells the caller the id of its request.
+pub(super) fn name_request(response: &mut Response, request_id: &str) {
+    if let Ok(id) = HeaderValue::try_from(request_id) {
+        response.headers_mut().insert("x-amzn-requestid", id);
     }
 }
 

@@ -10,6 +10,7 @@
 mod admin;
 pub mod agent;
 mod api;
+mod calls;
 mod connection;
 mod control_channel;
 mod data_channel;
@@ -77,6 +78,9 @@ impl Shared {
     }
 
     fn stream_base(&self) -> String {
+        if let Some(base) = &self.options.stream_base {
+            return base.clone();
+        }
         let scheme = if self.options.tls.is_some() {
             "wss"
         } else {
@@ -129,7 +133,7 @@ impl Simulator {
         self.shared.endpoint()
     }
 
-    /// How stream URLs begin: `ws://127.0.0.1:port`, `wss` with TLS.
+    /// How stream URLs begin: `ws://127.0.0.1:port`, `wss` with TLS, unless the options say so.
     #[must_use]
     pub fn stream_base(&self) -> String {
         self.shared.stream_base()
@@ -163,6 +167,13 @@ impl Simulator {
             .calls
             .get(&operation)
             .map_or(0, |calls| calls.total)
+    }
+
+    /// The ids that the latest calls of an operation were answered with, oldest first, failed calls included.
+    #[must_use]
+    pub fn request_ids(&self, operation: Operation) -> Vec<String> {
+        self.shared
+            .read(|store| store.called.request_ids(operation))
     }
 
     /// Everything that can be seen, with no consistency delay.

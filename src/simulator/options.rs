@@ -16,6 +16,8 @@ pub struct SimulatorOptions {
     pub listen: SocketAddr,
     /// Serves TLS with this configuration, or plain HTTP without one.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// How stream URLs begin, such as `wss://host`, where clients reach it by another name than its address.
+    pub stream_base: Option<String>,
     /// Who calls without having assumed a role: `Owner` of the sessions that it starts. What follows the last `/` of an
     /// owner begins the ids of its sessions.
     pub owner_arn: String,
@@ -36,6 +38,7 @@ impl Default for SimulatorOptions {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             tls: None,
+            stream_base: None,
             owner_arn: "arn:aws:sts::123456789012:assumed-role/ssm-operator/ssm-operator"
                 .to_owned(),
             require_signature: true,

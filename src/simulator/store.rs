@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::calls::Called;
 use super::data_channel::{DataChannel, closed_message};
 use super::documents::{DEFAULT_DOCUMENT, Document, Order};
 use super::error::ApiError;
@@ -20,7 +21,7 @@ use super::request::{Operation, StartSession};
 use super::seat::{Seat, Side};
 use super::sessions::Session;
 use super::sts::Roles;
-use super::view::{Calls, Overview, Status};
+use super::view::{Overview, Status};
 
 /// Characters of a session id behind the owner's name.
 const SESSION_ID_DIGITS: usize = 17;
@@ -61,7 +62,7 @@ pub(super) struct Store {
     tokens: HashMap<String, Token>,
     issued: Vec<String>,
     controls: BTreeMap<String, Control>,
-    calls: BTreeMap<Operation, Calls>,
+    pub(super) called: Called,
     pub(super) faults: Faults,
     pub(super) roles: Roles,
     generations: u64,
@@ -77,7 +78,7 @@ impl Store {
             tokens: HashMap::new(),
             issued: Vec::new(),
             controls: BTreeMap::new(),
-            calls: BTreeMap::new(),
+            called: Called::default(),
             faults: Faults::new(options),
             roles: Roles::default(),
             generations: 0,
@@ -109,16 +110,10 @@ impl Store {
                 .map(|session| session.view.clone())
                 .collect(),
             targets: self.controls.keys().cloned().collect(),
-            calls: self.calls.clone(),
+            calls: self.called.calls(),
             assumed: self.roles.assumed.clone(),
             frames_lost: self.faults.loss.lost(),
         }
-    }
-
-    pub(super) fn count(&mut self, operation: Operation, signed: bool) {
-        let calls = self.calls.entry(operation).or_default();
-        calls.total += 1;
-        calls.signed += u64::from(signed);
     }
 
     pub(super) fn inject(&mut self, fault: Fault) -> Result<(), String> {

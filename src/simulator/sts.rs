@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::Shared;
+use super::api;
 use super::error::ApiError;
 use super::request::Operation;
 use super::socket::{access_key, is_signed};
@@ -72,9 +73,9 @@ pub(super) fn is_form(headers: &HeaderMap) -> bool {
 /// Serves one call.
 pub(super) fn call(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> Response {
     let signed = is_signed(headers, "sts");
-    let failure = shared.change(|store| {
-        store.count(Operation::AssumeRole, signed);
-        store.faults.take_failure(Operation::AssumeRole)
+    let (id, failure) = shared.change(|store| {
+        let id = store.called.count(Operation::AssumeRole, signed);
+        (id, store.faults.take_failure(Operation::AssumeRole))
     });
     let answer = match failure {
         Some(error) => Err(error),
@@ -82,7 +83,6 @@ pub(super) fn call(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> Respons
     };
     let (status, body) = match answer {
         Ok(result) => {
-            let id = Uuid::new_v4();
             let metadata = format!("<RequestId>{id}</RequestId>");
             let body = format!(
                 "<AssumeRoleResponse xmlns=\"{NAMESPACE}\"><AssumeRoleResult>{result}</AssumeRoleResult>\
@@ -92,7 +92,10 @@ pub(super) fn call(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> Respons
         }
         Err(error) => (error.status(), error.xml(NAMESPACE)),
     };
-    ([(header::CONTENT_TYPE, "text/xml")], (status, body)).into_response()
+    let content_type = [(header::CONTENT_TYPE, "text/xml")];
+    let mut response = (content_type, (status, body)).into_response();
+    api::name_request(&mut response, &id);
+    response
 }
 
 fn assume(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> Result<String, ApiError> {

@@ -1,7 +1,7 @@
-//! One control plane for all tests of this program, with our kinds applied by kubectl, and with stand-ins for the kinds
-//! of the Prometheus operator.
+//! Control planes with our kinds applied by kubectl, and with stand-ins for the kinds of the Prometheus operator: one for
+//! all tests of this program but one, which has its own, since kinds belong to one release.
 //!
-//! It is started by the first test that asks. Nobody drops it: when the process ends, its supervisor sees the end of
+//! Each is started by the first test that asks. Nobody drops it: when the process ends, its supervisor sees the end of
 //! its stdin, stops the components and removes their folder.
 
 use std::path::Path;
@@ -17,6 +17,7 @@ use crate::programs::{NAMESPACE, Printed, in_checkout, run};
 const NAMED: [&str; 3] = [NAMESPACE, "shop", "bank"];
 
 static GROUND: OnceCell<Result<Ground>> = OnceCell::const_new();
+static GROUND_OF_ITS_OWN: OnceCell<Result<Ground>> = OnceCell::const_new();
 
 /// A running control plane that knows all kinds of the chart.
 pub struct Ground {
@@ -25,7 +26,16 @@ pub struct Ground {
 
 /// The ground of this process; its first caller waits until it is laid.
 pub async fn ground() -> &'static Ground {
-    match GROUND.get_or_init(Ground::lay).await {
+    laid(&GROUND).await
+}
+
+/// For the test that uninstalls what the kinds belong to.
+pub async fn ground_of_its_own() -> &'static Ground {
+    laid(&GROUND_OF_ITS_OWN).await
+}
+
+async fn laid(ground: &'static OnceCell<Result<Ground>>) -> &'static Ground {
+    match ground.get_or_init(Ground::lay).await {
         Ok(ground) => ground,
         Err(error) => panic!("there is no ground to test on: {error:#}"),
     }

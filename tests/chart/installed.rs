@@ -2,8 +2,9 @@
 //! server, and with a process in the place of each pod.
 
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -14,9 +15,9 @@ use ssm_session_operator::simulator::{
 };
 use tokio::net::TcpStream;
 
-use crate::ground::{Ground, ground};
+use crate::ground::Ground;
 use crate::pods::InPlace;
-use crate::programs::{chart, run, tools};
+use crate::programs::{Printed, chart, run, tools};
 use crate::transfer::{Server, exchange};
 use crate::wait::ask_until;
 use crate::{WAIT_MAX, dial};
@@ -57,8 +58,17 @@ pub struct Installed {
 
 impl Installed {
     /// Installs a release, and starts its pods: so many.
-    pub async fn new(release: &str, values: &Value, pods: usize) -> Self {
-        let ground = ground().await;
+    pub async fn new(ground: &'static Ground, release: &str, values: &Value, pods: usize) -> Self {
+        let mut installed = Self::prepare(ground, release).await;
+        // The kinds were applied by kubectl before: docs/upgrade.md says so.
+        let take_over = ["--take-ownership", "--force-conflicts"];
+        installed.install(values, &take_over).await;
+        installed.start_pods(pods).await;
+        installed
+    }
+
+    /// All that a release needs around it; nothing is installed yet.
+    pub async fn prepare(ground: &'static Ground, release: &str) -> Self {
         let client = ground.client().await;
         let server = Server::start().await.expect("loopback takes a server");
         let simulator = Simulator::start(SimulatorOptions::default()).await;
@@ -74,7 +84,7 @@ impl Installed {
         let mut private = std::fs::DirBuilder::new();
         let made = private.recursive(true).mode(0o700).create(&folder);
         made.expect("the temporary folder takes a folder");
-        let mut installed = Self {
+        let installed = Self {
             ground,
             client,
             release: release.to_owned(),
@@ -89,8 +99,6 @@ impl Installed {
             let created = ground.create_namespace(&namespace).await;
             created.expect("the administrator may create namespaces");
         }
-        installed.install(values).await;
-        installed.start_pods(pods).await;
         installed
     }
 
@@ -99,7 +107,8 @@ impl Installed {
         format!("{}-operator", self.release)
     }
 
-    async fn install(&self, values: &Value) {
+    /// Installs the release, with these options of helm.
+    pub async fn install(&self, values: &Value, options: &[&str]) {
         let endpoint = self.simulator.endpoint();
         let file = self.folder.join("values.json");
         let mut all = json!({
@@ -115,24 +124,31 @@ impl Installed {
         let values = values.as_object().expect("values are a map").clone();
         all.as_object_mut().expect("it is one").extend(values);
         std::fs::write(&file, all.to_string()).expect("the folder takes a file");
-        // The kinds were applied by kubectl before: docs/upgrade.md says so.
         let file = format!("--values={}", file.display());
-        let options = ["--take-ownership", "--force-conflicts", &file];
-        self.helm(&[&["install", &self.release, &chart()], &options[..]].concat())
+        self.helm(&[&["install", &self.release, &chart(), &file], options].concat())
             .await;
     }
 
     /// Runs helm in the operator's namespace.
     pub async fn helm(&self, arguments: &[&str]) {
-        let namespace = format!("--namespace={}", self.namespace());
-        let kubeconfig = format!("--kubeconfig={}", self.ground.kubeconfig().display());
-        let arguments = [arguments, &[namespace.as_str(), kubeconfig.as_str()]].concat();
-        let ran = run(&tools().await.helm, &arguments, "").await;
+        let ran = self.try_helm(arguments).await;
         ran.unwrap_or_else(|error| panic!("{error:#}"));
     }
 
+    /// Runs helm, which may fail.
+    ///
+    /// # Errors
+    ///
+    /// What it has printed, when it fails.
+    pub async fn try_helm(&self, arguments: &[&str]) -> Result<Printed> {
+        let namespace = format!("--namespace={}", self.namespace());
+        let kubeconfig = format!("--kubeconfig={}", self.ground.kubeconfig().display());
+        let arguments = [arguments, &[namespace.as_str(), kubeconfig.as_str()]].concat();
+        run(&tools().await.helm, &arguments, "").await
+    }
+
     /// Waits until the API server has so many pods, and starts a process in the place of each.
-    async fn start_pods(&mut self, number: usize) {
+    pub async fn start_pods(&mut self, number: usize) {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace());
         let all = ask_until(WAIT_MAX, async || {
             let pods = pods.list(&ListParams::default()).await.ok()?.items;
@@ -146,6 +162,16 @@ impl Installed {
             .iter()
             .map(|pod| InPlace::start(self.ground, &self.folder, pod));
         self.pods = futures::future::join_all(starting).await;
+    }
+
+    /// AWS.
+    pub fn simulator(&self) -> &Simulator {
+        &self.simulator
+    }
+
+    /// Where logs and kubeconfigs are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// What kubectl prints in the operator's namespace.
@@ -202,6 +228,11 @@ impl Installed {
 
     /// Carries bytes both ways through the session, over a new connection.
     pub async fn carry(&self) {
+        self.connect().await;
+    }
+
+    /// A new connection, which carries bytes both ways.
+    pub async fn connect(&self) -> TcpStream {
         let connection = ask_until(WAIT_MAX, async || {
             let endpoints = dial::endpoints(&self.client, &self.user_namespace, SESSION, "db");
             TcpStream::connect(endpoints.await.ok()?.first()?)
@@ -213,15 +244,21 @@ impl Installed {
         };
         let carried = exchange(&mut connection, CARRIED_BYTES, CARRIED_BYTES).await;
         carried.expect("all bytes arrive");
+        connection
     }
 
     /// AWS refuses to start sessions from now on, or does so no more.
     pub fn deny_starts(&self, deny: bool) {
-        let fault = if deny {
+        self.fail(Operation::StartSession, "AccessDeniedException", deny);
+    }
+
+    /// AWS fails an operation from now on, or none any more.
+    pub fn fail(&self, operation: Operation, code: &str, fails: bool) {
+        let fault = if fails {
             Fault::Fail {
-                operation: Operation::StartSession,
+                operation,
                 calls: u32::MAX,
-                code: "AccessDeniedException".to_owned(),
+                code: code.to_owned(),
             }
         } else {
             Fault::Clear

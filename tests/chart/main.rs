@@ -1,6 +1,6 @@
 //! The Helm chart: what it renders is accepted, is what its values say, and carries bytes with no right too many.
 //!
-//! helm and kube-score are built as the test control plane is, once, into the same cache.
+//! helm and kube-score are built as the test control plane is, once, into the same cache, and promtool is fetched there.
 #![allow(clippy::expect_used, clippy::panic, reason = "so does a test fail")]
 
 #[path = "../support/control_plane/mod.rs"]
@@ -16,15 +16,18 @@ mod transfer;
 #[path = "../support/wait.rs"]
 mod wait;
 
+mod alerts;
 mod ground;
 mod installed;
 mod metrics;
 mod pods;
 mod programs;
+mod proxy;
 mod rendered;
 mod requests;
 mod rights;
 mod score;
+mod uninstalled;
 mod values;
 
 /// How long a condition may take: far above what anything here takes on a loaded machine.

@@ -42,26 +42,25 @@ impl InPlace {
     /// Starts a pod's process, and waits until it is ready.
     pub async fn start(ground: &Ground, folder: &Path, pod: &Pod) -> Self {
         let name = pod.name_any();
-        let spec = pod.spec.as_ref().expect("a pod has a spec");
-        let [container] = &spec.containers[..] else {
-            panic!("{name} has not one container");
-        };
-        let account = spec.service_account_name.as_deref();
-        let kubeconfig = folder.join(format!("{name}.kubeconfig"));
-        let token = token(ground, pod, account.expect("it has an account")).await;
-        let config = Kubeconfig::read_from(ground.kubeconfig()).expect("a kubeconfig");
-        let mut config = serde_json::to_value(&config).expect("plain data");
-        config["users"][0]["user"] = json!({ "token": token });
-        // JSON is YAML.
-        std::fs::write(&kubeconfig, config.to_string()).expect("the folder takes a file");
+        let container = container(pod);
+        let kubeconfig = kubeconfig(ground, folder, pod).await;
+        let environment = environment(container, &name, &kubeconfig);
+        let process = Self::ready(folder, &name, &arguments(container), environment).await;
+        Self {
+            pod: name,
+            kubeconfig,
+            process,
+        }
+    }
 
-        let mut environment: Vec<_> = environment(container, &name);
-        environment.push(("KUBECONFIG", kubeconfig.display().to_string()));
-        environment.extend(CREDENTIALS.map(|(name, value)| (name, value.to_owned())));
-        let log = folder.join(format!("{name}.log"));
-        let program = PathBuf::from(env!("CARGO_BIN_EXE_ssm-session-operator"));
-        let process = Process::start(&log, &program, &arguments(container), &environment).await;
-        let mut process = process.expect("it starts");
+    /// Starts a process with these arguments and this environment, and waits until it is ready.
+    pub async fn ready(
+        folder: &Path,
+        name: &str,
+        arguments: &[String],
+        environment: Vec<(&str, String)>,
+    ) -> Process {
+        let mut process = launch(folder, name, arguments, environment).await;
         let admin = process.admin_address(WAIT_MAX).await;
         let admin = admin.expect("it serves probes");
         let ready = ask_until(WAIT_MAX, async || {
@@ -70,12 +69,83 @@ impl InPlace {
         });
         let ready = ready.await.is_some();
         assert!(ready, "{name} does not get ready:\n{}", process.logged());
-        Self {
-            pod: name,
-            kubeconfig,
-            process,
-        }
+        process
     }
+
+    /// Runs the process of a Job's pod to its end, and says of the pod what the kubelet would. Gives what it has logged.
+    pub async fn finish(ground: &Ground, folder: &Path, pod: &Pod) -> String {
+        let name = pod.name_any();
+        let container = container(pod);
+        let kubeconfig = kubeconfig(ground, folder, pod).await;
+        let environment = environment(container, &name, &kubeconfig);
+        let arguments = container.args.clone().expect("it has arguments");
+        let process = launch(folder, &name, &arguments, environment).await;
+        let ended = process.finish(WAIT_MAX).await;
+        let (well, logged) = ended.expect("a Job ends by itself");
+        let (phase, code) = if well {
+            ("Succeeded", 0)
+        } else {
+            ("Failed", 1)
+        };
+        let status = json!({ "phase": phase, "containerStatuses": [{
+            "name": container.name,
+            "image": container.image,
+            "imageID": "",
+            "ready": false,
+            "restartCount": 0,
+            "state": { "terminated": { "exitCode": code } },
+        }] });
+        let namespace = format!("--namespace={}", pod.namespace().expect("it has one"));
+        let patch = [
+            "patch",
+            "pod",
+            &name,
+            &namespace,
+            "--subresource=status",
+            "--type=merge",
+            &format!("--patch={}", json!({ "status": status })),
+        ];
+        let said = ground.kubectl(&patch, "").await;
+        said.expect("the administrator may do what a kubelet does");
+        logged
+    }
+}
+
+/// The only container of a pod.
+fn container(pod: &Pod) -> &Container {
+    let spec = pod.spec.as_ref().expect("a pod has a spec");
+    let [container] = &spec.containers[..] else {
+        panic!("{} has not one container", pod.name_any());
+    };
+    container
+}
+
+/// A kubeconfig with the token of a pod.
+async fn kubeconfig(ground: &Ground, folder: &Path, pod: &Pod) -> PathBuf {
+    let spec = pod.spec.as_ref().expect("a pod has a spec");
+    let account = spec.service_account_name.as_deref();
+    let token = token(ground, pod, account.expect("it has an account")).await;
+    let config = Kubeconfig::read_from(ground.kubeconfig()).expect("a kubeconfig");
+    let mut config = serde_json::to_value(&config).expect("plain data");
+    config["users"][0]["user"] = json!({ "token": token });
+    let path = folder.join(format!("{}.kubeconfig", pod.name_any()));
+    // JSON is YAML.
+    std::fs::write(&path, config.to_string()).expect("the folder takes a file");
+    path
+}
+
+/// Starts the program, with credentials that the simulator takes.
+async fn launch(
+    folder: &Path,
+    name: &str,
+    arguments: &[String],
+    mut environment: Vec<(&str, String)>,
+) -> Process {
+    environment.extend(CREDENTIALS.map(|(name, value)| (name, value.to_owned())));
+    let log = folder.join(format!("{name}.log"));
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_ssm-session-operator"));
+    let process = Process::start(&log, &program, arguments, &environment).await;
+    process.expect("it starts")
 }
 
 /// A token as the kubelet would ask for it.
@@ -115,8 +185,12 @@ fn arguments(container: &Container) -> Vec<String> {
     arguments
 }
 
-/// The container's variables, with what the kubelet would put into them.
-fn environment<'a>(container: &'a Container, pod: &str) -> Vec<(&'a str, String)> {
+/// The container's variables, with what the kubelet would put into them, and where the API server is.
+fn environment<'a>(
+    container: &'a Container,
+    pod: &str,
+    kubeconfig: &Path,
+) -> Vec<(&'a str, String)> {
     let value = |variable: &EnvVar| {
         let Some(source) = &variable.value_from else {
             return variable.value.clone().unwrap_or_default();
@@ -134,7 +208,7 @@ fn environment<'a>(container: &'a Container, pod: &str) -> Vec<(&'a str, String)
         }
     };
     let variables = container.env.iter().flatten();
-    variables
-        .map(|variable| (variable.name.as_str(), value(variable)))
-        .collect()
+    let variables = variables.map(|variable| (variable.name.as_str(), value(variable)));
+    let kubeconfig = ("KUBECONFIG", kubeconfig.display().to_string());
+    variables.chain([kubeconfig]).collect()
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use ssm_session_operator::crd::SsmSession;
 
 use crate::WAIT_MAX;
+use crate::ground::ground;
 use crate::installed::{Installed, SESSION};
 use crate::requests::{granted, used};
 use crate::wait::ask_until;
@@ -37,7 +38,8 @@ const RARE: [(&str, &str); 4] = [
     ),
 ];
 
-fn is(session: &SsmSession, kind: &str, status: &str) -> bool {
+/// Whether a condition of the session has this status.
+pub fn is(session: &SsmSession, kind: &str, status: &str) -> bool {
     let conditions = session.status.iter().flat_map(|status| &status.conditions);
     let mut conditions = conditions.filter(|condition| condition.type_ == kind);
     conditions.any(|condition| condition.status == status)
@@ -55,7 +57,7 @@ async fn controllers_and_relays_use_every_right_that_they_have_and_need_no_other
     // The other test's installation is served by processes of its own.
     let other = "system:serviceaccount:one-operator:one-ssm-session-operator-all-in-one";
     let values = json!({ "admissionPolicy": { "exemptUsers": [other] } });
-    let mut installed = Installed::new("split", &values, 4).await;
+    let mut installed = Installed::new(ground().await, "split", &values, 4).await;
     installed.apply(&installed.session("a test")).await;
     available(&installed).await;
     installed.carry().await;
@@ -86,7 +88,7 @@ async fn one_process_does_with_rights_in_the_namespaces_that_it_serves() {
         "controllerName": "example.com/one",
         "watchNamespaces": ["one-user"],
     });
-    let installed = Installed::new("one", &values, 1).await;
+    let installed = Installed::new(ground().await, "one", &values, 1).await;
     installed.apply(&installed.session("a test")).await;
     available(&installed).await;
     installed.carry().await;
@@ -308,20 +310,24 @@ async fn a_service_that_somebody_bent_is_put_right(installed: &Installed) {
     assert!(straight.await.is_some(), "the Service is still bent");
 }
 
-/// The session is deleted, the processes end, and the release is uninstalled. Gives the rights that were used, and by
-/// whom; none was missing.
+/// The session is deleted, the processes end, and the release is uninstalled, for which its hook is run. Gives the rights
+/// that were used, and by whom; none was missing.
 async fn end(mut installed: Installed, components: &[&str]) -> BTreeSet<(String, String)> {
     installed.delete_session().await;
     for pod in installed.pods.drain(..) {
         pod.process.stop().await.expect("it ends well");
     }
+    installed.uninstall().await;
     let mut all = BTreeSet::new();
     for (pod, log) in installed.logs() {
         let mut lines = log.lines();
         let refused = lines.find(|line| line.to_lowercase().contains("forbidden"));
         assert_eq!(refused, None, "{pod} wanted more than it may");
-        let mut components = components.iter();
-        let component = components.find(|component| pod.contains(**component));
+        let mut named = components.iter();
+        let named = named.find(|component| pod.contains(**component));
+        // The drain has the ServiceAccount of what controls, which comes first.
+        let of_drain = components.first().filter(|_| pod.contains("-drain-"));
+        let component = named.or(of_drain);
         let component = component.expect("pods are named after what they are");
         let used = used(&log);
         assert!(!used.is_empty(), "{pod} has not logged its requests");
@@ -329,8 +335,6 @@ async fn end(mut installed: Installed, components: &[&str]) -> BTreeSet<(String,
         all.extend(used.into_iter().map(by));
     }
 
-    let uninstall = ["uninstall", &installed.release];
-    installed.helm(&uninstall).await;
     let left = ["get", "crds,ssmsessionclasses", "--output=name"];
     let left = installed.kubectl(&left).await;
     let class = format!("ssmsessionclass.ssm-operator.dev/{}", installed.release);

@@ -89,6 +89,35 @@ fn each_value_is_in_the_schema_and_each_part_of_the_schema_is_a_value() {
     );
 }
 
+/// Both judge the same words: what the chart lets through the API server takes, and the other way round.
+#[test]
+fn the_class_of_the_chart_takes_what_its_kind_takes() {
+    let (schema, kind) = (schema(), in_checkout("crds/ssmsessionclasses.yaml"));
+    let kind = fs::read_to_string(kind).expect("it is in the checkout");
+    let kind = objects(&kind).remove(0);
+    let aws = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/aws/properties";
+    let fields = kind.pointer(aws).expect("the class has them");
+    let class = &schema["properties"]["defaultClass"]["properties"];
+    for (field, of_chart) in [
+        ("region", &class["region"]),
+        ("roleArn", &class["aws"]["properties"]["roleArn"]),
+        ("externalId", &class["aws"]["properties"]["externalId"]),
+        ("sessionName", &class["aws"]["properties"]["sessionName"]),
+    ] {
+        let of_kind = &fields[field];
+        let rule = of_kind["x-kubernetes-validations"][0]["rule"].as_str();
+        let pattern = rule.and_then(|rule| rule.strip_prefix("self.matches('")?.strip_suffix("')"));
+        let mut pattern = pattern.expect("it is a pattern").to_owned();
+        // Where a pattern takes any number of letters, the kind's schema says how many at least; what is empty is not set.
+        if let Some(any) = pattern.strip_suffix("*$") {
+            let least = of_kind["minLength"].as_u64().expect("a number");
+            pattern = format!("{any}{{{least},}}$");
+        }
+        assert_eq!(of_chart["pattern"], format!("^$|{pattern}"), "{field}");
+        assert_eq!(of_chart["maxLength"], of_kind["maxLength"], "{field}");
+    }
+}
+
 /// Where a schema of an object lets through what it does not name, without saying why.
 fn open_objects(schema: &Value, at: &str, open: &mut Vec<String>) {
     match schema {

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::Api;
 use kube::api::PostParams;
@@ -92,6 +93,25 @@ impl World {
             .create(&create, &binding)
             .await
             .expect("a binding can be created");
+
+        // The authorizer hears of it a moment later.
+        let (group, resource, verbs) = rights[0];
+        let review: SubjectAccessReview = serde_json::from_value(json!({
+            "metadata": {},
+            "spec": {
+                "user": user,
+                "resourceAttributes": {
+                    "namespace": namespace, "group": group, "resource": resource, "verb": verbs[0],
+                },
+            },
+        }))
+        .expect("a review");
+        let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
+        self.until("the rights count", async || {
+            let answer = reviews.create(&create, &review).await?;
+            Ok(answer.status.is_some_and(|status| status.allowed))
+        })
+        .await;
     }
 
     fn administrator(&self) -> Kubeconfig {

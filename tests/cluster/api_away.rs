@@ -8,7 +8,7 @@ use crate::forwarder::Forwarder;
 use crate::http::call_ssm;
 use crate::listeners::{Versions, live_session, port, relay, serves};
 use crate::transfer;
-use crate::world::{MORTAL, WAIT_MAX, World, condition};
+use crate::world::{MORTAL, WAIT_MAX, World};
 
 /// Bytes each way of one exchange: some hundred messages.
 const BYTES: u64 = 300_000;
@@ -90,8 +90,7 @@ async fn streams_go_on(
     );
     assert_eq!(world.simulator.calls(Operation::StartSession), 1);
     assert_eq!(world.simulator.calls(Operation::TerminateSession), 0);
-    let session = world.wait_available("orders").await;
-    assert_eq!(condition(&session, "Ready"), "True");
+    world.wait_ready("orders").await;
 
     // What is asked for from now on is done again.
     world.create(&world.session("bills")).await;

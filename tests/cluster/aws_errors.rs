@@ -61,7 +61,7 @@ async fn a_target_that_is_not_connected_is_tried_for_ever_and_never_stalled() {
 #[tokio::test]
 async fn denied_access_is_told_once_stalls_later_and_heals_by_itself() {
     let world = World::new("denied").await;
-    let operator = world.all_in_one(&[]).await;
+    let operator = world.all_in_one(&["--stalled-after=5s"]).await;
     world.fail(Operation::StartSession, "AccessDeniedException");
     let mut following = world.follow("orders").await;
     world.create(&world.session("orders")).await;

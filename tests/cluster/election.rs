@@ -23,11 +23,12 @@ impl Setting {
         let mut world = World::new(name).await;
         let (forwarder, kubeconfig) = world.forwarder().await;
         let direct = std::mem::replace(&mut world.kubeconfig, kubeconfig);
-        let mut leader = world.controller(&[]).await;
+        let short = ["--election-duration=6s", "--election-renew-deadline=5s"];
+        let mut leader = world.controller(&short).await;
         let elected = leader.wait_for_log(ELECTED, WAIT_MAX).await;
         elected.expect("nobody else stands");
         world.kubeconfig = direct;
-        let second = world.controller(&[]).await;
+        let second = world.controller(&short).await;
         let relay = world.relay("relay-a", &[]).await;
         world.create(&world.session("orders")).await;
         world.wait_available("orders").await;

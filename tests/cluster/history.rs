@@ -57,7 +57,9 @@ fn is_aws_date(text: Option<&str>) -> bool {
 async fn a_session_that_somebody_terminates_in_aws_is_recorded_once_and_followed_after_a_delay() {
     let world = World::new("terminated").await;
     // Long enough to be seen in the status while it lasts.
-    let operator = world.all_in_one(&["--backoff-min=2s"]).await;
+    let operator = world
+        .all_in_one(&["--backoff-min=5s", "--backoff-max=5s"])
+        .await;
     let mut following = world.follow("orders").await;
     world.create(&world.session("orders")).await;
     let mirrored = |session: &SsmSession| {
@@ -214,7 +216,7 @@ async fn nothing_is_written_and_nothing_is_called_but_polls_and_leases_while_not
 #[tokio::test]
 async fn the_end_of_each_aws_session_of_a_deleted_session_is_told_once() {
     let world = World::new("told").await;
-    let operator = world.all_in_one(&[]).await;
+    let operator = world.all_in_one(&["--finalizer-timeout=1h"]).await;
     let ports: Vec<_> = (1..=8)
         .map(|number| port(&format!("p{number}"), number, REMOTE_PORT))
         .collect();

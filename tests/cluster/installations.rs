@@ -19,6 +19,9 @@ use crate::wait::ask_until;
 use crate::world::{WAIT_MAX, World};
 
 /// What a controller says of a session that another installation holds.
+/// A session is not let go before everything that was made for it is gone.
+const PATIENT: &str = "--finalizer-timeout=1h";
+
 const HELD: &str = "the finalizer of another installation is on the session";
 
 impl World {
@@ -230,7 +233,9 @@ async fn a_session_goes_over_once_the_finalizer_of_the_installation_that_is_gone
     transfer::exchange(&mut connection, 1000, 1000)
         .await
         .expect("the stream goes on");
-    assert_eq!(world.live_sessions(), [new]);
+    world
+        .wait_aws("one session", |_| world.live_sessions() == [new.clone()])
+        .await;
 
     world.delete("orders").await;
     world.wait_gone("orders").await;
@@ -251,8 +256,8 @@ async fn a_session_whose_class_is_edited_goes_over_to_the_other_installation_in_
         format!("--controller-name={other}"),
     );
     let operators = [
-        world.all_in_one(&[]).await,
-        world.all_in_one(&[&namespace, &name]).await,
+        world.all_in_one(&[PATIENT]).await,
+        world.all_in_one(&[&namespace, &name, PATIENT]).await,
     ];
     let mut following = world.follow("orders").await;
     world.create(&world.session("orders")).await;

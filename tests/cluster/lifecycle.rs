@@ -118,7 +118,9 @@ async fn a_session_that_goes_to_another_installation_leaves_nothing_of_ours() {
             Ok(listeners.is_empty() && slices.is_empty())
         })
         .await;
-    assert_eq!(world.live_sessions(), Vec::<String>::new());
+    world
+        .wait_aws("no session is live", |_| world.live_sessions().is_empty())
+        .await;
     world.delete("orders").await;
     world.wait_gone("orders").await;
     operator.stop().await.expect("it ends well");

@@ -45,8 +45,14 @@ impl World {
 
     /// Waits until a relay serves the listener of a session with an AWS session, and gives the listener.
     pub async fn wait_serving(&self, session: &str) -> SsmListener {
-        self.wait_listener(session, "serving", |listener| serves(listener).is_some())
-            .await
+        // What was taken over is ended meanwhile, and is on record as live until AWS has answered.
+        self.wait_listener(session, "serving", |listener| {
+            serves(listener).is_some_and(|status| {
+                let live = status.sessions.iter().filter(|s| s.ended_at.is_none());
+                live.count() == 1
+            })
+        })
+        .await
     }
 
     /// Records all versions of all listeners that a watch shows, from now on.

@@ -5,12 +5,16 @@
     reason = "tables of JSON read better without ampersands"
 )]
 
+#[path = "../support/collector.rs"]
+mod collector;
 #[path = "../support/control_plane/mod.rs"]
 mod control_plane;
 #[path = "../support/dial.rs"]
 mod dial;
 #[path = "../support/forwarder.rs"]
 mod forwarder;
+#[path = "../support/front.rs"]
+mod front;
 #[path = "../support/http.rs"]
 mod http;
 #[path = "../support/process.rs"]
@@ -29,6 +33,7 @@ mod aws_errors;
 mod bytes;
 mod classes;
 mod deletion;
+mod drain;
 mod edits;
 mod election;
 mod examples;
@@ -38,6 +43,7 @@ mod held;
 mod history;
 mod identities;
 mod installations;
+mod kinds;
 mod kubectl;
 mod lifecycle;
 mod listeners;
@@ -45,10 +51,15 @@ mod looks;
 mod ownership;
 mod probes;
 mod processes;
+mod proxied;
+#[path = "../support/proxy.rs"]
+mod proxy;
 mod replaced;
+mod request_ids;
 mod roles;
 mod secrets;
 mod services;
 mod shutdown;
 mod sweeper;
+mod traces;
 mod world;

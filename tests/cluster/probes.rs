@@ -97,6 +97,15 @@ async fn metrics_are_openmetrics_and_move_with_a_transfer() {
     transfer::exchange(&mut connection, 300_000, 200_000)
         .await
         .expect("all bytes arrive");
+    // Counted at the next look at the relays.
+    let address = operator.admin_address(WAIT_MAX).await;
+    let address = address.expect("it says where");
+    world
+        .until("a look at the relays that finds it bound", async || {
+            let shown = http::get(&address, "/metrics").await?.body;
+            Ok(value(&shown, "ssm_operator_controller_listeners_unbound") == 0)
+        })
+        .await;
     let during = get(&mut operator, "/metrics").await.body;
     check(&during);
     let moved = |name: &str| value(&during, name) - value(&before.body, name);

@@ -2,8 +2,8 @@
 
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
-use ssm_session_operator::crd::SsmListener;
 use ssm_session_operator::crd::listener::EndReason;
+use ssm_session_operator::crd::{SsmListener, SsmSession};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
@@ -65,11 +65,10 @@ async fn what_changes_the_way_of_the_bytes_replaces_the_session_on_the_same_rela
     assert_replaces_the_session(&world, "another remotePort", ports).await;
     let target = json!({ "target": { "id": OTHER_TARGET } });
     assert_replaces_the_session(&world, "another target", target).await;
-    let session = &world.wait_ready("orders").await;
-    assert_eq!(
-        live(session, "db").and_then(|s| s.target).as_deref(),
-        Some(OTHER_TARGET)
-    );
+    let shown = |session: &SsmSession| {
+        live(session, "db").and_then(|s| s.target).as_deref() == Some(OTHER_TARGET)
+    };
+    world.wait("orders", "its target", shown).await;
     let reason = json!({ "reason": "another reason" });
     assert_replaces_the_session(&world, "another reason", reason).await;
     let reason = world

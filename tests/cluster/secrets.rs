@@ -10,12 +10,17 @@ use crate::history::terminate_in_aws_as;
 use crate::http;
 use crate::listeners::live_session;
 use crate::process::Process;
+use crate::proxied::{AUTHORIZATION, PASSWORD as PROXY_PASSWORD, environment};
+use crate::proxy::Proxy;
 use crate::transfer;
 use crate::world::{SECRET_KEY, WAIT_MAX, World, reason};
 
 /// Parts of what nobody may see, besides the tokens: the secret key, a signature, the query of a stream URL.
 const SECRETS: &[&str] = &[
     SECRET_KEY,
+    PROXY_PASSWORD,
+    // The same in the header by which it is shown to the proxy.
+    "Q29ObkVjVHBBc1N3T3JE",
     "Signature=",
     "X-Amz-Signature",
     "publish_subscribe",
@@ -52,7 +57,11 @@ impl Published {
 
 #[tokio::test]
 async fn no_token_and_no_key_is_in_any_object_log_or_metric() {
-    let world = World::new("secrets").await;
+    let mut world = World::new("secrets").await;
+    // Whatever goes to AWS shows the password to the proxy first.
+    let proxy = Proxy::start(&[], Some(AUTHORIZATION)).await;
+    let proxy = proxy.expect("a proxy");
+    world.credentials.extend(environment(&proxy));
     let everything = [EVERYTHING, "--handshake-timeout=1s"];
     let controller = world.controller(&everything[..1]).await;
     let mut processes = [controller, world.relay("relay-a", &everything).await];
@@ -95,6 +104,7 @@ async fn no_token_and_no_key_is_in_any_object_log_or_metric() {
         process.stop().await.expect("it ends well");
     }
 
+    assert!(proxy.asked().len() > 2, "{:?}", proxy.asked());
     let tokens = world.simulator.issued_tokens();
     assert!(
         tokens.len() >= 4,

@@ -15,6 +15,18 @@ use crate::world::{REMOTE_PORT, TARGET, World, carry, condition};
 const NO_NAMESPACE: &str = "6f1c0f5e-0d4c-4f5c-9a7e-2b1f3c4d5e6f";
 const NO_LISTENER: &str = "00010203-0405-0607-0809-0a0b0c0d0e0f";
 
+/// The sweeper waits no longer than it must: what begins later may still be on its way to the record.
+const SOON: [&str; 3] = [
+    "--aws-call-timeout=5s",
+    "--record-timeout=4s",
+    "--grace=10s",
+];
+
+/// Lets the agent hear of none of the next starts: one that no client joins it would give up after 15 s, and tell AWS.
+fn keep_from_agent(world: &World, calls: u32) {
+    world.inject(Fault::SilentStarts { calls });
+}
+
 /// Starts a session in AWS behind the operator's back, and gives its id.
 async fn start(world: &World, reason: &str) -> String {
     let request = json!({
@@ -31,9 +43,9 @@ async fn start(world: &World, reason: &str) -> String {
 #[tokio::test]
 async fn a_session_whose_answer_was_lost_is_swept_and_another_one_serves() {
     let world = World::new("lost-answer").await;
-    let swallow = Fault::SwallowStarts { calls: 1 };
-    world.simulator.inject(swallow).expect("a fault");
-    let operator = world.all_in_one(&[]).await;
+    world.inject(Fault::SwallowStarts { calls: 1 });
+    keep_from_agent(&world, 1);
+    let operator = world.all_in_one(&SOON).await;
     world.create(&world.session("orders")).await;
     world.wait_available("orders").await;
     let mut connection = world.connect("orders", "db").await;
@@ -62,9 +74,9 @@ async fn a_session_whose_answer_was_lost_is_swept_and_another_one_serves() {
 #[tokio::test]
 async fn what_was_started_for_a_session_that_is_gone_is_swept_too() {
     let world = World::new("gone").await;
-    let swallow = Fault::SwallowStarts { calls: u32::MAX };
-    world.simulator.inject(swallow).expect("a fault");
-    let operator = world.all_in_one(&[]).await;
+    world.inject(Fault::SwallowStarts { calls: u32::MAX });
+    keep_from_agent(&world, u32::MAX);
+    let operator = world.all_in_one(&SOON).await;
     world.create(&world.session("orders")).await;
     world
         .wait_aws("a start without an answer", |aws| !aws.sessions.is_empty())
@@ -78,7 +90,9 @@ async fn what_was_started_for_a_session_that_is_gone_is_swept_too() {
 
 #[tokio::test]
 async fn sessions_of_strangers_and_of_other_installations_are_never_touched() {
-    let (world, operator, _) = World::serving("strangers").await;
+    let world = World::new("strangers").await;
+    let operator = world.all_in_one(&SOON).await;
+    world.create(&world.session("orders")).await;
     let own = live_session(&world.wait_serving("orders").await);
 
     let namespaces: Api<Namespace> = Api::all(world.client.clone());
@@ -86,6 +100,7 @@ async fn sessions_of_strangers_and_of_other_installations_are_never_touched() {
     let installation = namespace.expect("it is there").uid().expect("it has one");
     let ours = Marker::new(&installation, NO_LISTENER).append_to("a test");
     let theirs = Marker::new(NO_NAMESPACE, NO_LISTENER).append_to("a test");
+    keep_from_agent(&world, 4);
     let untouched = [
         start(&world, "a person's own").await,
         start(&world, &theirs).await,
@@ -123,8 +138,8 @@ async fn sessions_of_strangers_and_of_other_installations_are_never_touched() {
 async fn a_session_that_aws_does_not_show_yet_lives() {
     let world = World::new("late").await;
     let late = Fault::ConsistencyDelay { milliseconds: 4000 };
-    world.simulator.inject(late).expect("a fault");
-    let operator = world.all_in_one(&[]).await;
+    world.inject(late);
+    let operator = world.all_in_one(&SOON).await;
     world.create(&world.session("orders")).await;
     world.wait_available("orders").await;
     let mut connection = world.connect("orders", "db").await;
@@ -138,9 +153,9 @@ async fn a_session_that_aws_does_not_show_yet_lives() {
     let never = Fault::ConsistencyDelay {
         milliseconds: 3_600_000,
     };
-    world.simulator.inject(never).expect("a fault");
-    // Longer than the grace.
-    for _ in 0..4 {
+    world.inject(never);
+    // Longer than the grace: each poll of these is two calls.
+    for _ in 0..8 {
         world.wait_ten_polls().await;
     }
     // The stream goes on.

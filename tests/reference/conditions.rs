@@ -12,7 +12,7 @@ const ABOUT: &str = "What `status.conditions` of an SsmSession can say. The stat
 A type of which\nnothing is known is absent, and `Unknown` is never said.";
 
 pub fn page() -> String {
-    let types = ConditionType::ALL.into_iter().map(of_type);
+    let types = ConditionType::ALL.iter().copied().map(of_type);
     let sections: Vec<_> = types.chain([ends()]).collect();
     page::page("Conditions and reasons", ABOUT, &sections)
 }

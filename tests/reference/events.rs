@@ -5,7 +5,7 @@ use std::iter::successors;
 
 use jiff::Timestamp;
 use kube_runtime::events::EventType;
-use ssm_session_operator::controller::events::{SessionEvent, between};
+use ssm_session_operator::controller::events::{SessionEvent, between, outdated};
 use ssm_session_operator::crd::SsmSessionStatus;
 use ssm_session_operator::crd::condition::{Condition, ConditionType, Conditions};
 
@@ -17,9 +17,9 @@ const ABOUT: &str = "Every Event that the operator publishes, on the SsmSession 
 
 pub fn page() -> String {
     let advice = section("Events");
-    let others: Vec<_> = successors(after(None), |event| after(Some(event)))
-        .map(|event| event.to_event())
-        .collect();
+    let of_sessions = successors(after(None), |event| after(Some(event)));
+    let mut others: Vec<_> = of_sessions.map(|event| event.to_event()).collect();
+    others.push(outdated(&[]));
     advice.assert_names(others.iter().map(|event| event.reason.as_str()));
     let mut rows: Vec<_> = others
         .iter()
@@ -46,7 +46,8 @@ fn word(type_: EventType) -> String {
 fn troubles() -> Vec<[String; 4]> {
     let mut told: BTreeMap<String, (EventType, String, Vec<&str>)> = BTreeMap::new();
     for condition in ConditionType::ALL
-        .into_iter()
+        .iter()
+        .copied()
         .flat_map(ConditionType::conditions)
     {
         let events = between(&SsmSessionStatus::default(), &saying(condition), &[]);

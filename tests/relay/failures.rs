@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ssm_session_operator::broker::ErrorKind;
 use ssm_session_operator::relay::{EndReason, Failure, RelayOptions, Report, State};
-use ssm_session_operator::simulator::{Fault, Operation, Status};
+use ssm_session_operator::simulator::{Fault, Operation, Overview, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::ground::{Ground, REMOTE, Setting, echo, options, wait_reset, within};
@@ -43,8 +43,8 @@ async fn wait_follower(ground: &Ground, reason: EndReason) {
         .shelf
         .wait_for("a session that follows", follows)
         .await;
-    let sessions = ground.simulator.sessions();
-    assert_eq!(sessions[0].status, Status::Terminated);
+    let over = |aws: &Overview| aws.sessions[0].status == Status::Terminated;
+    ground.wait_aws("its end", over).await;
 }
 
 #[tokio::test]

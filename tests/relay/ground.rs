@@ -77,16 +77,20 @@ pub fn options(incarnation: &str) -> RelayOptions {
 }
 
 pub fn aws() -> AwsBroker {
+    AwsBroker::new(aws_options())
+}
+
+pub fn aws_options() -> AwsOptions {
     let token = Some(SESSION_TOKEN.to_owned());
     let credentials = Credentials::new("AKIDEXAMPLE", SECRET_KEY, token, None, "test");
-    AwsBroker::new(AwsOptions {
+    AwsOptions {
         credentials: Some(SharedCredentialsProvider::new(credentials)),
         // No test waits for a pause of the broker.
         retry_pause: Duration::from_millis(10),
         calls_per_second: 1000,
         calls_burst: 1000,
         ..AwsOptions::default()
-    })
+    }
 }
 
 pub fn listener(name: &str) -> ListenerId {
@@ -264,7 +268,6 @@ pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
     waited.unwrap_or_else(|_| panic!("waited {WAIT_MAX:?} for {what}"))
 }
 
-/// Waits until the relay resets a connection.
 /// Waits until a line of the relay's metrics ends so.
 pub async fn wait_metric(ground: &Ground, line: &str) {
     let has = async || {
@@ -278,6 +281,7 @@ pub async fn wait_metric(ground: &Ground, line: &str) {
     assert!(counted.is_some(), "no {line:?} in\n{}", ground.metrics());
 }
 
+/// Waits until the relay resets a connection.
 pub async fn wait_reset(client: &mut TcpStream) {
     let mut rest = Vec::new();
     let read = within("a reset", client.read_to_end(&mut rest)).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use ssm_session_operator::broker::{Broker, SessionId};
 use ssm_session_operator::relay::{EndReason, Failure, Inherited, Report, SessionRecord, State};
-use ssm_session_operator::simulator::{Fault, Operation, Status};
+use ssm_session_operator::simulator::{Fault, Operation, Overview, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -217,8 +217,10 @@ async fn the_next_run_takes_back_the_port_and_ends_the_sessions_of_the_last() {
     assert_eq!(report.port, Some(port));
     assert_eq!(report.sessions[1].session_id, old);
     assert_eq!(end(&report, 1), Some(EndReason::RelayLost));
-    let overview = ground.simulator.overview();
-    let status = overview.session(old.as_str()).map(|session| session.status);
-    assert_eq!(status, Some(Status::Terminated));
+    let over = |aws: &Overview| {
+        let session = aws.session(old.as_str());
+        session.is_some_and(|session| session.status == Status::Terminated)
+    };
+    ground.wait_aws("the old one's end", over).await;
     connected(&ground).await;
 }

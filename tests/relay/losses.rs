@@ -81,7 +81,7 @@ async fn a_half_closed_client_gets_its_answer_though_no_websocket_was_up_for_lon
         }
     });
     let mut options = options("run-1");
-    options.half_close_hold = Duration::from_secs(3);
+    options.half_close_hold = Duration::from_secs(6);
     let setting = Setting {
         options,
         ..Setting::default()
@@ -99,10 +99,10 @@ async fn a_half_closed_client_gets_its_answer_though_no_websocket_was_up_for_lon
         session: session.to_string(),
     });
     client.shutdown().await.expect("half closed");
-    // The pauses before the tries are of 0.1, 0.2, 0.4, 0.8 and 1.6 s at least: longer than the hold.
+    // The pauses before the tries are of 0.1, 0.2, 0.4, 0.8, 1.6 and 3.2 s at least: longer than the hold.
     let tried = |overview: &Overview| {
         let calls = overview.calls.get(&Operation::ResumeSession);
-        calls.is_some_and(|calls| calls.total >= 6)
+        calls.is_some_and(|calls| calls.total >= 7)
     };
     ground.wait_aws("tries to resume", tried).await;
     ground.inject(Fault::Clear);

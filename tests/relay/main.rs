@@ -4,12 +4,17 @@
 mod brokers;
 mod bytes;
 mod failures;
+#[path = "../support/front.rs"]
+mod front;
 mod ground;
 mod lives;
 mod losses;
 mod malformed;
 mod owner;
 mod panics;
+mod proxies;
+#[path = "../support/proxy.rs"]
+mod proxy;
 mod recorder;
 mod secrets;
 mod streams;

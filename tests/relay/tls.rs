@@ -1,6 +1,5 @@
 //! The token goes to the message gateway and nowhere else.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,64 +7,18 @@ use futures::FutureExt;
 use ssm_session_operator::broker::UrlPolicy;
 use ssm_session_operator::relay::{EndReason, Failure, RelayOptions, Report};
 use ssm_session_operator::simulator::{Operation, Overview, Status};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::brokers::Around;
+use crate::front::Front;
 use crate::ground::{Ground, REMOTE, Setting, echo, options, within};
 
-/// A gateway behind TLS, and who trusts its certificate.
-struct Front {
-    listener: TcpListener,
-    server: Arc<ServerConfig>,
-    trusting: Arc<ClientConfig>,
-}
-
-impl Front {
-    async fn new() -> Self {
-        let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("keys");
-        let certificate = certified.cert.der().clone();
-        let key = certified.signing_key.serialize_der();
-        let server = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.clone()], key.try_into().expect("a key"))
-            .expect("a configuration");
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate).expect("a root");
-        let trusting = ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Self {
-            listener: TcpListener::bind("127.0.0.1:0").await.expect("a port"),
-            server: Arc::new(server),
-            trusting: Arc::new(trusting),
-        }
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.listener.local_addr().expect("an address")
-    }
-
-    /// Passes what comes to the gateway at `host:port`.
-    fn serve(self, gateway: String) {
-        let acceptor = TlsAcceptor::from(self.server);
-        tokio::spawn(async move {
-            while let Ok((connection, _)) = self.listener.accept().await {
-                let (acceptor, gateway) = (acceptor.clone(), gateway.clone());
-                tokio::spawn(async move {
-                    let mut client = acceptor.accept(connection).await?;
-                    let mut gateway = TcpStream::connect(gateway).await?;
-                    copy_bidirectional(&mut client, &mut gateway).await
-                });
-            }
-        });
-    }
-}
-
 /// A ground whose stream URLs begin with `base`; the listener's identity names `gateway` as its message gateway.
-async fn ground(base: String, gateway: String, adjust: impl FnOnce(&mut RelayOptions)) -> Ground {
+pub async fn ground(
+    base: String,
+    gateway: String,
+    adjust: impl FnOnce(&mut RelayOptions),
+) -> Ground {
     let mut options = options("run-1");
     adjust(&mut options);
     let setting = Setting {
@@ -81,7 +34,7 @@ async fn ground(base: String, gateway: String, adjust: impl FnOnce(&mut RelayOpt
 }
 
 /// Waits until the first session was given up, and says why; no websocket of it was ever admitted.
-async fn wait_refused(ground: &Ground) -> String {
+pub async fn wait_refused(ground: &Ground) -> String {
     let ended = |report: &Report| {
         let mut ends = report
             .sessions
@@ -101,13 +54,13 @@ async fn wait_refused(ground: &Ground) -> String {
     ends.expect("an end").message
 }
 
-fn authority(endpoint: &str) -> String {
+pub fn authority(endpoint: &str) -> String {
     endpoint.trim_start_matches("http://").to_owned()
 }
 
 #[tokio::test]
 async fn a_gateway_that_is_trusted_serves_over_tls() {
-    let front = Front::new().await;
+    let front = Front::named("127.0.0.1").await;
     let (address, tls) = (front.address(), front.trusting.clone());
     let strict = |options: &mut RelayOptions| {
         options.url_policy = UrlPolicy::Strict;
@@ -128,9 +81,9 @@ async fn a_gateway_that_is_trusted_serves_over_tls() {
 
 #[tokio::test]
 async fn a_gateway_with_an_unknown_certificate_gets_no_token() {
-    let front = Front::new().await;
+    let front = Front::named("127.0.0.1").await;
     let address = front.address();
-    let short = |options: &mut RelayOptions| options.handshake_timeout = Duration::from_secs(1);
+    let short = |options: &mut RelayOptions| options.handshake_timeout = Duration::from_secs(5);
     let ground = ground(
         format!("wss://{address}"),
         format!("https://{address}"),
@@ -147,7 +100,7 @@ async fn a_gateway_with_an_unknown_certificate_gets_no_token() {
 
 #[tokio::test]
 async fn a_stream_url_that_leads_elsewhere_is_not_even_connected_to() {
-    let elsewhere = Front::new().await;
+    let elsewhere = Front::named("127.0.0.1").await;
     let base = format!("wss://localhost:{}", elsewhere.address().port());
     let strict = |options: &mut RelayOptions| {
         options.url_policy = UrlPolicy::Strict;
@@ -167,6 +120,6 @@ async fn a_stream_url_that_leads_elsewhere_is_not_even_connected_to() {
     let failure = report.failure.expect("a failure");
     assert!(matches!(failure, Failure::DataChannel(_)), "{failure}");
     assert_eq!(ground.simulator.calls(Operation::ResumeSession), 0);
-    let visitor = elsewhere.listener.accept().now_or_never();
+    let visitor = elsewhere.accepted().now_or_never();
     assert!(visitor.is_none(), "somebody came: {visitor:?}");
 }

@@ -36,8 +36,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program`, with its output in the file `log`. Of AWS it knows what `environment` says, and nothing of
-    /// what whoever runs the tests has set.
+    /// Starts `program`, with its output in the file `log`. Of AWS and of proxies it knows what `environment` says,
+    /// and nothing of what whoever runs the tests has set.
     pub async fn start(
         log: &Path,
         program: &Path,
@@ -46,7 +46,8 @@ impl Process {
     ) -> Result<Self> {
         let mut command = Command::new("sh");
         for (name, _) in env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"AWS_") {
+            let bytes = name.as_encoded_bytes().to_ascii_uppercase();
+            if bytes.starts_with(b"AWS_") || bytes.ends_with(b"_PROXY") {
                 command.env_remove(name);
             }
         }
@@ -141,6 +142,16 @@ impl Process {
             .await
             .context("the process is still there")??;
         Ok(())
+    }
+
+    /// Waits until it ends by itself; whether it ended well, and all that it has logged.
+    pub async fn finish(mut self, limit: Duration) -> Result<(bool, String)> {
+        let ended = timeout(limit, self.shell.wait()).await;
+        let logged = self.logged();
+        let status = ended.with_context(|| {
+            format!("process {} did not end in {limit:?}:\n{logged}", self.pid)
+        })??;
+        Ok((status.success(), logged))
     }
 
     /// Asks it to end, waits for that, and fails unless it ended well.

@@ -26,11 +26,13 @@ const FLOORS: &[(&str, May)] = &[
     ("admin", May::Only(&[])),
     ("telemetry", May::Only(&[])),
     ("election", May::Only(&["lease"])),
+    ("drain", May::Only(&["crd", "lease"])),
     ("lease", May::Only(&[])),
     ("controller", May::Only(&["crd", "broker"])),
     ("binding", May::Only(&["crd", "relay", "broker", "lease"])),
-    ("relay", May::Only(&["protocol", "broker"])),
-    ("aws", May::Only(&["broker"])),
+    ("relay", May::Only(&["protocol", "broker", "proxy"])),
+    ("aws", May::Only(&["broker", "proxy"])),
+    ("proxy", May::Only(&[])),
     ("crd", May::Only(&[])),
     ("protocol", May::Only(&[])),
     ("broker", May::Only(&[])),
@@ -61,7 +63,8 @@ fn a_floor_uses_only_the_floors_below_it() {
 #[test]
 fn kubernetes_and_the_aws_sdk_stay_on_their_floors() {
     const KUBERNETES: &[&str] = &["kube::", "kube_runtime::", "k8s_openapi::"];
-    const WITHOUT_KUBERNETES: &[&str] = &["protocol", "relay", "broker", "aws", "simulator"];
+    const WITHOUT_KUBERNETES: &[&str] =
+        &["protocol", "relay", "broker", "aws", "proxy", "simulator"];
     report(
         "a relay runs without Kubernetes, and only `aws` knows the SDK: pass our own types",
         sources("src").iter().flat_map(|source| {

@@ -13,6 +13,13 @@ extraArgs, since the program takes an option once.
     (printf "--log-filter=%s" $root.Values.log.filter)
     "--admin-address=[::]:8080"
     (printf "--shutdown-deadline=%ds" (sub (int $values.terminationGracePeriodSeconds) 15)) -}}
+{{- with $root.Values.tracing -}}
+{{- if .otlpEndpoint -}}
+{{- $arguments = concat $arguments (list
+    (printf "--otlp-endpoint=%s" .otlpEndpoint)
+    (printf "--otlp-sampling=%v" .sampling)) -}}
+{{- end -}}
+{{- end -}}
 {{- if $component.controls -}}
 {{- range $root.Values.watchNamespaces -}}
 {{- $arguments = append $arguments (printf "--watch-namespace=%s" .) -}}
@@ -37,6 +44,8 @@ extraArgs, since the program takes an option once.
     "--controller-name" "controllerName"
     "--log-format" "log.format"
     "--log-filter" "log.filter"
+    "--otlp-endpoint" "tracing.otlpEndpoint"
+    "--otlp-sampling" "tracing.sampling"
     "--admin-address" "nothing: probes and metrics are on port 8080"
     "--shutdown-deadline" (printf "%s.terminationGracePeriodSeconds" $component.key)
     "--watch-namespace" "watchNamespaces"
@@ -52,4 +61,14 @@ extraArgs, since the program takes an option once.
 {{- end -}}
 {{- end -}}
 {{- concat $arguments $root.Values.extraArgs $values.extraArgs | toYaml -}}
+{{- end }}
+
+{{/* The same of the drain, which takes none of the options of processes. */}}
+{{- define "ssm.arguments.drain" -}}
+{{- list "drain"
+    (printf "--namespace=%s" .Release.Namespace)
+    (printf "--controller-name=%s" .Values.controllerName)
+    (printf "--log-format=%s" .Values.log.format)
+    (printf "--log-filter=%s" .Values.log.filter)
+    (printf "--timeout=%ds" (int .Values.drain.timeoutSeconds)) | toYaml -}}
 {{- end }}

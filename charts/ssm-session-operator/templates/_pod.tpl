@@ -1,18 +1,27 @@
-{{/* The pod of one process, of (list root component). */}}
+{{/*
+The pod of one process, of (list root component). With `drains` it is that of the Job which ends well or not, with the
+ServiceAccount and all other settings of the component that controls.
+*/}}
 {{- define "ssm.pod" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
 {{- $values := index $root.Values $component.key -}}
+{{- $drains := $component.drains | default false -}}
+{{- $name := ternary "drain" $component.name $drains -}}
 {{- $ca := $root.Values.customCA -}}
 {{- if and $ca.configMap $ca.secret -}}
 {{- fail "customCA: give configMap or secret, not both" -}}
+{{- end -}}
+{{- $proxy := $root.Values.proxy -}}
+{{- if and $proxy.url $proxy.secret -}}
+{{- fail "proxy: give url or secret, not both" -}}
 {{- end -}}
 {{- $hasCA := or $ca.configMap $ca.secret -}}
 metadata:
   labels:
     {{- /* Not the chart's version, so that nothing is rolled for a change that does not concern it. */}}
     {{- include "ssm.selector" $root | nindent 4 }}
-    app.kubernetes.io/component: {{ $component.name }}
+    app.kubernetes.io/component: {{ $name }}
     app.kubernetes.io/part-of: ssm-session-operator
     {{- with $root.Values.commonLabels }}
     {{- toYaml . | nindent 4 }}
@@ -28,6 +37,9 @@ spec:
   serviceAccountName: {{ include "ssm.serviceAccount" (list $root $component.key $component.name) }}
   automountServiceAccountToken: true
   enableServiceLinks: false
+  {{- if $drains }}
+  restartPolicy: Never
+  {{- end }}
   terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds }}
   {{- with $root.Values.imagePullSecrets }}
   imagePullSecrets:
@@ -45,11 +57,15 @@ spec:
     seccompProfile:
       type: RuntimeDefault
   containers:
-  - name: {{ $component.name }}
+  - name: {{ $name }}
     image: {{ include "ssm.image" $root | quote }}
     imagePullPolicy: {{ $root.Values.image.pullPolicy }}
     args:
+      {{- if $drains }}
+      {{- include "ssm.arguments.drain" $root | nindent 6 }}
+      {{- else }}
       {{- include "ssm.arguments" (list $root $component) | nindent 6 }}
+      {{- end }}
     env:
     {{- if $component.relays }}
     - name: POD_NAME
@@ -70,9 +86,23 @@ spec:
     - name: SSL_CERT_DIR
       value: /etc/ssm-session-operator/ca
     {{- end }}
+    {{- if or $proxy.url $proxy.secret }}
+    - name: HTTPS_PROXY
+      {{- if $proxy.url }}
+      value: {{ $proxy.url | quote }}
+      {{- else }}
+      valueFrom:
+        secretKeyRef:
+          name: {{ $proxy.secret }}
+          key: {{ $proxy.key }}
+      {{- end }}
+    - name: NO_PROXY
+      value: {{ include "ssm.noProxy" $root | quote }}
+    {{- end }}
     {{- with $values.env }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
+    {{- if not $drains }}
     ports:
     - name: admin
       containerPort: 8080
@@ -90,6 +120,7 @@ spec:
         port: admin
       periodSeconds: 5
       timeoutSeconds: 5
+    {{- end }}
     resources:
       {{- toYaml $values.resources | nindent 6 }}
     securityContext:
@@ -123,10 +154,11 @@ spec:
   tolerations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
+  {{- if $values.affinity }}
   affinity:
-    {{- if $values.affinity }}
     {{- toYaml $values.affinity | nindent 4 }}
-    {{- else }}
+  {{- else if not $drains }}
+  affinity:
     podAntiAffinity:
       preferredDuringSchedulingIgnoredDuringExecution:
       - weight: 100
@@ -138,7 +170,8 @@ spec:
               app.kubernetes.io/component: {{ $component.name }}
           # Only pods of the same revision count: in an upgrade those of the old one are about to go.
           matchLabelKeys: [pod-template-hash]
-    {{- end }}
+  {{- end }}
+  {{- if not $drains }}
   topologySpreadConstraints:
     {{- if $values.topologySpreadConstraints }}
     {{- toYaml $values.topologySpreadConstraints | nindent 4 }}
@@ -152,6 +185,7 @@ spec:
           app.kubernetes.io/component: {{ $component.name }}
       matchLabelKeys: [pod-template-hash]
     {{- end }}
+  {{- end }}
   {{- if or $hasCA $values.volumes }}
   volumes:
   {{- if $hasCA }}
@@ -172,4 +206,14 @@ spec:
   {{- toYaml . | nindent 2 }}
   {{- end }}
   {{- end }}
+{{- end }}
+
+{{/*
+What is reached without the proxy: the cluster, and what gives credentials on the node. The program goes to the API server
+and to link-local addresses without a proxy anyway; what else is started in the pod may not.
+*/}}
+{{- define "ssm.noProxy" -}}
+{{- $own := list "localhost" "127.0.0.0/8" "::1" "169.254.0.0/16" "fe80::/10" "fd00:ec2::/32" -}}
+{{- $cluster := list "kubernetes" "kubernetes.default" ".svc" ".cluster.local" -}}
+{{- concat $own $cluster .Values.proxy.noProxy | join "," -}}
 {{- end }}

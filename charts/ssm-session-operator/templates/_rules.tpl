@@ -1,10 +1,15 @@
 {{/* What each process needs from the API server, and nothing else. */}}
 
-{{/* Everywhere: the classes, and our own kind. */}}
+{{/* Everywhere: the classes, our own kind, and how the kinds are defined. */}}
 {{- define "ssm.rules.cluster" -}}
 - apiGroups: [ssm-operator.dev]
   resources: [ssmsessionclasses]
   verbs: [list, watch]
+# Whether the kinds are as new as the program.
+- apiGroups: [apiextensions.k8s.io]
+  resources: [customresourcedefinitions]
+  resourceNames: [ssmsessions.ssm-operator.dev, ssmsessionclasses.ssm-operator.dev, ssmlisteners.ssm-operator.dev]
+  verbs: [get]
 # Also where only some namespaces are watched: a RoleBinding is deleted with its namespace, before the SsmSessions that
 # wait in it for their finalizer.
 - apiGroups: [ssm-operator.dev]

@@ -15,9 +15,9 @@ fn internal_error() -> Answer {
     Answer::error(500, "InternalServerError", "try later")
 }
 
-/// A broker that waits 200 ms for an answer.
+/// A broker that waits a second for an answer.
 fn impatient() -> AwsBroker {
-    let attempt_timeout = Duration::from_millis(200);
+    let attempt_timeout = Duration::from_secs(1);
     AwsBroker::new(AwsOptions {
         attempt_timeout,
         ..options()
@@ -236,7 +236,7 @@ async fn a_call_that_the_limiter_holds_past_its_deadline_is_throttled_and_not_se
     let options = AwsOptions {
         calls_per_second: 1,
         calls_burst: 1,
-        call_timeout: Duration::from_millis(500),
+        call_timeout: Duration::from_millis(1500),
         ..options()
     };
     let (broker, identity) = (AwsBroker::new(options), identity(&server));

@@ -2,6 +2,8 @@
 
 mod credentials;
 mod failures;
+mod log;
+mod request_ids;
 mod requests;
 mod roles;
 mod secrets;

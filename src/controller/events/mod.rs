@@ -9,6 +9,9 @@
 //! | Warning | `TerminationPending` | the session is gone before AWS confirmed the ends |
 //! | Warning | `HeldByAnother` | the finalizer of another installation is on the session, so this one does nothing for it and says nothing in its status |
 //!
+//! And one of the operator itself: Warning `CustomResourceDefinitionOutdated`, on the definition of a kind that is older
+//! than this program.
+//!
 //! They follow from the difference between the status that was written and the one before it. A trouble that comes and
 //! goes is counted in one Event's series. An Event is a courtesy: one that the API server refuses is dropped, with a
 //! warning in the log where a right is missing.
@@ -16,8 +19,9 @@
 use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::{Resource as _, ResourceExt as _};
+use kube::{Resource, ResourceExt as _};
 use kube_runtime::events::{Event, EventType, Recorder};
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -133,16 +137,37 @@ impl SessionEvent {
                 (EventType::Warning, "HeldByAnother", "Wait", note)
             }
         };
-        // The API takes 1,024 bytes.
-        let note = note.chars().take(250).collect();
-        Event {
-            type_,
-            reason: reason.to_owned(),
-            note: Some(note),
-            action: action.to_owned(),
-            secondary: None,
-        }
+        event(type_, reason, action, &note)
     }
+}
+
+fn event(type_: EventType, reason: &str, action: &str, note: &str) -> Event {
+    Event {
+        type_,
+        reason: reason.to_owned(),
+        // The API takes 1,024 bytes.
+        note: Some(note.chars().take(250).collect()),
+        action: action.to_owned(),
+        secondary: None,
+    }
+}
+
+/// The Event on a definition that lacks this of what the program knows.
+#[must_use]
+pub fn outdated(lacks: &[String]) -> Event {
+    /// So many fit into a note; the log has them all.
+    const NAMED_MAX: usize = 3;
+    let named = &lacks[..lacks.len().min(NAMED_MAX)];
+    let mut what = named.join(", ");
+    if lacks.len() > named.len() {
+        what = format!("{what} and {} more", lacks.len() - named.len());
+    }
+    let note = format!(
+        "older than operator {}: {what} is dropped or refused. Apply the definitions of that version",
+        env!("CARGO_PKG_VERSION"),
+    );
+    let reason = "CustomResourceDefinitionOutdated";
+    event(EventType::Warning, reason, "Compare", &note)
 }
 
 /// What happened between two statuses. `ended`: the AWS sessions whose end the new one reports.
@@ -212,19 +237,42 @@ pub(super) async fn publish_orphan(
             .get(&reference.namespace, &reference.name)?;
         (session.uid().as_deref() == Some(&reference.uid)).then_some(session)
     });
-    let object = match session {
-        Some(session) => session.object_ref(&()),
-        None => ObjectReference {
-            api_version: Some(Namespace::api_version(&()).into_owned()),
-            kind: Some(Namespace::kind(&()).into_owned()),
-            name: Some(context.options.namespace.clone()),
-            // Events of the namespace itself are kept in it, beside the operator.
-            namespace: Some(context.options.namespace.clone()),
-            uid: Some(context.options.namespace_uid.clone()),
-            ..ObjectReference::default()
-        },
+    let object = if let Some(session) = session {
+        session.object_ref(&())
+    } else {
+        let options = &context.options;
+        let uid = Some(options.namespace_uid.clone());
+        beside_us::<Namespace>(context, options.namespace.clone(), uid)
     };
     publish_on(context, object, event).await;
+}
+
+/// Publishes that the served definition of a kind lacks something.
+pub(super) async fn publish_outdated(
+    context: &Context,
+    served: &CustomResourceDefinition,
+    lacks: &[String],
+) {
+    let object = beside_us::<CustomResourceDefinition>(context, served.name_any(), served.uid());
+    let recorder = Recorder::new(context.client.clone(), context.reporter.clone());
+    send(context, &recorder, &object, &outdated(lacks)).await;
+}
+
+/// Refers to an object that has no namespace, so that its Events are kept beside the operator: those without a namespace
+/// are in `default`, where it may write none.
+fn beside_us<K: Resource<DynamicType = ()>>(
+    context: &Context,
+    name: String,
+    uid: Option<String>,
+) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(K::api_version(&()).into_owned()),
+        kind: Some(K::kind(&()).into_owned()),
+        name: Some(name),
+        namespace: Some(context.options.namespace.clone()),
+        uid,
+        ..ObjectReference::default()
+    }
 }
 
 async fn publish_on(context: &Context, object: ObjectReference, event: SessionEvent) {
@@ -240,23 +288,26 @@ async fn publish_on(context: &Context, object: ObjectReference, event: SessionEv
             Recorder::new(context.client.clone(), context.reporter.clone())
         }
     };
-    let publish = event.to_event();
-    match timeout(
-        context.options.api_timeout,
-        recorder.publish(&publish, &object),
-    )
-    .await
-    {
+    send(context, &recorder, &object, &event.to_event()).await;
+}
+
+async fn send(context: &Context, recorder: &Recorder, object: &ObjectReference, event: &Event) {
+    let (reason, note) = (&event.reason, event.note.as_deref());
+    let publish = recorder.publish(event, object);
+    match timeout(context.options.api_timeout, publish).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             let error = Error::api("publish an Event")(error);
             if let Some(words) = denied(&error) {
-                warn!(?event, "Event dropped, a right is missing: {words}");
+                warn!(reason, note, "Event dropped, a right is missing: {words}");
             } else {
-                debug!(?event, %error, "Event refused and dropped");
+                debug!(reason, note, %error, "Event refused and dropped");
             }
         }
-        Err(_) => debug!(?event, "Event dropped: the API server does not answer"),
+        Err(_) => debug!(
+            reason,
+            note, "Event dropped: the API server does not answer"
+        ),
     }
 }
 

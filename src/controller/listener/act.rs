@@ -8,7 +8,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{Instrument as _, error_span, info, warn};
 
 use super::decide::{Orphaned, Plan, Step};
 use super::observe::Observed;
@@ -79,6 +79,9 @@ async fn delete(
                         "listener deleted: the namespace of its SsmSession is not watched; the finalizer of that \
                          SsmSession is to be taken away by hand");
                 }
+                Orphaned::Draining => {
+                    info!(listener = %name, %session, %namespace, "listener deleted: a drain is asked for");
+                }
             }
             Ok(())
         }
@@ -129,9 +132,12 @@ async fn terminate_all(
     sessions: &[(&Identity, &SessionId)],
 ) -> Result<(), Error> {
     let name = listener.name_any();
+    let of = &listener.spec.session_ref;
+    let ssmsession = &format!("{}/{}", of.namespace, of.name);
     let calls = sessions.iter().map(|(identity, session)| async move {
+        let span = error_span!("listener", ssmsession);
         let call = context.broker.terminate(identity, session);
-        let answer = timeout(TERMINATE_MAX, call).await;
+        let answer = timeout(TERMINATE_MAX, call.instrument(span)).await;
         (
             *identity,
             *session,
@@ -147,7 +153,7 @@ async fn terminate_all(
                 note_terminated(context, listener, identity, session);
             }
             Err(error) => {
-                warn!(listener = %name, %session, %error, "session of a deleted listener not terminated; tried again");
+                warn!(listener = %name, ssmsession, %session, %error, request_id = error.request_id.as_str(), "session of a deleted listener not terminated; tried again");
                 failed.push(session.to_string());
                 first.get_or_insert(error);
             }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::observe::{Observed, SessionFound};
 use crate::broker::{Identity, SessionId};
+use crate::controller::drain::Drain;
 use crate::controller::trust::identities_to_ask;
 use crate::crd::listener::{
     EndReason, ListenerSession, ListenerState, LostSession, SsmListenerStatus,
@@ -34,6 +35,8 @@ pub enum Orphaned {
     SessionAnothers,
     /// The namespace of its `SsmSession` is not watched: nobody would notice that it is deleted.
     NotWatched,
+    /// The installation is asked to drain.
+    Draining,
 }
 
 /// One step.
@@ -85,11 +88,14 @@ pub fn decide(observed: &Observed, settings: &Settings, now: Instant) -> Plan {
     if observed.listener.metadata.deletion_timestamp.is_some() {
         return decide_deletion(observed, settings, now);
     }
-    let orphaned = match (observed.is_watched, observed.session) {
-        (false, _) => Some(Orphaned::NotWatched),
-        (true, SessionFound::Gone) => Some(Orphaned::SessionGone),
-        (true, SessionFound::Anothers) => Some(Orphaned::SessionAnothers),
-        (true, SessionFound::There) => None,
+    let orphaned = match (observed.is_watched, observed.drain, observed.session) {
+        (false, _, _) => Some(Orphaned::NotWatched),
+        (true, Drain::Asked, _) => Some(Orphaned::Draining),
+        (true, Drain::No | Drain::Unconfirmed, SessionFound::Gone) => Some(Orphaned::SessionGone),
+        (true, Drain::No | Drain::Unconfirmed, SessionFound::Anothers) => {
+            Some(Orphaned::SessionAnothers)
+        }
+        (true, Drain::No | Drain::Unconfirmed, SessionFound::There) => None,
     };
     if let Some(why) = orphaned {
         return Plan {

@@ -18,6 +18,7 @@ use super::error::Error;
 use super::metrics::{Kind, Outcome};
 use super::names::key;
 use super::poll::Want;
+use super::trace;
 use super::trust;
 use crate::crd::SsmListener;
 
@@ -32,8 +33,11 @@ pub async fn reconcile(listener: Arc<SsmListener>, context: Arc<Context>) -> Res
         return Ok(Action::await_change());
     }
     let deadline = context.options.api_timeout * 2;
-    let outcome = tokio::time::timeout(deadline, steps(&listener, &context)).await;
-    let action = outcome.unwrap_or(Err(Error::Deadline))?;
+    let steps = Box::pin(async {
+        let outcome = tokio::time::timeout(deadline, steps(&listener, &context)).await;
+        outcome.unwrap_or(Err(Error::Deadline))
+    });
+    let action = trace::reconcile(Kind::SsmListener, listener.as_ref(), steps).await?;
     context.listener_backoff.succeeded(&key(listener.as_ref()));
     context
         .metrics

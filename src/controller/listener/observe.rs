@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::broker::{Identity, SessionId};
 use crate::controller::context::Context;
+use crate::controller::drain::Drain;
 use crate::controller::error::Error;
 use crate::controller::poll::Snapshot;
 use crate::controller::relays::RelaysView;
@@ -32,6 +33,8 @@ pub struct Observed {
     pub listener: Arc<SsmListener>,
     /// Whether the namespace of its `SsmSession` is watched by this controller.
     pub is_watched: bool,
+    /// Whether the installation is asked to drain.
+    pub drain: Drain,
     /// Its `SsmSession`.
     pub session: SessionFound,
     /// When this controller first saw that it is being deleted.
@@ -55,7 +58,8 @@ pub async fn observe(listener: &Arc<SsmListener>, context: &Context) -> Result<O
         .options
         .watches(&listener.spec.session_ref.namespace);
     let is_deleting = listener.metadata.deletion_timestamp.is_some();
-    let session = if is_deleting || !is_watched {
+    let drain = *context.drain.borrow();
+    let session = if is_deleting || !is_watched || drain == Drain::Asked {
         SessionFound::There
     } else {
         find_session(listener, context).await?
@@ -67,6 +71,7 @@ pub async fn observe(listener: &Arc<SsmListener>, context: &Context) -> Result<O
     Ok(Observed {
         listener: Arc::clone(listener),
         is_watched,
+        drain,
         session,
         deleting_since: is_deleting.then(|| context.deleting_since(&uid)),
         relays: context.relays.borrow().clone(),

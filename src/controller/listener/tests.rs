@@ -7,6 +7,7 @@ use super::decide::{Orphaned, Plan, Step};
 use super::observe::{Observed, SessionFound};
 use super::*;
 use crate::broker::SessionId;
+use crate::controller::drain::Drain;
 use crate::controller::fixtures::{self, ListenerBuilder, at, described, listener, relays};
 use crate::controller::names::identity_of;
 use crate::controller::poll::Snapshot;
@@ -36,6 +37,7 @@ pub(super) fn observed(listener: ListenerBuilder, relays: RelaysView) -> Observe
     Observed {
         listener,
         is_watched: true,
+        drain: Drain::No,
         session: SessionFound::There,
         deleting_since: is_deleting.then(|| after(0)),
         relays,
@@ -208,6 +210,17 @@ fn the_listener_of_a_session_in_a_namespace_that_is_not_watched_is_deleted() {
     observed.is_watched = false;
     let steps = decide(&observed, &SETTINGS, after(0)).steps;
     assert_eq!(steps, [Step::Delete(Orphaned::NotWatched)]);
+}
+
+#[test]
+fn when_a_drain_is_asked_for_every_listener_is_deleted_and_when_one_may_be_none() {
+    let serving = listener("sql").serving("a", "1", "s-1");
+    let mut observed = observed(serving, relays(&[("a", "1")]));
+    observed.drain = Drain::Unconfirmed;
+    assert_eq!(decide(&observed, &SETTINGS, after(0)).steps, []);
+    observed.drain = Drain::Asked;
+    let steps = decide(&observed, &SETTINGS, after(0)).steps;
+    assert_eq!(steps, [Step::Delete(Orphaned::Draining)]);
 }
 
 #[test]

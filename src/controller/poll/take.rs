@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument as _, error_span};
 
 use super::{Snapshot, is_over};
 use crate::broker::{
@@ -77,7 +78,9 @@ pub async fn take(
         .skip(first)
         .take(open.len().min(LOOKUPS_MAX))
     {
-        let found = timeout_at(deadline, look_up(broker, identity, id)).await;
+        let span = error_span!("look-up", session = %id);
+        let found = look_up(broker, identity, id).instrument(span);
+        let found = timeout_at(deadline, found).await;
         match found.unwrap_or_else(|elapsed| Err(late(elapsed))) {
             Ok(Some(found)) => {
                 ended.insert((*id).clone(), found);

@@ -31,8 +31,7 @@ const TURNS_MAX: usize = 64;
 enum Turn {
     Polled {
         identity: Identity,
-        previous: Arc<Snapshot>,
-        taken: Result<Snapshot, BrokerError>,
+        complete: bool,
     },
     Swept {
         identity: Identity,
@@ -93,16 +92,10 @@ pub(super) async fn poll_all(context: &Context, named: impl Fn(&Context) -> Hash
             () = tokio::time::sleep_until(wake) => continue,
         };
         match turn {
-            Turn::Polled {
-                identity,
-                previous,
-                taken,
-            } => {
-                let complete = taken.is_ok();
+            Turn::Polled { identity, complete } => {
                 if let Some(schedule) = schedules.get_mut(&identity) {
                     schedule.handle_poll(complete, options.poll_interval, Instant::now());
                 }
-                publish(context, &identity, &previous, taken);
                 let suspects = if complete {
                     let snapshot = context.polls.snapshot(&identity);
                     let listeners = context.listeners.state();
@@ -134,11 +127,9 @@ async fn poll(context: &Context, identity: Identity) -> Turn {
     let previous = context.polls.snapshot(&identity);
     let within = poll_max(context.options.poll_interval);
     let taken = take(&*context.broker, &identity, &previous, &wanted, within).await;
-    Turn::Polled {
-        identity,
-        previous,
-        taken,
-    }
+    let complete = taken.is_ok();
+    publish(context, &identity, &previous, taken);
+    Turn::Polled { identity, complete }
 }
 
 async fn end(context: &Context, identity: Identity, suspects: Vec<Suspect>) -> Turn {
@@ -200,13 +191,13 @@ pub(super) fn publish(
         Ok(next) => {
             if let Some(error) = &next.error {
                 context.metrics.poll_errors.get_or_create(&labels).inc();
-                warn!(region = %identity.region, %error, "an end could not be looked up; tried again at the next poll");
+                warn!(region = %identity.region, %error, request_id = error.request_id.as_str(), "an end could not be looked up; tried again at the next poll");
             }
             next
         }
         Err(error) => {
             context.metrics.poll_errors.get_or_create(&labels).inc();
-            warn!(region = %identity.region, %error, "poll failed; what was known stays, tried again");
+            warn!(region = %identity.region, %error, request_id = error.request_id.as_str(), "poll failed; what was known stays, tried again");
             Snapshot {
                 error: Some(error),
                 ..previous.clone()

@@ -1,4 +1,5 @@
-//! Feeds the machine with the relays' Leases, publishes what it knows, and deletes Leases that nobody needs.
+//! Feeds the machines with the Leases of the operator's namespace, those of relays and the one that asks for a drain;
+//! publishes what they know, and deletes Leases that nobody needs.
 //!
 //! Leases are listed and not watched: each answer says that the API server is in reach, and its absence that it is not.
 
@@ -16,7 +17,10 @@ use tracing::{debug, info, warn};
 use super::{LeaseSeen, Liveness, Relays, RelaysView};
 use crate::controller::backoff::jittered;
 use crate::controller::context::Context;
-use crate::crd::{RELAY_CAPACITY_ANNOTATION, RELAY_LEASE_LABEL, SsmListener, relay_label_value};
+use crate::controller::drain::{Drain, DrainSeen, Drains};
+use crate::crd::{
+    DRAIN_LEASE, RELAY_CAPACITY_ANNOTATION, RELAY_LEASE_LABEL, SsmListener, relay_label_value,
+};
 
 /// For how many of the controller's own Lease durations a relay's Lease is believed at most: the relay writes into it how
 /// long it is good for, and one that was taken over would count as alive for ever after its pod was deleted. Ten: relays
@@ -24,41 +28,52 @@ use crate::crd::{RELAY_CAPACITY_ANNOTATION, RELAY_LEASE_LABEL, SsmListener, rela
 const LEASE_DURATIONS_MAX: u32 = 10;
 
 /// Looks at the Leases for ever; it may be dropped at any point.
-pub async fn run(context: Arc<Context>, view: watch::Sender<RelaysView>) {
+pub async fn run(
+    context: Arc<Context>,
+    view: watch::Sender<RelaysView>,
+    drain: watch::Sender<Drain>,
+) {
     let options = &context.options;
     let api: Api<Lease> = Api::namespaced(context.client.clone(), &options.namespace);
-    let label = format!(
-        "{RELAY_LEASE_LABEL}={}",
-        relay_label_value(&options.controller_name)
-    );
-    let params = ListParams::default().labels(&label);
+    let label = relay_label_value(&options.controller_name);
+    let installation = options.installation();
     let mut relays = Relays::new(options.mass_death_pause, options.lease_duration);
+    let mut drains = Drains::default();
     let mut reachable = true;
     loop {
-        match timeout(options.api_timeout, api.list(&params)).await {
+        // All at once: besides ours there are few in the operator's own namespace.
+        match timeout(options.api_timeout, api.list(&ListParams::default())).await {
             Ok(Ok(leases)) => {
                 if !reachable {
                     info!("the API server is in reach again; relays' lives are watched afresh");
                 }
                 reachable = true;
-                let seen = leases.items.iter();
+                let now = Instant::now();
+                let mut asking = leases.iter();
+                let asking = asking.find_map(|lease| DrainSeen::of(lease, &installation));
+                drains.handle_lease(asking, now);
+                let seen = leases.iter().filter(|lease| is_relays(lease, &label));
                 let seen = seen.map(|lease| lease_seen(lease, options.lease_duration));
-                relays.handle_leases(seen.collect(), Instant::now());
+                relays.handle_leases(seen.collect(), now);
             }
             Ok(Err(error)) => {
                 if std::mem::take(&mut reachable) {
                     warn!(%error, "relays' Leases can't be listed; no relay is taken for dead meanwhile");
                 }
                 relays.handle_unreachable();
+                drains.handle_unreachable(Instant::now());
             }
             Err(_) => {
                 if std::mem::take(&mut reachable) {
                     warn!("the API server does not answer; no relay is taken for dead meanwhile");
                 }
                 relays.handle_unreachable();
+                drains.handle_unreachable(Instant::now());
             }
         }
         let now = Instant::now();
+        // Before the relays: nothing is decided until these are known, and then both are.
+        publish_drain(&context, &drain, drains.drain(now));
         if let Some(next) = relays.poll_view(now) {
             publish(&context, &view, next);
         }
@@ -67,8 +82,15 @@ pub async fn run(context: Arc<Context>, view: watch::Sender<RelaysView>) {
         for (name, resource_version) in relays.poll_leftovers(options.grace, now) {
             stop_lease(&context, &api, &name, resource_version).await;
         }
+        if let Some(resource_version) = drains.poll_leftover(now) {
+            delete_lease(&context, &api, DRAIN_LEASE, Some(resource_version)).await;
+        }
         tokio::time::sleep(jittered(options.relay_interval)).await;
     }
+}
+
+fn is_relays(lease: &Lease, label: &str) -> bool {
+    lease.labels().get(RELAY_LEASE_LABEL).map(String::as_str) == Some(label)
 }
 
 /// A Lease without a duration is good for `duration`, as ours are, and none for more than [`LEASE_DURATIONS_MAX`] of them.
@@ -107,6 +129,34 @@ fn count_unbound(context: &Context, view: &RelaysView) {
         .count();
     let gauge = &context.metrics.listeners_unbound;
     gauge.set(i64::try_from(unbound).unwrap_or(i64::MAX));
+}
+
+/// Tells who asks, and has everything looked at again for which it makes a difference.
+fn publish_drain(context: &Context, drain: &watch::Sender<Drain>, next: Drain) {
+    let previous = *drain.borrow();
+    if previous == next {
+        return;
+    }
+    match next {
+        Drain::No => info!("no drain is asked for, or no more: sessions are served"),
+        Drain::Unconfirmed => warn!(
+            lease = DRAIN_LEASE,
+            "a drain may be asked for: until that is known no session is begun with"
+        ),
+        Drain::Asked => warn!(
+            lease = DRAIN_LEASE,
+            "a drain is asked for, as before the operator is uninstalled: every listener ends, every session is let \
+             go, and nothing is begun for as long as the Lease is renewed"
+        ),
+    }
+    drain.send_replace(next);
+    for listener in context.listeners.state() {
+        context.trigger_listener(&listener);
+    }
+    for session in context.sessions.filter(|_| true) {
+        let namespace = session.namespace().unwrap_or_default();
+        context.trigger_session(&namespace, &session.name_any());
+    }
 }
 
 /// Tells who asks, and triggers the listeners for which it makes a difference.
@@ -166,14 +216,24 @@ async fn stop_lease(
     if context.listeners.find(named).is_some() {
         return;
     }
+    delete_lease(context, api, name, resource_version).await;
+}
+
+/// Deletes a Lease that has run out, unless it was written since.
+async fn delete_lease(
+    context: &Context,
+    api: &Api<Lease>,
+    name: &str,
+    resource_version: Option<String>,
+) {
     let params = DeleteParams::default().preconditions(Preconditions {
         resource_version,
         uid: None,
     });
     match timeout(context.options.api_timeout, api.delete(name, &params)).await {
-        Ok(Ok(_)) => info!(relay = %name, "Lease of a relay that is gone deleted"),
-        Ok(Err(error)) => debug!(relay = %name, %error, "Lease not deleted; tried again"),
-        Err(_) => debug!(relay = %name, "Lease not deleted: no answer; tried again"),
+        Ok(Ok(_)) => info!(lease = %name, "deleted a Lease that nobody renews"),
+        Ok(Err(error)) => debug!(lease = %name, %error, "Lease not deleted; tried again"),
+        Err(_) => debug!(lease = %name, "Lease not deleted: no answer; tried again"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is to be done about a session, and what to say of it: pure, without a client and a clock.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
@@ -12,6 +13,7 @@ use super::mirror::{Mirror, Sources, mirror};
 use super::observe::{ClassFound, Observed, ServiceFound};
 use super::plan::{Now, Plan, Settings, Trouble, doomed};
 use super::update::{Update, listener_update};
+use crate::controller::drain::Drain;
 use crate::controller::names::listener_name;
 use crate::crd::class::Aws;
 use crate::crd::listener::ListenerState;
@@ -32,9 +34,16 @@ pub fn decide(observed: &Observed, settings: &Settings, now: Now) -> Plan {
             plan.held_by = Some(holder.to_owned());
             return plan;
         }
+        if !may_begin(observed) {
+            return plan;
+        }
     }
+    plan.mirror = decide_mirror(observed, settings, now);
+    let draining = observed.is_draining();
     if leaving {
         leave::decide_leaving(&mut plan, observed, settings, now);
+    } else if draining {
+        leave::decide_draining(&mut plan, observed, settings, now);
     } else {
         plan.trouble = conditions::trouble(observed);
     }
@@ -42,7 +51,7 @@ pub fn decide(observed: &Observed, settings: &Settings, now: Now) -> Plan {
     let stalled = trouble
         .as_ref()
         .is_some_and(|t| conditions::is_stalled(t, observed, settings, now));
-    if !leaving {
+    if !leaving && !draining {
         match &observed.class {
             ClassFound::Ours { identity, .. } => decide_objects(&mut plan, observed, identity),
             // A class that is gone permits nothing; its sessions end once that is sure, with the snapshot's identity.
@@ -64,11 +73,20 @@ pub fn decide(observed: &Observed, settings: &Settings, now: Now) -> Plan {
             (_, ServiceFound::Ours(_) | ServiceFound::Absent) => None,
         };
     }
-    plan.mirror = decide_mirror(observed, settings, now);
     if observed.held_by().is_none() {
         plan.status = Some(status(&plan, observed, trouble.as_ref(), stalled, now));
     }
     plan
+}
+
+/// Whether a session without our finalizer is looked at. While drains are asked for, one of our class is told so; what
+/// may be another installation's is left to that one.
+fn may_begin(observed: &Observed) -> bool {
+    match (observed.drain, &observed.class) {
+        (Drain::No, _) | (Drain::Asked, ClassFound::Ours { .. }) => true,
+        (Drain::Unconfirmed, _)
+        | (Drain::Asked, ClassFound::Missing { .. } | ClassFound::Foreign { .. }) => false,
+    }
 }
 
 /// What the class and the spec ask for.
@@ -178,6 +196,11 @@ fn decide_slices(plan: &mut Plan, observed: &Observed) {
 }
 
 fn decide_mirror(observed: &Observed, settings: &Settings, now: Now) -> Mirror {
+    let history_timeout = if leave::gives_up(observed, settings, now) {
+        Duration::ZERO
+    } else {
+        settings.history_timeout
+    };
     mirror(&Sources {
         previous: &observed.previous,
         listeners: &observed.listeners,
@@ -185,7 +208,7 @@ fn decide_mirror(observed: &Observed, settings: &Settings, now: Now) -> Mirror {
         ending: &observed.memory.ending,
         started_with: &observed.memory.started_with,
         finished: &observed.memory.finished,
-        history_timeout: settings.history_timeout,
+        history_timeout,
         now: now.instant,
     })
 }

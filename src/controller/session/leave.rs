@@ -1,5 +1,7 @@
-//! How a session is let go, because it is deleted or because its class is another installation's: what we made for it
-//! is taken away, and then our finalizer. Pure.
+//! How a session is let go, because it is deleted, because its class is another installation's, or because ours is asked
+//! to drain: what we made for it is taken away, and then our finalizer. Pure.
+
+use std::time::Duration;
 
 use kube::ResourceExt as _;
 
@@ -46,6 +48,41 @@ pub fn decide_leaving(plan: &mut Plan, observed: &Observed, settings: &Settings,
     } else {
         plan.requeue_after = Some(settings.finalizer_timeout.saturating_sub(waited));
     }
+}
+
+/// Decides for a session that stays, when the installation is asked to drain.
+///
+/// The Service stays: it is the session's, and goes with it also when no operator runs. Its ClusterIP is what clients have
+/// resolved and what network policies name, and nobody else takes its name until an operator serves the session again.
+///
+/// No listener may be left, however long that takes, since nobody would be there to end it. What AWS says of the ends is
+/// waited for too, as far as it comes in time, since nobody corrects the status afterwards.
+pub fn decide_draining(plan: &mut Plan, observed: &Observed, settings: &Settings, now: Now) {
+    plan.delete_listeners = doomed(observed, |_| true);
+    plan.delete_slices = observed.slices.iter().map(|s| s.name_any()).collect();
+    if !observed.has_finalizer() {
+        return;
+    }
+    plan.draining = Some(observed.memory.draining.unwrap_or(now.instant));
+    if observed.listeners.is_empty() && plan.mirror.sessions.is_empty() {
+        plan.release = Some(Release::Clean);
+    } else {
+        let left = settings
+            .finalizer_timeout
+            .saturating_sub(drained_for(observed, now));
+        plan.requeue_after = Some(left).filter(|left| !left.is_zero());
+    }
+}
+
+/// Whether ends of which AWS has not said when are reported without that: a drain has lasted long enough.
+#[must_use]
+pub fn gives_up(observed: &Observed, settings: &Settings, now: Now) -> bool {
+    observed.is_draining() && drained_for(observed, now) >= settings.finalizer_timeout
+}
+
+fn drained_for(observed: &Observed, now: Now) -> Duration {
+    let since = observed.memory.draining.unwrap_or(now.instant);
+    now.instant.duration_since(since)
 }
 
 /// What is told once the session was let go. An installation that takes it over tells the ends itself.

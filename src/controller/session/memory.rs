@@ -21,6 +21,7 @@ pub fn decided(mut memory: Memory, plan: &Plan, now: Instant) -> Memory {
     memory.started_with.retain(|id, _| unwritten(id));
     memory.started_with.extend(plan.mirror.started_with.clone());
     memory.leaving = plan.leaving;
+    memory.draining = plan.draining;
     memory.held_by.clone_from(&plan.held_by);
     memory
 }

@@ -29,6 +29,7 @@ use super::events::{self, SessionEvent};
 use super::metrics::{Kind, Outcome};
 use super::names::key;
 use super::poll::Want;
+use super::trace;
 use crate::crd::SsmSession;
 
 use decide::decide;
@@ -45,8 +46,11 @@ pub async fn reconcile(session: Arc<SsmSession>, context: Arc<Context>) -> Resul
         return Ok(Action::await_change());
     }
     let deadline = context.options.api_timeout * 2;
-    let outcome = tokio::time::timeout(deadline, steps(&session, &context)).await;
-    let requeue_after = outcome.unwrap_or(Err(Error::Deadline))?;
+    let steps = Box::pin(async {
+        let outcome = tokio::time::timeout(deadline, steps(&session, &context)).await;
+        outcome.unwrap_or(Err(Error::Deadline))
+    });
+    let requeue_after = trace::reconcile(Kind::SsmSession, session.as_ref(), steps).await?;
     context.session_backoff.succeeded(&key(session.as_ref()));
     context
         .metrics

@@ -13,6 +13,7 @@ use super::desired::service_name;
 use super::holder::{has_finalizer, held_by, is_anothers, is_leaving};
 use crate::broker::Identity;
 use crate::controller::context::{Context, Memory};
+use crate::controller::drain::Drain;
 use crate::controller::error::Error;
 use crate::controller::names::identity_of;
 use crate::controller::poll::Snapshot;
@@ -99,6 +100,8 @@ pub struct Observed {
     pub relays: RelaysView,
     /// Whether each living relay has as many listeners as it takes.
     pub relays_full: bool,
+    /// Whether the installation is asked to drain.
+    pub drain: Drain,
     /// What AWS said, for each identity of class and listeners, and of sessions that were shown.
     pub snapshots: BTreeMap<Identity, Arc<Snapshot>>,
     /// What this process remembers of it.
@@ -129,6 +132,12 @@ impl Observed {
     pub fn is_leaving(&self) -> bool {
         is_leaving(&self.session, self.class.is_foreign(), &self.installation)
     }
+
+    /// Whether the session stays, and is let go all the same: the installation is asked to drain.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.drain == Drain::Asked && !self.is_leaving()
+    }
 }
 
 /// Reads everything.
@@ -143,7 +152,9 @@ pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Obs
     let class = find_class(session, &classes, &context.options.controller_name);
     let leaving = is_leaving(session, class.is_foreign(), &installation);
     let held = held_by(session, &installation).is_some();
-    let ask = leaving && has_finalizer(session, &installation);
+    let drain = *context.drain.borrow();
+    let goes = leaving || drain == Drain::Asked;
+    let ask = goes && has_finalizer(session, &installation);
     let listeners = find_listeners(session, ask, context).await?;
     let labelled = |labels: &BTreeMap<String, String>| labels.get(SESSION_UID_LABEL) == Some(&uid);
     let in_namespace = |of: Option<String>| of.as_deref() == Some(&namespace);
@@ -159,7 +170,7 @@ pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Obs
         .slices
         .filter(|slice| in_namespace(slice.namespace()) && labelled(slice.labels()));
     slices.sort_by_key(|slice| slice.name_any());
-    let service = if leaving || held {
+    let service = if goes || held {
         // The end of a session does not hang on whether its namespace can be read; the Service goes with its owner.
         let cached = context.services.get(&namespace, &name);
         let ours = cached.filter(|service| {
@@ -187,6 +198,7 @@ pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Obs
         previous: session.status.clone().unwrap_or_default(),
         snapshots: snapshots.collect(),
         relays,
+        drain,
         memory,
         session: Arc::clone(session),
         class,

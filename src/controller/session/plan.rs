@@ -18,7 +18,7 @@ use crate::crd::{SsmListener, SsmSessionStatus};
 pub struct Settings {
     /// Until a missing class or a denied call is called Stalled.
     pub stalled_after: Duration,
-    /// Until a deleted session goes without its listeners.
+    /// Until a deleted session goes without its listeners, and one that is drained without what AWS says of the ends.
     pub finalizer_timeout: Duration,
     /// Until an end that AWS does not show is given up.
     pub history_timeout: Duration,
@@ -76,6 +76,8 @@ pub struct Plan {
     pub release: Option<Release>,
     /// Since when this process has seen that the session goes, or goes over to another installation.
     pub leaving: Option<Instant>,
+    /// Since when this process lets it go because the installation is asked to drain.
+    pub draining: Option<Instant>,
     /// The finalizer of the installation that holds the session, when that is not this one: nothing is done here.
     pub held_by: Option<String>,
     /// A deleted session has waited long enough: the release comes whatever failed in its namespace.

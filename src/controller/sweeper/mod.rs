@@ -15,7 +15,7 @@ use futures::StreamExt as _;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{info, warn};
+use tracing::{Instrument as _, error_span, info, warn};
 
 use crate::broker::{BrokerError, DescribedSession, ErrorKind, Identity, Marker, SessionId};
 use crate::controller::context::Context;
@@ -202,8 +202,9 @@ async fn end_unrecorded(
             .is_some_and(|sessions| sessions.contains(session.as_str()))
     });
     let calls = suspects.into_iter().map(|suspect| async move {
+        let span = error_span!("sweep", session = %suspect.session);
         let call = context.broker.terminate(identity, &suspect.session);
-        let answer = timeout(TERMINATE_MAX, call).await;
+        let answer = timeout(TERMINATE_MAX, call.instrument(span)).await;
         (suspect, answer.unwrap_or_else(|_| Err(no_answer())))
     });
     let mut answers = futures::stream::iter(calls).buffer_unordered(SWEPT_AT_ONCE);
@@ -233,7 +234,7 @@ async fn end_unrecorded(
                 events::publish_orphan(context, listener.map(AsRef::as_ref), event).await;
             }
             Err(error) => {
-                warn!(%session, %error, "session that no listener records not terminated; tried again");
+                warn!(%session, %error, request_id = error.request_id.as_str(), "session that no listener records not terminated; tried again");
             }
         }
     }

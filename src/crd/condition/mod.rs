@@ -4,7 +4,7 @@
 //!
 //! | Type | True | False |
 //! |---|---|---|
-//! | `Ready`: the declared state is reached | `Available` | `Progressing`, `Degraded`, `Failed`, `Deleting` |
+//! | `Ready`: the declared state is reached | `Available` | `Progressing`, `Degraded`, `Failed`, `Deleting`, `Draining` |
 //! | `Reconciling`: abnormal, absent when not true | `Resolving`, `Starting`, `Retrying`, `Retargeting` | |
 //! | `Stalled`: abnormal, absent when not true | `AccessDenied`, `ClassNotFound`, `ServiceConflict`, `InvalidDocument`, `InvalidRequest`, `UnsupportedSessionType` | |
 //! | `Available`: a client can dial now | `Serving` | `NoRelay`, `NoCapacity`, `NoSession` |
@@ -48,22 +48,37 @@ pub enum Condition {
     DestinationReachable(DestinationReachableReason),
 }
 
-/// The types, in the order in which a status lists them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ConditionType {
-    /// See [`Condition::Ready`].
+/// Writes the closed enum of the types, in the order in which a status lists them.
+macro_rules! types {
+    ($($type:ident,)+) => {
+        /// The types, in the order in which a status lists them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum ConditionType {
+            $(#[doc = concat!("See [`Condition::", stringify!($type), "`].")] $type,)+
+        }
+
+        impl ConditionType {
+            /// All of them, in their order.
+            pub const ALL: &'static [Self] = &[$(Self::$type,)+];
+
+            /// As the status spells it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$type => stringify!($type),)+
+                }
+            }
+        }
+    };
+}
+
+types! {
     Ready,
-    /// See [`Condition::Reconciling`].
     Reconciling,
-    /// See [`Condition::Stalled`].
     Stalled,
-    /// See [`Condition::Available`].
     Available,
-    /// See [`Condition::TargetConnected`].
     TargetConnected,
-    /// See [`Condition::AwsReachable`].
     AwsReachable,
-    /// See [`Condition::DestinationReachable`].
     DestinationReachable,
 }
 
@@ -77,17 +92,6 @@ pub enum ConditionStatus {
 }
 
 impl ConditionType {
-    /// All of them, in their order.
-    pub const ALL: [Self; 7] = [
-        Self::Ready,
-        Self::Reconciling,
-        Self::Stalled,
-        Self::Available,
-        Self::TargetConnected,
-        Self::AwsReachable,
-        Self::DestinationReachable,
-    ];
-
     /// Each condition of this type: one for each of its reasons.
     #[must_use]
     pub fn conditions(self) -> Vec<Condition> {
@@ -105,20 +109,6 @@ impl ConditionType {
                 DestinationReachableReason::ALL,
                 Condition::DestinationReachable,
             ),
-        }
-    }
-
-    /// As the status spells it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ready => "Ready",
-            Self::Reconciling => "Reconciling",
-            Self::Stalled => "Stalled",
-            Self::Available => "Available",
-            Self::TargetConnected => "TargetConnected",
-            Self::AwsReachable => "AwsReachable",
-            Self::DestinationReachable => "DestinationReachable",
         }
     }
 }

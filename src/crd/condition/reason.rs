@@ -55,6 +55,9 @@ reasons! {
         Failed => False,
         /// The session is being deleted, and its AWS sessions are being terminated.
         Deleting => False,
+        /// The operator lets everything go, as before it is uninstalled: nothing serves the session until a controller
+        /// runs that does not.
+        Draining => False,
     }
 }
 

@@ -104,7 +104,7 @@ fn the_table_names_every_reason_under_its_type_and_status() {
     let table = include_str!("mod.rs");
     let rows = table.lines().filter(|line| line.starts_with("//! | `"));
     assert_eq!(rows.count(), ConditionType::ALL.len());
-    let types = ConditionType::ALL.into_iter();
+    let types = ConditionType::ALL.iter().copied();
     for condition in types.flat_map(ConditionType::conditions) {
         let type_ = condition.condition_type().as_str();
         let row = table

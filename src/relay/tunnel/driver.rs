@@ -2,24 +2,25 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
-use tracing::{debug, info};
+use tracing::{Instrument as _, Span, debug, info, info_span};
 use uuid::Uuid;
 
 use super::{Inner, Shared, TunnelState};
-use crate::broker::{Broker, Identity, Next, Ticket};
+use crate::broker::{Broker, BrokerError, Identity, Next, SessionId, Ticket};
 use crate::protocol::{End, Event, StreamId};
 use crate::relay::backoff::Backoff;
 use crate::relay::metrics::Metrics;
 use crate::relay::options::RelayOptions;
 use crate::relay::report::Destination;
-use crate::relay::websocket::{OpenError, Websocket, breaks_rules};
+use crate::relay::websocket::{Failure, OpenError, Websocket, breaks_rules};
 
 /// Messages that are read, and written, before other tasks get their turn.
 const MESSAGES_PER_TURN: usize = 128;
@@ -38,19 +39,32 @@ pub(super) struct Driver {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) identity: Identity,
     pub(super) metrics: Metrics,
+    /// Says in logs for whom the session is.
+    pub(super) span: Span,
 }
 
 impl Driver {
-    /// Serves the session over one websocket after another, until it is over.
-    pub(super) async fn run(self, mut ticket: Ticket) {
+    /// Serves the session over one websocket after another, until it is over. The first of them, and the handshake over
+    /// it, are parts of the start.
+    pub(super) async fn run(self, mut ticket: Ticket, start: Span) {
+        let mut start = Some(start);
         let session_id = ticket.session_id.clone();
         let client_id = Uuid::new_v4();
         let mut backoff = Backoff::new(RESUME_BACKOFF.0, RESUME_BACKOFF.1);
         let end = loop {
-            let why = match self.connect(&ticket, client_id).await {
+            let start = start.take();
+            let opening = start.as_ref().map_or_else(
+                Span::none,
+                |start| info_span!(parent: start, "open websocket", otel.kind = "client"),
+            );
+            let connecting = self.connect(&ticket, client_id);
+            let why = match connecting.instrument(opening).await {
                 Ok(websocket) => {
                     let opened_at = Instant::now();
-                    let pumped = self.pump(websocket).await;
+                    let pumped = match start {
+                        Some(start) => self.pump_from_start(websocket, start).await,
+                        None => self.pump(websocket).await,
+                    };
                     // One that the service closes at once must not be resumed as fast as it is closed.
                     if opened_at.elapsed() >= LASTED_WELL {
                         backoff.reset();
@@ -58,6 +72,7 @@ impl Driver {
                     match pumped {
                         Pumped::Ended(end) => break end,
                         Pumped::Lost(why) => {
+                            let _in = self.span.enter();
                             debug!(session = %session_id, why, "websocket lost, resuming the session");
                             self.metrics.websocket_lost();
                             why
@@ -66,38 +81,69 @@ impl Driver {
                 }
                 // Another ticket would have the same URL.
                 Err(OpenError::Refused(why)) => break End::Violation(why),
-                Err(OpenError::Failed(why)) => {
-                    info!(session = %session_id, why, "no websocket, trying again");
+                Err(OpenError::Failed(Failure { why, request_id })) => {
+                    let (_in, request_id) = (self.span.enter(), request_id.as_str());
+                    info!(session = %session_id, why, request_id, "no websocket, trying again");
                     why
                 }
             };
             self.state
                 .send_modify(|state| state.trouble = Some(why.clone()));
-            ticket = loop {
-                sleep(backoff.next_delay()).await;
-                match self.broker.resume(&self.identity, &ticket.session_id).await {
-                    Ok(ticket) => break ticket,
-                    Err(error) if error.kind.next() == Next::Gone => {
-                        let end = End::Closed(format!("{error} (after: {why})"));
-                        return self.finish(end);
-                    }
-                    Err(error) => {
-                        info!(session = %session_id, %error, "the session can't be resumed yet, trying again");
-                    }
-                }
+            let resumed = self.resume(&session_id, &mut backoff);
+            ticket = match resumed.instrument(self.span.clone()).await {
+                Ok(ticket) => ticket,
+                Err(gone) => break End::Closed(format!("{gone} (after: {why})")),
             };
         };
         self.finish(end);
     }
 
+    /// Asks until there is a ticket, or the session is over.
+    async fn resume(
+        &self,
+        session_id: &SessionId,
+        backoff: &mut Backoff,
+    ) -> Result<Ticket, BrokerError> {
+        loop {
+            sleep(backoff.next_delay()).await;
+            let error = match self.broker.resume(&self.identity, session_id).await {
+                Ok(ticket) => return Ok(ticket),
+                Err(error) => error,
+            };
+            let request_id = error.request_id.as_str();
+            if error.kind.next() == Next::Gone {
+                info!(session = %session_id, %error, request_id, "the session is over, and can't be resumed");
+                return Err(error);
+            }
+            info!(session = %session_id, %error, request_id, "the session can't be resumed yet, trying again");
+        }
+    }
+
     async fn connect(&self, ticket: &Ticket, client_id: Uuid) -> Result<Websocket, OpenError> {
         let broker = self.broker.as_ref();
-        Websocket::open(&self.options, broker, &self.identity, ticket, client_id).await
+        Websocket::open(&self.options, broker, &self.identity, ticket, client_id)
+            .instrument(self.span.clone())
+            .await
     }
 
     fn finish(&self, end: End) {
         self.shared.close();
         self.state.send_modify(|state| state.end = Some(end));
+    }
+
+    /// [`Self::pump`], and a span that ends with the handshake.
+    async fn pump_from_start(&self, websocket: Websocket, start: Span) -> Pumped {
+        let mut state = self.state.subscribe();
+        let handshake = info_span!(parent: &start, "handshake");
+        let shaken = async move {
+            // The sender lives as long as the driver does.
+            drop(state.wait_for(|state| state.established.is_some()).await);
+            drop((handshake, start));
+        };
+        match select(pin!(self.pump(websocket)), pin!(shaken)).await {
+            Either::Left((pumped, _)) => pumped,
+            Either::Right(((), pump)) => pump.await,
+        }
     }
 
     async fn pump(&self, mut websocket: Websocket) -> Pumped {

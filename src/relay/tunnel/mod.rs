@@ -16,6 +16,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::broker::{Broker, Identity, Ticket};
 use crate::protocol::{Config, End, Established, Limits, PortSession, StreamId};
@@ -72,8 +73,28 @@ struct Inner {
 #[derive(Clone)]
 pub struct TunnelHandle(Arc<Shared>);
 
+/// Waits for the next state of a tunnel; for ever, if there is none.
+pub async fn changed(state: &mut Option<watch::Receiver<TunnelState>>) -> TunnelState {
+    match state {
+        Some(receiver) => {
+            if receiver.changed().await.is_err() {
+                // The driver is gone without a word, which only a panic explains.
+                let end = End::Violation("the tunnel's task has ended".to_owned());
+                let last = TunnelState {
+                    end: Some(end),
+                    ..receiver.borrow().clone()
+                };
+                *state = None;
+                return last;
+            }
+            receiver.borrow_and_update().clone()
+        }
+        None => std::future::pending().await,
+    }
+}
+
 impl Tunnel {
-    /// Opens the data channel of a session that was just started.
+    /// Opens the data channel of a session that was just started, as a part of that start.
     #[must_use]
     pub fn open(
         options: Arc<RelayOptions>,
@@ -81,6 +102,7 @@ impl Tunnel {
         identity: Identity,
         ticket: Ticket,
         metrics: Metrics,
+        start: Span,
     ) -> Self {
         let epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -114,8 +136,9 @@ impl Tunnel {
             broker,
             identity,
             metrics,
+            span: Span::current(),
         };
-        let driver = tokio::spawn(driver.run(ticket)).abort_handle();
+        let driver = tokio::spawn(driver.run(ticket, start)).abort_handle();
         Self {
             shared,
             state,

@@ -127,7 +127,8 @@ fn expected(row: &[Condition]) -> Health {
                 ReadyReason::Progressing
                 | ReadyReason::Degraded
                 | ReadyReason::Failed
-                | ReadyReason::Deleting,
+                | ReadyReason::Deleting
+                | ReadyReason::Draining,
             ) => of_ready = Some(("Progressing", condition)),
             Condition::Reconciling(_) => of_abnormal = Some(("Progressing", condition)),
             Condition::Stalled(_) => of_abnormal = Some(("Degraded", condition)),

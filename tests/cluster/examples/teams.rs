@@ -47,6 +47,7 @@ async fn create_namespaces(client: &Client, example: &Example) {
 async fn each_of_two_teams_takes_its_own_class_and_no_other() {
     let ground = ground().await;
     let client = ground.client().await;
+    let _held = super::hold_names(&client).await;
     let example = example("two-teams.yaml");
     create_namespaces(&client, &example).await;
     let of = |namespace: &str| Api::<SsmSession>::namespaced(client.clone(), namespace);
@@ -76,7 +77,15 @@ async fn each_of_two_teams_takes_its_own_class_and_no_other() {
     assert_eq!(would_take(&warehouse, Some("warehouse")).await, Ok(()));
     assert_eq!(would_take(&billing, Some("billing")).await, Ok(()));
     let elsewhere = of(&ground.namespace(&client, "teamless").await);
-    assert_eq!(would_take(&elsewhere, Some("billing")).await, Ok(()));
+    let refused = would_take(&elsewhere, Some("billing")).await;
+    let refused = refused.expect_err("who is of no team has no team's role");
+    assert!(
+        refused.contains("with the label team: billing"),
+        "{refused}"
+    );
+    for others in [None, Some("standard")] {
+        assert_eq!(would_take(&elsewhere, others).await, Ok(()));
+    }
 
     let edit = async |patch: Value| {
         let patch = Patch::Merge(patch);
@@ -92,4 +101,6 @@ async fn each_of_two_teams_takes_its_own_class_and_no_other() {
     edit(spec).await.expect_err("the rest stays as it is");
     let spec = json!({ "spec": { "className": "warehouse" } });
     edit(spec).await.expect("or becomes right");
+    let delete = ["delete", "--wait=false", "-f", &example.path()];
+    ground.kubectl(&delete).await.expect("it can be deleted");
 }

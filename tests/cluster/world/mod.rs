@@ -66,12 +66,16 @@ pub struct World {
 impl World {
     /// Namespaces, a class, AWS, an agent and a destination; no operator yet.
     pub async fn new(name: &str) -> Self {
+        Self::with(name, SimulatorOptions::default()).await
+    }
+
+    /// The same, with an AWS of its own kind.
+    pub async fn with(name: &str, options: SimulatorOptions) -> Self {
         let ground = ground().await;
         let client = ground.client().await;
         let operator_namespace = ground.namespace(&client, &format!("{name}-operator")).await;
         let namespace = ground.namespace(&client, name).await;
         let server = Server::start().await.expect("loopback takes a server");
-        let options = SimulatorOptions::default();
         let simulator = Simulator::start(options)
             .await
             .expect("loopback takes a simulator");

@@ -1,5 +1,6 @@
 //! Processes of the operator, with intervals as short as a test wants them.
 
+use std::fs::{self, File};
 use std::path::PathBuf;
 
 use super::World;
@@ -27,6 +28,21 @@ impl World {
         self.start("relay", name, relay_arguments(name), more).await
     }
 
+    /// Starts a drain, which keeps controllers drained for some seconds after its last renewal.
+    pub async fn drain(&self, more: &[&str]) -> Process {
+        let arguments = vec![
+            "drain".to_owned(),
+            format!("--namespace={}", self.operator_namespace),
+            format!("--controller-name={}", self.controller_name()),
+            "--log-filter=info,ssm_session_operator=trace".to_owned(),
+            "--timeout=90s".to_owned(),
+            // A drain that is late with its renewals, on a loaded machine, would be over.
+            "--drain-duration=10s".to_owned(),
+            "--quiet=2s".to_owned(),
+        ];
+        self.launch("drain", arguments, more).await
+    }
+
     async fn start(
         &self,
         command: &str,
@@ -34,8 +50,6 @@ impl World {
         arguments: Vec<String>,
         more: &[&str],
     ) -> Process {
-        let number = std::fs::read_dir(&self.folder).map_or(0, Iterator::count);
-        let log = self.folder.join(format!("{number}-{name}.log"));
         let mut all = vec![
             command.to_owned(),
             format!("--namespace={}", self.operator_namespace),
@@ -43,13 +57,21 @@ impl World {
             "--admin-address=127.0.0.1:0".to_owned(),
             "--lease-duration=1h".to_owned(),
             // Long enough for a loaded machine; the grace below must be longer than both together.
-            "--aws-call-timeout=5s".to_owned(),
-            "--record-timeout=4s".to_owned(),
+            "--aws-call-timeout=20s".to_owned(),
+            "--record-timeout=10s".to_owned(),
             "--backoff-min=200ms".to_owned(),
             "--backoff-max=2s".to_owned(),
             "--log-filter=info,ssm_session_operator=trace".to_owned(),
         ];
         all.extend(arguments);
+        self.launch(name, all, more).await
+    }
+
+    async fn launch(&self, name: &str, mut all: Vec<String>, more: &[&str]) -> Process {
+        let number = fs::read_dir(&self.folder).map_or(0, Iterator::count);
+        let log = self.folder.join(format!("{number}-{name}.log"));
+        // The shell makes it in a fork, maybe after the next start has counted the files.
+        File::create(&log).expect("the world's folder takes a file");
         // What a test says itself takes the place of what every test says.
         let name = |argument: &str| argument.split('=').next().unwrap_or_default().to_owned();
         all.retain(|argument| !more.iter().any(|own| name(own) == name(argument)));
@@ -90,15 +112,15 @@ fn controller_arguments(namespace: &str) -> Vec<String> {
     [
         format!("--watch-namespace={namespace}"),
         "--poll-interval=300ms".to_owned(),
-        "--grace=10s".to_owned(),
+        "--grace=31s".to_owned(),
         "--stalled-after=2s".to_owned(),
         "--terminate-after=3s".to_owned(),
         "--relay-interval=200ms".to_owned(),
         "--mass-death-pause=1s".to_owned(),
         "--finalizer-timeout=10s".to_owned(),
         "--conflict-interval=500ms".to_owned(),
-        "--election-duration=6s".to_owned(),
-        "--election-renew-deadline=5s".to_owned(),
+        "--election-duration=30s".to_owned(),
+        "--election-renew-deadline=25s".to_owned(),
         "--election-retry=1s".to_owned(),
     ]
     .to_vec()

@@ -13,16 +13,27 @@ use super::progress::{BUILT_WITHIN, Progress, wait_until};
 /// The sources of the programs.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/control-plane");
 
-/// The cache's folder for these sources and this Go. It appears by a rename when the build is
-/// through, so a killed build leaves nothing that looks finished.
+/// The cache's folder for these sources and this Go.
 pub(super) fn cached(
     part: &str,
     what: &str,
     build: fn(&Path, &Path, &str) -> Result<()>,
 ) -> Result<PathBuf> {
     let sources = Path::new(SOURCES).join(part);
+    let name = format!("control-plane-{part}-{}", fingerprint(&sources)?);
+    kept(part, &name, what, |into| build(&sources, into, what))
+}
+
+/// The cache's folder of this name. It appears by a rename when `make` is through with the one that it is given, so a
+/// killed build leaves nothing that looks finished.
+pub(super) fn kept(
+    part: &str,
+    name: &str,
+    what: &str,
+    make: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
     let root = cache_root()?;
-    let folder = root.join(format!("control-plane-{part}-{}", fingerprint(&sources)?));
+    let folder = root.join(name);
     if folder.is_dir() {
         return Ok(folder);
     }
@@ -36,7 +47,7 @@ pub(super) fn cached(
         fs::remove_dir_all(&unfinished)?;
     }
     fs::create_dir_all(&unfinished)?;
-    build(&sources, &unfinished, what)?;
+    make(&unfinished)?;
     fs::rename(&unfinished, &folder)
         .with_context(|| format!("moving a build to {}", folder.display()))?;
     Ok(folder)

@@ -16,6 +16,7 @@
 mod cache;
 mod programs;
 mod progress;
+mod promtool;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -58,6 +59,11 @@ impl ChartTools {
         };
         tokio::task::spawn_blocking(prepare).await?
     }
+}
+
+/// promtool, fetched into the cache if need be: it judges the alert rules.
+pub async fn promtool() -> Result<PathBuf> {
+    tokio::task::spawn_blocking(promtool::promtool).await?
 }
 
 /// A running control plane. Dropping it stops the processes and removes their folder.

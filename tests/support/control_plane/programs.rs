@@ -1,7 +1,7 @@
 //! The programs of a control plane: those of a Kubernetes release, or our own builds from the cache. And those that
 //! judge the chart, which are built in the same way.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::cache::cached;
-use super::progress::{BUILT_WITHIN, Progress, wait_until};
+use super::progress::run_to_end;
 
 /// What a folder in `KUBEBUILDER_ASSETS` must hold.
 const ASSETS: [&str; 4] = [
@@ -167,8 +167,8 @@ fn go_build(
     link_flags: &str,
     what: &str,
 ) -> Result<()> {
-    let log = output.with_extension("build.log");
-    let mut go = go(sources)
+    let mut build = go(sources);
+    build
         .args([
             "build",
             "-mod=readonly",
@@ -178,38 +178,8 @@ fn go_build(
             "-o",
         ])
         .arg(output)
-        .arg(package)
-        .stdout(Stdio::null())
-        .stderr(File::create(&log)?)
-        .spawn()
-        .context("running go build")?;
-    let mut progress = Progress::start(format!("building {what}"));
-    let status = wait_until(BUILT_WITHIN, || {
-        progress.tick();
-        go.try_wait()
-    });
-    if !matches!(status, Ok(Some(_))) {
-        let _ = go.kill();
-        let _ = go.wait();
-    }
-    let Some(status) = status.context("waiting for go build")? else {
-        bail!("building {what} took more than {BUILT_WITHIN:?}: try again, the downloads are kept");
-    };
-    let text = fs::read_to_string(&log).unwrap_or_default();
-    ensure!(
-        status.success(),
-        "go build failed in {}:\n{}",
-        sources.display(),
-        last_lines(&text)
-    );
-    fs::remove_file(&log)?;
-    progress.done();
-    Ok(())
-}
-
-/// The end of a build's output, where the error is.
-fn last_lines(text: &str) -> String {
-    const LINES_MAX: usize = 20;
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(LINES_MAX)..].join("\n")
+        .arg(package);
+    let log = output.with_extension("build.log");
+    run_to_end(&mut build, &log, &format!("building {what}"))
+        .with_context(|| format!("go build in {}", sources.display()))
 }

@@ -1,8 +1,13 @@
 //! Long waits: with a deadline, and a line now and then for whoever watches.
 
+use std::fs::{self, File};
 use std::io::{self, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
 
 /// Six minutes on two cores, with slow downloads on top.
 pub(super) const BUILT_WITHIN: Duration = Duration::from_secs(30 * 60);
@@ -26,6 +31,42 @@ pub(super) fn wait_until<T>(
         }
         thread::sleep(POLL_EVERY);
     }
+}
+
+/// Runs a program of many minutes to its end, with a line now and then about what it does. What it says on standard
+/// error is kept in `log` until it succeeds.
+pub(super) fn run_to_end(program: &mut Command, log: &Path, what: &str) -> Result<()> {
+    let named = format!("{program:?}");
+    let mut running = program
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(log)?)
+        .spawn()
+        .with_context(|| format!("running {named}"))?;
+    let mut progress = Progress::start(what.to_owned());
+    let status = wait_until(BUILT_WITHIN, || {
+        progress.tick();
+        running.try_wait()
+    });
+    if !matches!(status, Ok(Some(_))) {
+        let _ = running.kill();
+        let _ = running.wait();
+    }
+    let Some(status) = status.with_context(|| format!("waiting for {named}"))? else {
+        bail!("{what} took more than {BUILT_WITHIN:?}: try again, the downloads are kept");
+    };
+    let text = fs::read_to_string(log).unwrap_or_default();
+    ensure!(status.success(), "{named} failed:\n{}", last_lines(&text));
+    fs::remove_file(log)?;
+    progress.done();
+    Ok(())
+}
+
+/// The end of a build's output, where the error is.
+fn last_lines(text: &str) -> String {
+    const LINES_MAX: usize = 20;
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES_MAX)..].join("\n")
 }
 
 /// Lines about a long wait, past the capture of a test's output.

@@ -202,6 +202,10 @@ pub fn conditions(
     let dialled = dialled.count();
     let count = format!("{dialled} of {} ports can be dialled", ports.len());
     set_available(&mut conditions, observed, &ports, dialled, &count);
+    if observed.is_draining() {
+        set_draining(&mut conditions, observed);
+        return conditions;
+    }
     facts::set_aws(&mut conditions, observed);
     facts::set_target(&mut conditions, observed);
     facts::set_destination(&mut conditions, observed);
@@ -237,6 +241,20 @@ pub fn conditions(
     conditions.set(Condition::Ready(ready), &count);
     conditions.set(Condition::Reconciling(reason), message);
     conditions
+}
+
+/// What is true while the session is let go, and stays true when no operator is left to correct it.
+fn set_draining(conditions: &mut Conditions, observed: &Observed) {
+    let mut message = "the operator is being uninstalled, or was: nothing serves this session until one is installed \
+                       again"
+        .to_owned();
+    let left = observed.listeners.len();
+    if left > 0 {
+        message = format!("{message}; {left} listeners wait for the end of their sessions");
+        // What is in the way of that is known from AWS, and told for as long as somebody asks.
+        facts::set_aws(conditions, observed);
+    }
+    conditions.set(Condition::Ready(ReadyReason::Draining), message);
 }
 
 fn reconciling(

@@ -1,6 +1,7 @@
 //! What is promised of sessions, claim by claim, without a cluster.
 
 mod conditions;
+mod draining;
 mod history;
 mod leaving;
 mod objects;
@@ -21,6 +22,7 @@ use super::memory;
 use super::observe::{ClassFound, Observed, ServiceFound, find_class, judge_service};
 use super::plan::{Now, Plan, Settings};
 use crate::controller::context::Memory;
+use crate::controller::drain::Drain;
 use crate::controller::fixtures::{self, ListenerBuilder, at};
 use crate::controller::names::identity_of;
 use crate::controller::poll::Snapshot;
@@ -66,6 +68,7 @@ impl World {
             slices: Vec::new(),
             relays: fixtures::relays(&[("a", "1")]),
             relays_full: false,
+            drain: Drain::No,
             snapshots: BTreeMap::new(),
             memory: Memory::default(),
         };

@@ -1,10 +1,17 @@
-//! Logs: JSON for collectors or text for people, without secrets at any level.
+//! Logs: JSON for collectors or text for people, without secrets at any level. And traces, for whoever names a collector.
+
+mod collector;
+mod traces;
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::{EnvFilter, FilterExt, ParseError, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry};
+
+use traces::is_traced;
+pub use traces::{SPANS, TraceOptions, Traces};
 
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -51,7 +58,7 @@ pub fn subscriber<W>(
     format: LogFormat,
     filter: &str,
     writer: W,
-) -> Result<impl tracing::Subscriber + Send + Sync, ParseError>
+) -> Result<impl tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync, ParseError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -61,6 +68,8 @@ where
         LogFormat::Text => Box::new(layer.with_ansi(false)),
     };
     let filter = env_filter(filter)?.and(filter_fn(may_be_written));
+    // A line says itself what it is about.
+    let filter = filter.and(filter_fn(|metadata| !is_traced(metadata)));
     Ok(tracing_subscriber::registry().with(layer.with_filter(filter)))
 }
 
@@ -71,13 +80,14 @@ fn may_be_written(metadata: &Metadata<'_>) -> bool {
     !sees_secrets || *metadata.level() <= Level::INFO
 }
 
-/// Writes logs to standard error from now on.
+/// Writes logs to standard error from now on, and sends spans to the collector, if there is one.
 ///
 /// # Errors
 /// When `filter` can't be read, or logs are written already.
-pub fn init(format: LogFormat, filter: &str) -> anyhow::Result<()> {
+pub fn init(format: LogFormat, filter: &str, traces: Option<&Traces>) -> anyhow::Result<()> {
     let subscriber = subscriber(format, filter, std::io::stderr)?;
-    tracing::subscriber::set_global_default(subscriber)?;
+    let spans = traces.map(Traces::layer);
+    tracing::subscriber::set_global_default(subscriber.with(spans))?;
     Ok(())
 }
 

@@ -1,0 +1,224 @@
+//! Whether this installation is asked to drain: a machine without I/O over the Lease that asks, and its own monotonic
+//! clock.
+//!
+//! The Lease asks for as long as somebody renews it, as this process sees it; no clock of another machine is compared
+//! with ours. One that was there before this process looked for the first time may be what an uninstallation has left
+//! long ago, so nothing is begun and nothing is taken away until it was seen renewed, or has run out.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::ResourceExt as _;
+use tokio::time::Instant;
+
+use crate::crd::{DRAIN_LEASE, INSTALLATION_LABEL, RELAY_LEASE_LABEL};
+
+/// How long a Lease holds that does not say so: as long as the program's own.
+const DURATION_DEFAULT: Duration = Duration::from_secs(30);
+
+/// What the controller does about drains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Drain {
+    /// Nobody asks for one.
+    #[default]
+    No,
+    /// A Lease that asks for one is there, and was not seen renewed: no session is begun with, and what is served goes on.
+    Unconfirmed,
+    /// Somebody renews that Lease: nothing is begun, every listener ends, and every session is let go.
+    Asked,
+}
+
+/// The Lease that asks for a drain, as the API server shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainSeen {
+    /// How long it holds after each renewal.
+    pub duration: Duration,
+    /// Changes with every renewal; never compared with a clock.
+    pub renewed: String,
+    /// Guards its deletion.
+    pub resource_version: Option<String>,
+}
+
+impl DrainSeen {
+    /// Of a Lease in the operator's namespace that asks this installation to drain. One that is labelled as a relay's
+    /// does not: relays write Leases too, and none may end what the others serve.
+    #[must_use]
+    pub fn of(lease: &Lease, installation: &str) -> Option<Self> {
+        let of_us = lease.labels().get(INSTALLATION_LABEL).map(String::as_str);
+        let of_relay = lease.labels().contains_key(RELAY_LEASE_LABEL);
+        if lease.name_any() != DRAIN_LEASE || of_us != Some(installation) || of_relay {
+            return None;
+        }
+        let spec = lease.spec.clone().unwrap_or_default();
+        spec.holder_identity.filter(|holder| !holder.is_empty())?;
+        let seconds = spec.lease_duration_seconds.and_then(|s| s.try_into().ok());
+        Some(Self {
+            duration: seconds.map_or(DURATION_DEFAULT, Duration::from_secs),
+            renewed: spec
+                .renew_time
+                .map(|time| time.0.to_string())
+                .unwrap_or_default(),
+            resource_version: lease.resource_version(),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Known {
+    lease: DrainSeen,
+    /// Since when this process has seen it as it is.
+    since: Instant,
+    /// Whether this process saw somebody write it.
+    confirmed: bool,
+}
+
+/// What this process knows of the Lease.
+#[derive(Debug, Default)]
+pub struct Drains {
+    /// Whether the Lease was looked for: one that appears afterwards was written just now.
+    looked: bool,
+    known: Option<Known>,
+}
+
+impl Drains {
+    /// The API server has answered, with the Lease if there is one.
+    pub fn handle_lease(&mut self, lease: Option<DrainSeen>, now: Instant) {
+        let before = self.known.take();
+        self.known = lease.map(|lease| match before {
+            Some(known) if known.lease.renewed == lease.renewed => Known { lease, ..known },
+            Some(_) => Known {
+                lease,
+                since: now,
+                confirmed: true,
+            },
+            None => Known {
+                lease,
+                since: now,
+                confirmed: self.looked,
+            },
+        });
+        self.looked = true;
+    }
+
+    /// The API server did not answer: the Lease may be renewed meanwhile, so its time is counted afresh.
+    pub fn handle_unreachable(&mut self, now: Instant) {
+        if let Some(known) = &mut self.known {
+            known.since = now;
+        }
+    }
+
+    /// What is to be done about it.
+    #[must_use]
+    pub fn drain(&self, now: Instant) -> Drain {
+        match &self.known {
+            Some(known) if has_run_out(known, now) => Drain::No,
+            Some(known) if known.confirmed => Drain::Asked,
+            Some(_) => Drain::Unconfirmed,
+            None => Drain::No,
+        }
+    }
+
+    /// The version of a Lease that has run out. It is to be deleted: each controller that begins to lead would wait for
+    /// it again.
+    #[must_use]
+    pub fn poll_leftover(&self, now: Instant) -> Option<String> {
+        let known = self.known.as_ref()?;
+        let version = known.lease.resource_version.clone();
+        version.filter(|_| has_run_out(known, now))
+    }
+}
+
+fn has_run_out(known: &Known, now: Instant) -> bool {
+    now.duration_since(known.since) >= known.lease.duration
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn seen(renewal: u32) -> DrainSeen {
+        DrainSeen {
+            duration: LONG,
+            renewed: renewal.to_string(),
+            resource_version: Some(renewal.to_string()),
+        }
+    }
+
+    #[test]
+    fn a_lease_that_appears_asks_at_once_and_for_as_long_as_it_is_renewed() {
+        let (mut drains, start) = (Drains::default(), Instant::now());
+        drains.handle_lease(None, start);
+        assert_eq!(drains.drain(start), Drain::No);
+        for renewal in 0..4 {
+            let now = start + LONG * renewal;
+            drains.handle_lease(Some(seen(renewal)), now);
+            let later = now + LONG - Duration::from_secs(1);
+            drains.handle_lease(Some(seen(renewal)), later);
+            assert_eq!(drains.drain(later), Drain::Asked, "renewal {renewal}");
+            assert_eq!(drains.poll_leftover(later), None);
+        }
+        let end = start + LONG * 4;
+        assert_eq!(drains.drain(end), Drain::No);
+        assert_eq!(drains.poll_leftover(end), Some("3".to_owned()));
+    }
+
+    #[test]
+    fn a_lease_that_was_there_before_is_waited_for_and_takes_nothing_away() {
+        let (mut drains, start) = (Drains::default(), Instant::now());
+        drains.handle_lease(Some(seen(1)), start);
+        assert_eq!(drains.drain(start), Drain::Unconfirmed);
+        assert_eq!(drains.drain(start + LONG), Drain::No, "nobody renews it");
+
+        drains.handle_lease(Some(seen(2)), start + LONG);
+        assert_eq!(drains.drain(start + LONG), Drain::Asked, "somebody does");
+    }
+
+    #[test]
+    fn the_time_in_which_the_api_server_was_away_does_not_count() {
+        let (mut drains, start) = (Drains::default(), Instant::now());
+        drains.handle_lease(None, start);
+        drains.handle_lease(Some(seen(1)), start);
+        drains.handle_unreachable(start + LONG * 3);
+        drains.handle_lease(Some(seen(1)), start + LONG * 3);
+        assert_eq!(drains.drain(start + LONG * 3), Drain::Asked);
+        assert_eq!(drains.drain(start + LONG * 4), Drain::No);
+    }
+
+    #[test]
+    fn a_lease_that_is_deleted_asks_no_more() {
+        let (mut drains, start) = (Drains::default(), Instant::now());
+        drains.handle_lease(None, start);
+        drains.handle_lease(Some(seen(1)), start);
+        drains.handle_lease(None, start);
+        assert_eq!(drains.drain(start), Drain::No);
+        assert_eq!(drains.poll_leftover(start + LONG), None);
+    }
+
+    fn lease(name: &str, labels: &Value, holder: &str) -> Lease {
+        serde_json::from_value(json!({
+            "metadata": { "name": name, "labels": labels, "resourceVersion": "7" },
+            "spec": { "holderIdentity": holder, "leaseDurationSeconds": 30 },
+        }))
+        .expect("a Lease")
+    }
+
+    #[test]
+    fn only_a_lease_of_this_installation_and_of_no_relay_asks() {
+        let of = |name: &str, labels: &Value, holder: &str| {
+            DrainSeen::of(&lease(name, labels, holder), "ours").is_some()
+        };
+        let ours = json!({ INSTALLATION_LABEL: "ours" });
+        assert!(of(DRAIN_LEASE, &ours, "somebody"));
+        assert!(!of("another", &ours, "somebody"));
+        assert!(!of(DRAIN_LEASE, &ours, ""), "it was given back");
+        assert!(!of(DRAIN_LEASE, &json!({}), "somebody"));
+        let theirs = json!({ INSTALLATION_LABEL: "theirs" });
+        assert!(!of(DRAIN_LEASE, &theirs, "somebody"));
+        let relay = json!({ INSTALLATION_LABEL: "ours", RELAY_LEASE_LABEL: "x" });
+        assert!(!of(DRAIN_LEASE, &relay, "relay-0"));
+    }
+}

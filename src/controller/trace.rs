@@ -1,0 +1,35 @@
+//! One span for each reconcile: of which object, and what came of it.
+
+use kube::{Resource, ResourceExt as _};
+use tracing::field::Empty;
+use tracing::{Instrument as _, info_span};
+
+use super::error::Error;
+use super::metrics::{Kind, Outcome};
+
+/// Runs the steps of a reconcile in a span of their own.
+pub(super) async fn reconcile<K: Resource<DynamicType = ()>, T>(
+    kind: Kind,
+    object: &K,
+    steps: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let span = info_span!(
+        "reconcile",
+        ?kind,
+        k8s.namespace.name = object.namespace(),
+        name = object.name_any(),
+        outcome = Empty,
+        otel.status_code = Empty,
+    );
+    let result = steps.instrument(span.clone()).await;
+    let outcome = match &result {
+        Ok(_) => Outcome::Success,
+        Err(error) if error.is_conflict() => Outcome::Conflict,
+        Err(_) => Outcome::Failure,
+    };
+    span.record("outcome", tracing::field::debug(outcome));
+    if outcome == Outcome::Failure {
+        span.record("otel.status_code", "ERROR");
+    }
+    result
+}
