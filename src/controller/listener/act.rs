@@ -138,11 +138,8 @@ async fn terminate_all(
         let span = error_span!("listener", ssmsession);
         let call = context.broker.terminate(identity, session);
         let answer = timeout(TERMINATE_MAX, call.instrument(span)).await;
-        (
-            *identity,
-            *session,
-            answer.unwrap_or_else(|_| Err(no_answer())),
-        )
+        let answer = answer.unwrap_or_else(|_| Err(no_answer()));
+        (*identity, *session, answer)
     });
     let mut failed = Vec::new();
     let mut first = None;

@@ -31,7 +31,8 @@ const TURNS_MAX: usize = 64;
 enum Turn {
     Polled {
         identity: Identity,
-        complete: bool,
+        previous: Arc<Snapshot>,
+        taken: Box<Result<Snapshot, BrokerError>>,
     },
     Swept {
         identity: Identity,
@@ -92,10 +93,16 @@ pub(super) async fn poll_all(context: &Context, named: impl Fn(&Context) -> Hash
             () = tokio::time::sleep_until(wake) => continue,
         };
         match turn {
-            Turn::Polled { identity, complete } => {
+            Turn::Polled {
+                identity,
+                previous,
+                taken,
+            } => {
+                let complete = taken.is_ok();
                 if let Some(schedule) = schedules.get_mut(&identity) {
                     schedule.handle_poll(complete, options.poll_interval, Instant::now());
                 }
+                publish(context, &identity, &previous, *taken);
                 let suspects = if complete {
                     let snapshot = context.polls.snapshot(&identity);
                     let listeners = context.listeners.state();
@@ -127,9 +134,11 @@ async fn poll(context: &Context, identity: Identity) -> Turn {
     let previous = context.polls.snapshot(&identity);
     let within = poll_max(context.options.poll_interval);
     let taken = take(&*context.broker, &identity, &previous, &wanted, within).await;
-    let complete = taken.is_ok();
-    publish(context, &identity, &previous, taken);
-    Turn::Polled { identity, complete }
+    Turn::Polled {
+        identity,
+        previous,
+        taken: Box::new(taken),
+    }
 }
 
 async fn end(context: &Context, identity: Identity, suspects: Vec<Suspect>) -> Turn {
