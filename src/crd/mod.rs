@@ -20,7 +20,6 @@ pub use manifest::{definitions, manifests, write_manifests};
 pub use session::{SsmSession, SsmSessionSpec, SsmSessionStatus};
 use std::time::Duration;
 
-
 /// The API group of all kinds, and the prefix of our labels, annotations and finalizers.
 pub const GROUP: &str = "ssm-operator.dev";
 
