@@ -15,7 +15,7 @@ demo: ## a real control plane and a simulated AWS on this machine (KEEP=1 leaves
 	@cargo run $(LOCKED) --quiet --features simulator --example demo
 
 test: ## all tests, with a real kube-apiserver, etcd and helm (built once: about 11 minutes)
-	@.ci/need cargo go cc
+	@.ci/need cargo go cc promtool
 	cargo test $(LOCKED) --all-features
 
 lint: ## format, lints, documentation, and the dependencies' licences and sources

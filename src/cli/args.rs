@@ -9,7 +9,7 @@ use clap::Args;
 use super::values::{
     MaybeUrl, advertise_address, collector, duration, object_name, port_range, ratio,
 };
-use crate::crd::DEFAULT_CONTROLLER_NAME;
+use crate::crd::{DEFAULT_CONTROLLER_NAME, DRAIN_DURATION_MAX};
 use crate::telemetry::LogFormat;
 
 /// Options of whatever asks the API server.
@@ -39,7 +39,8 @@ pub struct DrainArgs {
     #[arg(long, default_value = "4m", value_parser = duration)]
     pub timeout: Duration,
     /// For how long controllers stay drained after the last renewal, ten of which are made in that time or more: long enough
-    /// that the Deployments are deleted meanwhile. For as long a controller that begins to lead afterwards begins nothing
+    /// that the Deployments are deleted meanwhile. For as long a controller that begins to lead afterwards begins nothing.
+    /// From 5s to 1h
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub drain_duration: Duration,
     /// For how long nothing may be left before that is believed: several times the second in which controllers look
@@ -225,12 +226,22 @@ impl InstallationArgs {
 }
 
 impl DrainArgs {
+    /// Renewals must fit in, ten of them, on a busy API server.
+    const DURATION_MIN: Duration = Duration::from_secs(5);
+
     /// What must hold between the options.
     pub(super) fn check(&self) -> Result<(), String> {
         if self.quiet >= self.timeout {
             return Err(format!(
                 "--quiet {:?} is not below --timeout {:?}: no drain would end well",
                 self.quiet, self.timeout
+            ));
+        }
+        let (least, most) = (Self::DURATION_MIN, DRAIN_DURATION_MAX);
+        if self.drain_duration < least || self.drain_duration > most {
+            return Err(format!(
+                "--drain-duration {:?} is not between {least:?} and {most:?}",
+                self.drain_duration
             ));
         }
         Ok(())

@@ -172,7 +172,7 @@ impl Context {
 
     /// Forgets objects that no cache has: one whose finalizer somebody took away is never let go by a reconcile, and AWS
     /// would be asked for ever for what was looked for on its behalf. Only for caches that are filled.
-    pub fn forget_strangers(&self) {
+    pub fn forget_absent(&self) {
         let sessions = self.sessions.filter(|_| true);
         let sessions: HashSet<String> = sessions.iter().filter_map(|s| s.uid()).collect();
         let listeners = self.listeners.state();
@@ -239,7 +239,7 @@ mod tests {
         };
         context.remember("gone", memory);
         let _ = context.deleting_since("gone");
-        context.forget_strangers();
+        context.forget_absent();
         assert_eq!(context.memory("gone"), Memory::default());
         assert_eq!(context.polls.wanted(&identity), []);
         assert!(context.deletions.lock().expect("no panic").is_empty());

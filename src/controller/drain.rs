@@ -11,7 +11,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt as _;
 use tokio::time::Instant;
 
-use crate::crd::{DRAIN_LEASE, INSTALLATION_LABEL, RELAY_LEASE_LABEL};
+use crate::crd::{DRAIN_DURATION_MAX, DRAIN_LEASE, INSTALLATION_LABEL, RELAY_LEASE_LABEL};
 
 /// How long a Lease holds that does not say so: as long as the program's own.
 const DURATION_DEFAULT: Duration = Duration::from_secs(30);
@@ -53,7 +53,9 @@ impl DrainSeen {
         spec.holder_identity.filter(|holder| !holder.is_empty())?;
         let seconds = spec.lease_duration_seconds.and_then(|s| s.try_into().ok());
         Some(Self {
-            duration: seconds.map_or(DURATION_DEFAULT, Duration::from_secs),
+            duration: seconds
+                .map_or(DURATION_DEFAULT, Duration::from_secs)
+                .min(DRAIN_DURATION_MAX),
             renewed: spec
                 .renew_time
                 .map(|time| time.0.to_string())
@@ -70,6 +72,8 @@ struct Known {
     since: Instant,
     /// Whether this process saw somebody write it.
     confirmed: bool,
+    /// Whether it has run out, at a look that showed it unchanged. It stays so until it is renewed.
+    over: bool,
 }
 
 /// What this process knows of the Lease.
@@ -85,16 +89,22 @@ impl Drains {
     pub fn handle_lease(&mut self, lease: Option<DrainSeen>, now: Instant) {
         let before = self.known.take();
         self.known = lease.map(|lease| match before {
-            Some(known) if known.lease.renewed == lease.renewed => Known { lease, ..known },
+            Some(known) if known.lease.renewed == lease.renewed => Known {
+                over: known.over || now.duration_since(known.since) >= lease.duration,
+                lease,
+                ..known
+            },
             Some(_) => Known {
                 lease,
                 since: now,
                 confirmed: true,
+                over: false,
             },
             None => Known {
                 lease,
                 since: now,
                 confirmed: self.looked,
+                over: false,
             },
         });
         self.looked = true;
@@ -109,9 +119,9 @@ impl Drains {
 
     /// What is to be done about it.
     #[must_use]
-    pub fn drain(&self, now: Instant) -> Drain {
+    pub fn drain(&self) -> Drain {
         match &self.known {
-            Some(known) if has_run_out(known, now) => Drain::No,
+            Some(known) if known.over => Drain::No,
             Some(known) if known.confirmed => Drain::Asked,
             Some(_) => Drain::Unconfirmed,
             None => Drain::No,
@@ -121,15 +131,10 @@ impl Drains {
     /// The version of a Lease that has run out. It is to be deleted: each controller that begins to lead would wait for
     /// it again.
     #[must_use]
-    pub fn poll_leftover(&self, now: Instant) -> Option<String> {
-        let known = self.known.as_ref()?;
-        let version = known.lease.resource_version.clone();
-        version.filter(|_| has_run_out(known, now))
+    pub fn poll_leftover(&self) -> Option<String> {
+        let known = self.known.as_ref().filter(|known| known.over)?;
+        known.lease.resource_version.clone()
     }
-}
-
-fn has_run_out(known: &Known, now: Instant) -> bool {
-    now.duration_since(known.since) >= known.lease.duration
 }
 
 #[cfg(test)]
@@ -152,29 +157,46 @@ mod tests {
     fn a_lease_that_appears_asks_at_once_and_for_as_long_as_it_is_renewed() {
         let (mut drains, start) = (Drains::default(), Instant::now());
         drains.handle_lease(None, start);
-        assert_eq!(drains.drain(start), Drain::No);
+        assert_eq!(drains.drain(), Drain::No);
         for renewal in 0..4 {
             let now = start + LONG * renewal;
             drains.handle_lease(Some(seen(renewal)), now);
             let later = now + LONG - Duration::from_secs(1);
             drains.handle_lease(Some(seen(renewal)), later);
-            assert_eq!(drains.drain(later), Drain::Asked, "renewal {renewal}");
-            assert_eq!(drains.poll_leftover(later), None);
+            assert_eq!(drains.drain(), Drain::Asked, "renewal {renewal}");
+            assert_eq!(drains.poll_leftover(), None);
         }
         let end = start + LONG * 4;
-        assert_eq!(drains.drain(end), Drain::No);
-        assert_eq!(drains.poll_leftover(end), Some("3".to_owned()));
+        drains.handle_lease(Some(seen(3)), end);
+        assert_eq!(drains.drain(), Drain::No);
+        assert_eq!(drains.poll_leftover(), Some("3".to_owned()));
+    }
+
+    #[test]
+    fn a_drain_that_is_over_does_not_come_back_when_the_api_server_was_away() {
+        let (mut drains, start) = (Drains::default(), Instant::now());
+        drains.handle_lease(None, start);
+        drains.handle_lease(Some(seen(1)), start);
+        drains.handle_lease(Some(seen(1)), start + LONG);
+        assert_eq!(drains.drain(), Drain::No);
+        drains.handle_unreachable(start + LONG);
+        assert_eq!(drains.drain(), Drain::No);
+        drains.handle_lease(Some(seen(1)), start + LONG);
+        assert_eq!(drains.drain(), Drain::No);
+        drains.handle_lease(Some(seen(2)), start + LONG);
+        assert_eq!(drains.drain(), Drain::Asked, "but by another renewal");
     }
 
     #[test]
     fn a_lease_that_was_there_before_is_waited_for_and_takes_nothing_away() {
         let (mut drains, start) = (Drains::default(), Instant::now());
         drains.handle_lease(Some(seen(1)), start);
-        assert_eq!(drains.drain(start), Drain::Unconfirmed);
-        assert_eq!(drains.drain(start + LONG), Drain::No, "nobody renews it");
+        assert_eq!(drains.drain(), Drain::Unconfirmed);
+        drains.handle_lease(Some(seen(1)), start + LONG);
+        assert_eq!(drains.drain(), Drain::No, "nobody renews it");
 
         drains.handle_lease(Some(seen(2)), start + LONG);
-        assert_eq!(drains.drain(start + LONG), Drain::Asked, "somebody does");
+        assert_eq!(drains.drain(), Drain::Asked, "somebody does");
     }
 
     #[test]
@@ -184,8 +206,9 @@ mod tests {
         drains.handle_lease(Some(seen(1)), start);
         drains.handle_unreachable(start + LONG * 3);
         drains.handle_lease(Some(seen(1)), start + LONG * 3);
-        assert_eq!(drains.drain(start + LONG * 3), Drain::Asked);
-        assert_eq!(drains.drain(start + LONG * 4), Drain::No);
+        assert_eq!(drains.drain(), Drain::Asked);
+        drains.handle_lease(Some(seen(1)), start + LONG * 4);
+        assert_eq!(drains.drain(), Drain::No);
     }
 
     #[test]
@@ -194,8 +217,17 @@ mod tests {
         drains.handle_lease(None, start);
         drains.handle_lease(Some(seen(1)), start);
         drains.handle_lease(None, start);
-        assert_eq!(drains.drain(start), Drain::No);
-        assert_eq!(drains.poll_leftover(start + LONG), None);
+        assert_eq!(drains.drain(), Drain::No);
+        assert_eq!(drains.poll_leftover(), None);
+    }
+
+    #[test]
+    fn no_lease_stops_an_installation_for_good() {
+        let mut endless = lease(DRAIN_LEASE, &json!({ INSTALLATION_LABEL: "ours" }), "me");
+        let spec = endless.spec.as_mut().expect("it has one");
+        spec.lease_duration_seconds = Some(i32::MAX);
+        let seen = DrainSeen::of(&endless, "ours").expect("it asks");
+        assert_eq!(seen.duration, DRAIN_DURATION_MAX);
     }
 
     fn lease(name: &str, labels: &Value, holder: &str) -> Lease {

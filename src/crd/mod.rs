@@ -18,6 +18,7 @@ pub use class::{SsmSessionClass, SsmSessionClassSpec};
 pub use listener::{SsmListener, SsmListenerSpec, SsmListenerStatus};
 pub use manifest::{definitions, manifests, write_manifests};
 pub use session::{SsmSession, SsmSessionSpec, SsmSessionStatus};
+use std::time::Duration;
 
 /// The API group of all kinds, and the prefix of our labels, annotations and finalizers.
 pub const GROUP: &str = "ssm-operator.dev";
@@ -77,6 +78,10 @@ pub const INSTALLATION_LEASE: &str = "installation.ssm-operator.dev";
 /// Name of the Lease that asks an installation's controllers to drain, for as long as somebody renews it: they begin
 /// nothing, end every listener, and take their finalizer off every [`SsmSession`]. It carries the [`INSTALLATION_LABEL`].
 pub const DRAIN_LEASE: &str = "drain.ssm-operator.dev";
+
+/// How long that Lease holds at most, whatever it says: one that somebody left behind must not stop an installation for
+/// good.
+pub const DRAIN_DURATION_MAX: Duration = Duration::from_hours(1);
 
 /// Label on the Leases of relays: the `controllerName`'s installation finds its relays by it.
 pub const RELAY_LEASE_LABEL: &str = "ssm-operator.dev/relay";

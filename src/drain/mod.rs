@@ -32,6 +32,9 @@ const LOOKS_PER_DURATION: u32 = 10;
 /// Between two looks at most, however long the Lease holds: whoever uninstalls waits for the last one.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 
+/// How often the pause is doubled at most while the API server fails.
+const BACKOFF_MAX: u32 = 2;
+
 /// How long the calls of one look may take, in pauses between two: half of the Lease's duration at most.
 const CALL_LOOKS_MAX: u32 = LOOKS_PER_DURATION / 2;
 
@@ -88,6 +91,7 @@ pub async fn run(
 ) -> Result<(), Undrained> {
     let pause = (options.duration / LOOKS_PER_DURATION).min(PAUSE_MAX);
     let begun = Instant::now();
+    let mut failures: u32 = 0;
     let mut looks = Looks::new(client, options);
     let mut progress = Progress::default();
     info!(
@@ -99,20 +103,26 @@ pub async fn run(
         let options = &looks.options;
         let (quiet, limit) = (options.quiet, options.timeout);
         match timeout(pause * CALL_LOOKS_MAX, looks.look()).await {
-            Ok(Ok((left, leader))) => progress.handle_look(left, leader, Instant::now()),
+            Ok(Ok((left, leader))) => {
+                progress.handle_look(left, leader, Instant::now());
+                failures = 0;
+            }
             Ok(Err(error)) => {
                 warn!(%error, "the API server does not do what it is asked: trying again");
                 progress.handle_failure();
+                failures += 1;
             }
             Err(_) => {
                 warn!("the API server does not answer: trying again");
                 progress.handle_failure();
+                failures += 1;
             }
         }
         if let Some((left, leader)) = progress.poll_news() {
             match leader {
                 Leader::Leads => info!(%left, "waiting"),
-                Leader::Unknown | Leader::Nobody => warn!(%left, %leader, "waiting"),
+                Leader::Unknown => info!(%left, %leader, "waiting"),
+                Leader::Nobody => warn!(%left, %leader, "waiting"),
             }
         }
         let now = Instant::now();
@@ -131,9 +141,10 @@ pub async fn run(
                 duration: looks.options.duration,
             });
         }
+        let jittered = pause.mul_f64(0.75 + fastrand::f64() / 2.0);
         tokio::select! {
             () = shutdown.cancelled() => return Err(Undrained::Stopped(progress.words())),
-            () = sleep(pause) => {}
+            () = sleep(jittered * (1 << failures.min(BACKOFF_MAX))) => {}
         }
     }
 }

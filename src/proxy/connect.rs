@@ -24,8 +24,9 @@ use tower::ServiceExt as _;
 /// leaves a websocket, which has 10 s in all, time for its own handshakes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// How long one address of a proxy may take, so that a dead one leaves time for the next.
-const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long all addresses of a proxy may take to accept a connection: each has its share, and all of it is time for three
+/// or four to be tried after a lost packet.
+const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection through a proxy; what is written reaches the host that was connected to.
 pub type Carrier = MaybeHttpsStream<TokioIo<TcpStream>>;
@@ -133,7 +134,7 @@ impl Proxy {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(ADDRESS_TIMEOUT));
+        tcp.set_connect_timeout(Some(REACH_TIMEOUT));
         let connector = HttpsConnector::from((tcp, self.tls.clone()));
         connector.oneshot(self.url.clone()).await
     }

@@ -1,7 +1,7 @@
 //! Which connections to AWS go through an HTTP proxy, and the way through it.
 //!
 //! One set of rules for the SDK and for websockets, read from the environment as other programs read it. It promises
-//! that what has no way through a proxy (credentials of the node and of the pod) never takes one; that every proxied
+//! that the link-local addresses at which nodes and pods get credentials never take a proxy; that every proxied
 //! connection is a tunnel made by CONNECT, so that the proxy sees a host and a port and no more; and that the proxy's
 //! user and password are never printed.
 
@@ -60,7 +60,14 @@ impl Proxies {
         };
         let [https_name, http_name, no_name] = VARIABLES;
         let (https, http, no) = (value(https_name), value(http_name), value(no_name));
-        if https.is_none() && http.is_none() {
+        let no = no.map(|no| {
+            no.split(',')
+                .filter_map(entry)
+                .collect::<Vec<_>>()
+                .join(",")
+        });
+        let everything = no.iter().any(|no| no.split(',').any(|entry| entry == "*"));
+        if everything || (https.is_none() && http.is_none()) {
             return Ok(Self::default());
         }
         let mut said = Vec::new();
@@ -129,6 +136,22 @@ impl fmt::Debug for Proxies {
     }
 }
 
+/// An entry of `NO_PROXY` in the only spelling that the matcher knows: `*.example.com` is `.example.com`, and what is left
+/// out of `host:port` is the port.
+fn entry(entry: &str) -> Option<&str> {
+    let entry = entry.trim();
+    let entry = entry
+        .strip_prefix('*')
+        .filter(|rest| rest.starts_with('.'))
+        .unwrap_or(entry);
+    // More than one colon is an address.
+    let host = match entry.split_once(':') {
+        Some((host, port)) if !port.contains(':') => host,
+        Some(_) | None => entry,
+    };
+    (!host.is_empty()).then_some(host)
+}
+
 /// A proxy's URL without user and password, if it is one.
 fn shown(url: &str) -> Option<String> {
     let url: Uri = url.parse().ok()?;
@@ -137,7 +160,9 @@ fn shown(url: &str) -> Option<String> {
     // With two of them, who reads it decides which one ends the password.
     let sound = matches!(scheme, "http" | "https")
         && authority.as_str().matches('@').count() <= 1
-        && !authority.host().is_empty();
+        && !authority.host().is_empty()
+        // A port that is none would be taken for that of the scheme.
+        && (authority.port_u16().is_some() || authority.as_str().ends_with(authority.host()));
     let (host, user) = (authority.host(), authority.as_str().contains('@'));
     let port = authority
         .port_u16()

@@ -61,6 +61,12 @@ fn what_no_proxy_names_is_reached_directly() {
         (".ssm.test", "a.ssm.test", true),
         ("a.test, ssm.test", "SSM.TEST", true),
         ("*", "ssm.test", true),
+        ("a.test, *", "10.1.2.3", true),
+        ("*.ssm.test", "a.ssm.test", true),
+        ("*.ssm.test", "ssm.test", true),
+        ("*.ssm.test", "xssm.test", false),
+        ("ssm.test:443", "a.ssm.test", true),
+        ("ssm.test:8443", "ssm.test", true),
         ("10.0.0.0/8", "10.1.2.3", true),
         ("10.0.0.0/8", "11.1.2.3", false),
         ("10.1.2.3", "10.1.2.3", true),
@@ -119,6 +125,8 @@ fn what_is_no_proxy_is_refused_without_being_repeated() {
         "http://uSeR:pA@sS@proxy.test",
         "http://",
         "/pAsS",
+        "http://uSeR:pAsS@proxy.test:31280000",
+        "http://proxy.test:",
     ] {
         let error = read(&[("https_proxy", wrong)]).unwrap_err().to_string();
         assert!(error.starts_with("HTTPS_PROXY is no URL"), "{error}");
@@ -240,11 +248,16 @@ async fn a_proxy_that_is_away_is_named() {
     assert!(error.to_string().starts_with(&expected), "{error}");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_proxy_that_never_answers_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let error = connect(&format!("http://{address}")).await.unwrap_err();
+    let connecting = tokio::spawn(async move { connect(&format!("http://{address}")).await });
+    let (mut client, _) = listener.accept().await.unwrap();
+    // Asked by now: what is left is to wait, and on virtual time.
+    client.read_u8().await.unwrap();
+    tokio::time::pause();
+    let error = connecting.await.unwrap().unwrap_err();
     let late = format!("the proxy {address} did not connect to ssm.test:443 within 6s");
     assert_eq!(error.to_string(), late);
 }

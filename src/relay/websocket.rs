@@ -56,7 +56,7 @@ pub enum OpenError {
 pub struct Failure {
     /// Why, for a status too.
     pub why: String,
-    /// That of the upgrade, if AWS refused it.
+    /// That of the upgrade, or of what its signature needs, if AWS refused it.
     pub request_id: RequestId,
 }
 
@@ -231,7 +231,10 @@ async fn upgrade(
     let headers = broker
         .sign_upgrade(identity, url)
         .await
-        .map_err(|error| format!("the upgrade could not be signed: {error}"))?;
+        .map_err(|error| Failure {
+            why: format!("the upgrade could not be signed: {error}"),
+            request_id: error.request_id,
+        })?;
     let mut request = url
         .as_str()
         .into_client_request()

@@ -23,7 +23,9 @@ fn environments(objects: &[Value]) -> Vec<Vec<Value>> {
         let container = &deployment["spec"]["template"]["spec"]["containers"][0];
         container["env"].as_array().expect("an environment").clone()
     });
-    environments.collect()
+    let environments: Vec<_> = environments.collect();
+    assert_eq!(environments.len(), 2, "controller and relay");
+    environments
 }
 
 fn variable<'a>(environment: &'a [Value], name: &str) -> Option<&'a Value> {
@@ -51,7 +53,6 @@ async fn with_a_proxy_every_pod_reaches_aws_through_it_and_the_cluster_and_the_n
     ];
     let objects = rendered(&values).await;
     let environments = environments(&objects);
-    assert_eq!(environments.len(), 2, "controller and relay");
     for environment in &environments {
         let tls = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
         let tls = Arc::new(tls.with_no_client_auth());
@@ -80,7 +81,14 @@ async fn with_a_proxy_every_pod_reaches_aws_through_it_and_the_cluster_and_the_n
 #[tokio::test]
 async fn a_proxys_password_stays_in_its_secret() {
     let values = ["proxy.secret=\"corporate\"", "proxy.key=\"https\""];
-    for environment in environments(&rendered(&values).await) {
+    let objects = rendered(&values).await;
+    let mut jobs = objects.iter().filter(|object| object["kind"] == "Job");
+    let drain = jobs.next().expect("the drain").to_string();
+    assert!(
+        !drain.contains("corporate"),
+        "it calls nobody there: {drain}"
+    );
+    for environment in environments(&objects) {
         let proxy = variable(&environment, "HTTPS_PROXY").expect("a proxy");
         let source = json!({ "secretKeyRef": { "name": "corporate", "key": "https" } });
         assert_eq!(proxy["valueFrom"], source);

@@ -18,10 +18,10 @@ use crate::transfer;
 use crate::wait::ask_until;
 use crate::world::{WAIT_MAX, World};
 
-/// What a controller says of a session that another installation holds.
 /// A session is not let go before everything that was made for it is gone.
 const PATIENT: &str = "--finalizer-timeout=1h";
 
+/// What a controller says of a session that another installation holds.
 const HELD: &str = "the finalizer of another installation is on the session";
 
 impl World {

@@ -125,7 +125,7 @@ async fn a_websocket_that_the_proxy_refuses_says_so_without_its_password() {
         .expect("a proxy");
     let wrong = "another-password";
     let websockets = proxies(&proxy, wrong, "");
-    let short = Duration::from_secs(1);
+    let short = Duration::from_secs(5);
     let ground = behind(Proxies::default(), websockets, short).await;
     let why = wait_refused(&ground).await;
     let words = format!(
@@ -177,7 +177,7 @@ async fn a_proxy_that_leads_elsewhere_gets_no_token() {
     let (tls, proxies) = (elsewhere.trusting.clone(), proxies(&proxy, PASSWORD, ""));
     let strict = |options: &mut RelayOptions| {
         options.url_policy = UrlPolicy::Strict;
-        options.handshake_timeout = Duration::from_secs(1);
+        options.handshake_timeout = Duration::from_secs(5);
         // Trusted, and still not the gateway.
         (options.tls, options.proxies) = (tls, proxies);
     };
@@ -205,7 +205,7 @@ async fn a_proxy_behind_tls_gets_the_password_only_if_it_is_trusted() {
     let doubting = read(&url, "", no_trust());
     front.serve(proxy.address());
 
-    let short = Duration::from_secs(1);
+    let short = Duration::from_secs(5);
     let refused = behind(Proxies::default(), doubting, short).await;
     let why = wait_refused(&refused).await;
     assert!(

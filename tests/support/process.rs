@@ -47,7 +47,9 @@ impl Process {
         let mut command = Command::new("sh");
         for (name, _) in env::vars_os() {
             let bytes = name.as_encoded_bytes().to_ascii_uppercase();
-            if bytes.starts_with(b"AWS_") || bytes.ends_with(b"_PROXY") {
+            let of_whoever_tests = [&b"AWS_"[..], b"OTEL_"];
+            let of_whoever_tests = of_whoever_tests.iter().any(|of| bytes.starts_with(of));
+            if of_whoever_tests || bytes.ends_with(b"_PROXY") {
                 command.env_remove(name);
             }
         }

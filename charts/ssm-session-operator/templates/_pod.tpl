@@ -86,7 +86,7 @@ spec:
     - name: SSL_CERT_DIR
       value: /etc/ssm-session-operator/ca
     {{- end }}
-    {{- if or $proxy.url $proxy.secret }}
+    {{- if and (not $drains) (or $proxy.url $proxy.secret) }}
     - name: HTTPS_PROXY
       {{- if $proxy.url }}
       value: {{ $proxy.url | quote }}

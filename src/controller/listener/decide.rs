@@ -128,6 +128,10 @@ pub fn decide(observed: &Observed, settings: &Settings, now: Instant) -> Plan {
 /// draw all listeners to whoever says it.
 fn choose_relay(observed: &Observed) -> Option<String> {
     let current = observed.listener.spec.relay.as_ref();
+    if observed.drain == Drain::Unconfirmed {
+        // Another relay would begin another AWS session, which a drain that is under way would have to end.
+        return current.cloned();
+    }
     if let Some(current) = current
         && !observed.relays.may_move_from(current)
     {

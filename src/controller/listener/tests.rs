@@ -213,10 +213,20 @@ fn the_listener_of_a_session_in_a_namespace_that_is_not_watched_is_deleted() {
 }
 
 #[test]
+fn when_a_drain_may_be_asked_for_no_listener_is_bound() {
+    let mut observed = observed(listener("sql"), relays(&[("a", "1")]));
+    assert_eq!(bound_to(&observed).as_deref(), Some("a"));
+    observed.drain = Drain::Unconfirmed;
+    assert_eq!(decide(&observed, &SETTINGS, after(0)).steps, []);
+}
+
+#[test]
 fn when_a_drain_is_asked_for_every_listener_is_deleted_and_when_one_may_be_none() {
     let serving = listener("sql").serving("a", "1", "s-1");
     let mut observed = observed(serving, relays(&[("a", "1")]));
     observed.drain = Drain::Unconfirmed;
+    assert_eq!(decide(&observed, &SETTINGS, after(0)).steps, []);
+    kill(&mut observed.relays, "a");
     assert_eq!(decide(&observed, &SETTINGS, after(0)).steps, []);
     observed.drain = Drain::Asked;
     let steps = decide(&observed, &SETTINGS, after(0)).steps;

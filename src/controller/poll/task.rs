@@ -22,6 +22,7 @@ use crate::controller::names::identity_of;
 use crate::controller::sweeper::{Suspect, Sweeper, sweep};
 use crate::controller::trust;
 use crate::crd::SsmListener;
+use crate::crd::listener::ListenerState;
 
 /// Identities that are asked at the same time: far more than an installation has, and a bound for memory and sockets.
 /// The others wait for the first that ends, the one that is due for longest first.
@@ -57,7 +58,7 @@ pub(super) async fn poll_all(context: &Context, named: impl Fn(&Context) -> Hash
     let mut turns: FuturesUnordered<BoxFuture<'_, Turn>> = FuturesUnordered::new();
     loop {
         let now = Instant::now();
-        context.forget_strangers();
+        context.forget_absent();
         for identity in named(context) {
             let schedule = schedules.entry(identity);
             let schedule = schedule.or_insert_with(|| Schedule::new(now));
@@ -159,7 +160,16 @@ fn named(context: &Context) -> HashSet<Identity> {
     }
     for listener in context.listeners.state() {
         named.insert(identity_of(&listener.spec.identity));
-        let sessions = listener.status.iter().flat_map(|status| &status.sessions);
+        let status = listener.status.as_ref();
+        let may_be_starting = status.is_some_and(|status| {
+            status.state == ListenerState::Starting
+                || status.observed_generation != listener.metadata.generation
+        });
+        if may_be_starting {
+            // What it comes to is nowhere on record yet, also for a controller that was started just now.
+            named.extend(trust::identities(&listener.spec));
+        }
+        let sessions = status.iter().flat_map(|status| &status.sessions);
         let live = sessions.filter(|session| session.ended_at.is_none());
         named.extend(live.filter_map(|session| trust::identity_of_record(&listener.spec, session)));
     }

@@ -73,7 +73,7 @@ pub async fn run(
         }
         let now = Instant::now();
         // Before the relays: nothing is decided until these are known, and then both are.
-        publish_drain(&context, &drain, drains.drain(now));
+        publish_drain(&context, &drain, drains.drain());
         if let Some(next) = relays.poll_view(now) {
             publish(&context, &view, next);
         }
@@ -82,7 +82,7 @@ pub async fn run(
         for (name, resource_version) in relays.poll_leftovers(options.grace, now) {
             stop_lease(&context, &api, &name, resource_version).await;
         }
-        if let Some(resource_version) = drains.poll_leftover(now) {
+        if let Some(resource_version) = drains.poll_leftover() {
             delete_lease(&context, &api, DRAIN_LEASE, Some(resource_version)).await;
         }
         tokio::time::sleep(jittered(options.relay_interval)).await;

@@ -9,7 +9,7 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::desired;
 use super::leave;
@@ -77,7 +77,8 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
             .map_err(Error::api(action))?;
     }
     for name in &plan.held_listeners {
-        warn!(listener = %name, session = %session.name_any(), %namespace,
+        // The status says Progressing meanwhile.
+        debug!(listener = %name, session = %session.name_any(), %namespace,
             "AWS sessions with too many former identities have not ended: the listener is changed once some have");
     }
     for slice in &plan.apply_slices {

@@ -97,9 +97,11 @@ fn decide_objects(plan: &mut Plan, observed: &Observed, identity: &Aws) {
         return;
     };
     let service = desired::service(session);
+    // Not while a drain may be under way: what it has just ended would be begun again.
+    let begins = observed.drain == Drain::No;
     let may_create = match &observed.service {
         ServiceFound::Absent => {
-            plan.create_service = Some(service);
+            plan.create_service = Some(service).filter(|_| begins);
             true
         }
         ServiceFound::Ours(existing) => {
@@ -118,7 +120,7 @@ fn decide_objects(plan: &mut Plan, observed: &Observed, identity: &Aws) {
     for port in &session.spec.ports {
         let wanted = desired::listener(session, port, &target, identity);
         match existing_listener(observed, port) {
-            None if may_create => plan.create_listeners.push(wanted),
+            None if may_create && begins => plan.create_listeners.push(wanted),
             // One that is being deleted is waited for: its name is free only when its AWS sessions are over.
             Some(existing) if existing.metadata.deletion_timestamp.is_none() => {
                 match listener_update(existing, &wanted) {

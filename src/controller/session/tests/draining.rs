@@ -163,6 +163,13 @@ fn while_nobody_knows_whether_a_drain_is_asked_for_no_session_is_begun_with_and_
     let plan = served.decide();
     served.observed.drain = Drain::Unconfirmed;
     assert_eq!(served.decide(), plan);
+
+    // What a drain has ended already, and another controller goes on with.
+    let mut ended = ended();
+    ended.observed.drain = Drain::Unconfirmed;
+    let plan = ended.decide();
+    assert!(plan.create_service.is_none() && plan.create_listeners.is_empty());
+    assert_eq!(plan.release, None);
 }
 
 #[test]
