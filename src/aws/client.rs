@@ -1,10 +1,9 @@
-//! One SDK client, limiter and set of credentials for each identity, and the loop in which every call runs.
+//! The SDK client, the limiter and the credentials of one identity, and the loop in which every call runs.
 //!
 //! It promises that the SDK itself never retries, so that no forgotten setting can start a session twice; that
 //! every attempt passes the limiter; that a call ends within its deadline; and that the SDK runs muted, since
 //! at TRACE it prints whole answers with their tokens.
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
@@ -20,24 +19,20 @@ use aws_sdk_ssm::config::{
 };
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ssm::operation::RequestId;
-use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::field::Empty;
 use tracing::instrument::WithSubscriber;
 use tracing::{Instrument as _, Span, info_span};
 
 use super::AwsOptions;
+use super::chain::DefaultChain;
 use super::classify::{Cause, classify};
-use super::credentials::{DefaultChain, KeptCredentials};
-use super::http::http_client;
+use super::credentials::KeptCredentials;
 use super::limiter::{Lane, Limiter, Overdue};
 use super::mute::mute;
 use super::role::{AssumedRole, StsOptions};
 use super::sign;
 use crate::broker::{BrokerError, ErrorKind, Identity, Next, SignedHeaders, StreamUrl};
-
-/// Identities come from classes and from the snapshots of listeners; only edits of classes make new ones.
-const IDENTITIES_MAX: usize = 64;
 
 /// The SDK's defaults as of this date, so that an update of the SDK changes none of them.
 fn behaviour() -> BehaviorVersion {
@@ -76,42 +71,6 @@ impl Operation {
     };
 }
 
-/// The clients of all identities; they share connections, and nothing else.
-pub(super) struct Clients {
-    options: AwsOptions,
-    http: SharedHttpClient,
-    by_identity: Mutex<HashMap<Identity, (Arc<Client>, Instant)>>,
-}
-
-impl Clients {
-    pub(super) fn new(options: AwsOptions) -> Self {
-        let http = http_client(&options.proxies);
-        Self {
-            options,
-            http,
-            by_identity: Mutex::new(HashMap::new()),
-        }
-    }
-
-    /// The client of `identity`, made at its first use. The one unused for longest makes room.
-    pub(super) async fn of(&self, identity: &Identity) -> Arc<Client> {
-        let mut by_identity = self.by_identity.lock().await;
-        if let Some((client, used_at)) = by_identity.get_mut(identity) {
-            *used_at = Instant::now();
-            return client.clone();
-        }
-        let unused = by_identity.iter().min_by_key(|(_, (_, used_at))| *used_at);
-        if let Some(unused) = unused.map(|(identity, _)| identity.clone())
-            && by_identity.len() >= IDENTITIES_MAX
-        {
-            by_identity.remove(&unused);
-        }
-        let client = Arc::new(Client::new(identity, &self.options, &self.http));
-        by_identity.insert(identity.clone(), (client.clone(), Instant::now()));
-        client
-    }
-}
-
 /// The client of one identity.
 pub(super) struct Client {
     pub(super) ssm: aws_sdk_ssm::Client,
@@ -119,14 +78,15 @@ pub(super) struct Client {
     credentials: Arc<KeptCredentials>,
     /// What is wrong with the endpoint: then nothing is sent.
     wrong: Option<&'static str>,
-    region: String,
+    pub(super) region: String,
     options: AwsOptions,
 }
 
 impl Client {
     /// Region, endpoint and role are the identity's alone: the environment and profiles give credentials only, those
-    /// with which a role is assumed among them.
-    fn new(identity: &Identity, options: &AwsOptions, http: &SharedHttpClient) -> Self {
+    /// with which a role is assumed among them, and say where STS is.
+    pub(super) fn new(identity: &Identity, options: &AwsOptions, http: &SharedHttpClient) -> Self {
+        let sts_region = identity.sts_region(options.region.as_deref());
         let Identity {
             region,
             ssm_endpoint,
@@ -135,12 +95,12 @@ impl Client {
         } = identity;
         let own: Arc<dyn ProvideCredentials> = match &options.credentials {
             Some(source) => Arc::new(source.clone()),
-            None => Arc::new(DefaultChain::new(region, http.clone(), behaviour())),
+            None => Arc::new(DefaultChain::new(sts_region, http.clone(), behaviour())),
         };
         let source: Arc<dyn ProvideCredentials> = match role {
             Some(role) => {
                 let sts = StsOptions {
-                    region: region.clone(),
+                    region: sts_region.to_owned(),
                     endpoint: options.sts_endpoint.clone(),
                     http: http.clone(),
                     behaviour: behaviour(),
@@ -251,7 +211,7 @@ impl Client {
                 Err(_elapsed) => Cause::Timeout,
             };
             let error = classify(operation.name, cause);
-            self.learn(error.kind).await;
+            self.learn(error.kind);
             let request_id = error.request_id.as_str();
             tracing::debug!(%error, request_id, attempt, "a call of AWS failed");
             let pause = self.pause_after(attempt);
@@ -267,12 +227,12 @@ impl Client {
     }
 
     /// What a failure means for the calls that follow.
-    async fn learn(&self, kind: ErrorKind) {
+    fn learn(&self, kind: ErrorKind) {
         match kind {
             ErrorKind::Throttled => self.limiter.throttled(),
-            ErrorKind::CredentialsUnavailable => self.credentials.forget().await,
-            ErrorKind::AccessDenied
-            | ErrorKind::InvalidDocument
+            ErrorKind::CredentialsUnavailable => self.credentials.forget(),
+            ErrorKind::AccessDenied => self.credentials.doubt(),
+            ErrorKind::InvalidDocument
             | ErrorKind::InvalidRequest
             | ErrorKind::TargetNotConnected
             | ErrorKind::Unavailable
@@ -326,40 +286,6 @@ fn overdue(operation: Operation) -> BrokerError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn identity(number: usize) -> Identity {
-        let region = format!("eu-central-{number}");
-        Identity {
-            region,
-            ssm_endpoint: None,
-            ssmmessages_endpoint: None,
-            role: None,
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_identity_has_one_client_until_many_others_were_used_since() {
-        let clients = Clients::new(crate::aws::tests::options());
-        let first = clients.of(&identity(0)).await;
-        for number in 1..IDENTITIES_MAX {
-            tokio::time::advance(Duration::from_secs(1)).await;
-            clients.of(&identity(number)).await;
-        }
-        assert!(Arc::ptr_eq(&first, &clients.of(&identity(0)).await));
-        for number in IDENTITIES_MAX..2 * IDENTITIES_MAX {
-            tokio::time::advance(Duration::from_secs(1)).await;
-            clients.of(&identity(number)).await;
-        }
-        assert_eq!(clients.by_identity.lock().await.len(), IDENTITIES_MAX);
-        assert!(!Arc::ptr_eq(&first, &clients.of(&identity(0)).await));
-    }
-
-    #[tokio::test]
-    async fn without_other_credentials_the_default_chain_is_asked_when_it_is_needed() {
-        let clients = Clients::new(AwsOptions::default());
-        let client = clients.of(&identity(0)).await;
-        assert_eq!(client.region, "eu-central-0");
-    }
 
     #[test]
     fn an_endpoint_is_an_http_url_without_user() {

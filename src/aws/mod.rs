@@ -4,8 +4,10 @@
 //! calls of an identity in this process share one rate limiter; and no token, credential or stream URL is logged
 //! or part of an error, whatever the log's level.
 
+mod chain;
 mod classify;
 mod client;
+mod clients;
 mod convert;
 mod credentials;
 mod http;
@@ -16,6 +18,8 @@ mod sign;
 
 #[cfg(test)]
 mod classify_tests;
+#[cfg(test)]
+mod credentials_tests;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +34,8 @@ use crate::broker::{
     SignedHeaders, StartRequest, StreamUrl, Ticket,
 };
 use crate::proxy::Proxies;
-use client::{Clients, Operation};
+use client::Operation;
+use clients::Clients;
 
 /// The most that DescribeSessions gives at once.
 const PAGE_SESSIONS_MAX: i32 = 200;
@@ -54,6 +59,8 @@ pub struct AwsOptions {
     pub calls_burst: u32,
     /// Takes the place of the SDK's default chain: a role is assumed with these too.
     pub credentials: Option<SharedCredentialsProvider>,
+    /// The Region that the process runs in, if it is known: STS is asked there, for an identity of the same partition.
+    pub region: Option<String>,
     /// URL of STS, where roles are assumed. `None` is what the SDK's environment says (`AWS_ENDPOINT_URL_STS`), or else
     /// the Region's public one.
     pub sts_endpoint: Option<String>,
@@ -72,6 +79,7 @@ impl Default for AwsOptions {
             calls_per_second: 10,
             calls_burst: 20,
             credentials: None,
+            region: None,
             sts_endpoint: None,
             proxies: Proxies::default(),
         }

@@ -1,7 +1,7 @@
 //! A role that is assumed before anything is called: the credentials of an identity that names one.
 //!
 //! It promises that STS is asked with the role, the external id and the role session name of the identity and with
-//! nothing else, in the identity's Region, and that a refusal keeps STS's own code and words.
+//! nothing else, in the Region that it is given, and that a refusal keeps STS's own code and words.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,6 +23,7 @@ pub(super) const OPERATION: &str = "AssumeRole";
 
 /// How STS is called.
 pub(super) struct StsOptions {
+    /// Where it is, and for which requests are signed.
     pub(super) region: String,
     /// None for what the environment says (`AWS_ENDPOINT_URL_STS`), else the Region's public one.
     pub(super) endpoint: Option<String>,

@@ -1,6 +1,7 @@
 //! With what AWS is called, and where its message gateway is.
 //!
-//! It promises that a gateway's host comes from the identity alone, never from an answer of AWS.
+//! It promises that a gateway's host comes from the identity alone, never from an answer of AWS, and that STS is asked
+//! in no other partition than the identity's.
 
 use super::url::{HTTPS_PORT, HostPort};
 
@@ -69,13 +70,33 @@ impl Identity {
             }),
         }
     }
+
+    /// The Region in which STS is asked for this identity's credentials, by a process that runs in the Region `own`.
+    ///
+    /// A private network has an endpoint of STS in its own Region, and seldom in each of those that it has sessions in;
+    /// what STS gives in one Region is good in all of its partition, and in no other.
+    #[must_use]
+    pub fn sts_region<'a>(&'a self, own: Option<&'a str>) -> &'a str {
+        let same = |own: &&str| {
+            checked_region(own).is_ok() && partition_prefix(own) == partition_prefix(&self.region)
+        };
+        own.filter(same).unwrap_or(&self.region)
+    }
 }
 
-fn dns_suffix(region: &str) -> &'static str {
+fn partition(region: &str) -> Option<&'static (&'static str, &'static str)> {
     PARTITIONS
         .iter()
         .find(|(prefix, _)| region.starts_with(prefix))
-        .map_or(COMMERCIAL_SUFFIX, |(_, suffix)| suffix)
+}
+
+fn dns_suffix(region: &str) -> &'static str {
+    partition(region).map_or(COMMERCIAL_SUFFIX, |(_, suffix)| suffix)
+}
+
+/// Tells partitions apart, which their suffixes do not: two have the same. None is the commercial one.
+fn partition_prefix(region: &str) -> Option<&'static str> {
+    partition(region).map(|(prefix, _)| *prefix)
 }
 
 fn checked_region(region: &str) -> Result<&str, String> {
@@ -146,6 +167,33 @@ mod tests {
         ];
         for (region, host) in regions {
             assert_eq!(gateway(region, None).as_deref(), Ok(host));
+        }
+    }
+
+    #[test]
+    fn sts_is_asked_in_the_process_own_region_if_that_is_in_the_identitys_partition() {
+        for (region, own, asked) in [
+            ("us-east-1", Some("eu-central-1"), "eu-central-1"),
+            ("eu-central-1", Some("eu-central-1"), "eu-central-1"),
+            ("eu-central-1", None, "eu-central-1"),
+            ("cn-north-1", Some("cn-northwest-1"), "cn-northwest-1"),
+            ("cn-north-1", Some("eu-central-1"), "cn-north-1"),
+            ("eu-central-1", Some("cn-north-1"), "eu-central-1"),
+            // Their hosts have the same suffix.
+            ("us-gov-west-1", Some("us-east-1"), "us-gov-west-1"),
+            ("us-east-1", Some("us-gov-west-1"), "us-east-1"),
+            ("us-iso-east-1", Some("us-isob-east-1"), "us-iso-east-1"),
+            // What is no Region is no host either.
+            ("eu-central-1", Some(""), "eu-central-1"),
+            ("eu-central-1", Some("evil.example/"), "eu-central-1"),
+        ] {
+            let identity = Identity {
+                region: region.to_owned(),
+                ssm_endpoint: None,
+                ssmmessages_endpoint: None,
+                role: None,
+            };
+            assert_eq!(identity.sts_region(own), asked, "{region} from {own:?}");
         }
     }
 

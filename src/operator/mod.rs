@@ -239,7 +239,8 @@ async fn start(
 ) -> anyhow::Result<Option<Process>> {
     let client = connect().await?;
     let tls = Arc::new(tls()?);
-    let proxies = Proxies::read(|name| std::env::var(name).ok(), tls.clone())?;
+    let variable = |name: &str| std::env::var(name).ok();
+    let proxies = Proxies::read(variable, tls.clone())?;
     if !proxies.is_empty() {
         info!(%proxies, "AWS is called through a proxy");
     }
@@ -260,7 +261,8 @@ async fn start(
     if !wait_for_namespace(&client, &claim, shutdown).await {
         return Ok(None);
     }
-    let broker: Arc<dyn Broker> = Arc::new(AwsBroker::new(aws_options(common, proxies.clone())));
+    let aws = AwsBroker::new(aws_options(common, proxies.clone(), variable));
+    let broker: Arc<dyn Broker> = Arc::new(aws);
     Ok(Some(Process {
         client,
         broker,

@@ -82,13 +82,26 @@ pub(super) fn drain_options(
     }
 }
 
-/// For the broker of either.
-pub(super) fn aws_options(common: &CommonArgs, proxies: Proxies) -> AwsOptions {
+/// For the broker of either; `variable` reads the environment.
+pub(super) fn aws_options(
+    common: &CommonArgs,
+    proxies: Proxies,
+    variable: impl Fn(&str) -> Option<String>,
+) -> AwsOptions {
     AwsOptions {
         call_timeout: common.aws_call_timeout,
+        region: own_region(variable),
         proxies,
         ..AwsOptions::default()
     }
+}
+
+/// The Region that this process runs in, by the SDKs' own variables: EKS sets both, with IRSA and with Pod Identity.
+fn own_region(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let set = |name| variable(name).filter(|value| !value.is_empty());
+    ["AWS_REGION", "AWS_DEFAULT_REGION"]
+        .into_iter()
+        .find_map(set)
 }
 
 /// For traces, if a collector was named; `tls` is for one with `https://`.
@@ -163,5 +176,27 @@ pub(super) fn binding_options(
         record_deadline: common.record_timeout / 2,
         // The rest of the time is for the Lease and for the other tasks.
         shutdown_deadline: common.shutdown_deadline * 2 / 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::own_region;
+
+    #[test]
+    fn the_own_region_is_the_first_variable_that_says_something() {
+        let region = |variables: &[(&str, &str)]| {
+            own_region(|name| {
+                let set = variables.iter().find(|(set, _)| *set == name);
+                set.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        let (first, second) = ("AWS_REGION", "AWS_DEFAULT_REGION");
+        let both = [(second, "eu-west-1"), (first, "eu-central-1")];
+        assert_eq!(region(&both).as_deref(), Some("eu-central-1"));
+        let empty = [(first, ""), (second, "eu-west-1")];
+        assert_eq!(region(&empty).as_deref(), Some("eu-west-1"));
+        assert_eq!(region(&both[..1]).as_deref(), Some("eu-west-1"));
+        assert_eq!(region(&[]), None);
     }
 }

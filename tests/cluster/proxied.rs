@@ -126,3 +126,42 @@ async fn a_proxy_that_refuses_is_named_in_the_status_and_the_session_heals() {
     world.remove("orders").await;
     operator.stop().await.expect("it ends well");
 }
+
+/// As of a pod with IRSA in a private network: its proxy, or its endpoint, is for the STS of its own Region.
+#[tokio::test]
+async fn a_web_identity_is_shown_to_sts_of_the_process_own_region_for_a_class_of_any() {
+    let mut world = World::new("own-region").await;
+    let proxy = Proxy::start(&[], None).await.expect("a proxy");
+    proxy.answer(Answer::Refuse(403));
+    let token = world.folder().join("token");
+    std::fs::write(&token, "a-web-identity-token").expect("the folder takes a file");
+    world.credentials = vec![
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.display().to_string()),
+        (
+            "AWS_ROLE_ARN",
+            "arn:aws:iam::123456789012:role/relay".to_owned(),
+        ),
+        ("AWS_REGION", "eu-west-1".to_owned()),
+        ("AWS_ENDPOINT_URL_STS", String::new()),
+        ("HTTPS_PROXY", format!("http://{}", proxy.address())),
+    ];
+    let class = format!("{}-far", world.class);
+    let aws = json!({ "region": "us-east-1" });
+    world.create_class_with(&class, &aws).await;
+    let operator = world.all_in_one(&[]).await;
+    let session = world.session_with("orders", json!({ "className": class }));
+    world.create(&session).await;
+    let told = |session: &SsmSession| {
+        let words = "does not connect to sts.eu-west-1.amazonaws.com:443";
+        reason(session, "AwsReachable") == "CredentialsUnavailable"
+            && message(session, "AwsReachable").contains(words)
+    };
+    world.wait("orders", "where it asked", told).await;
+    let asked = proxy.asked();
+    let elsewhere = asked
+        .iter()
+        .find(|to| *to != "sts.eu-west-1.amazonaws.com:443");
+    assert_eq!(elsewhere, None);
+    world.remove("orders").await;
+    operator.stop().await.expect("it ends well");
+}

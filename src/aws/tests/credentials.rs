@@ -10,7 +10,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 
 use super::server::{Answer, Server};
-use super::{identity, options, request, session, ticket};
+use super::{identity, keys, options, request, session, ticket};
 use crate::aws::{AwsBroker, AwsOptions};
 use crate::broker::{Broker, ErrorKind, StreamUrl, UrlPolicy};
 
@@ -94,15 +94,28 @@ async fn credentials_are_kept_between_calls_until_aws_refuses_them() {
     let error = broker.start(&identity, &request()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::CredentialsUnavailable);
     broker.start(&identity, &request()).await.unwrap();
-    let requests = server.requests();
-    let keys: Vec<_> = requests
-        .iter()
-        .map(|r| &r.headers["authorization"])
-        .collect();
-    for (authorization, key) in keys.iter().zip(["AKID0", "AKID0", "AKID0", "AKID1"]) {
-        assert!(
-            authorization.contains(&format!("Credential={key}/")),
-            "{keys:?}"
-        );
+    assert_eq!(keys(&server), ["AKID0", "AKID0", "AKID0", "AKID1"]);
+}
+
+/// As after "Revoke active sessions" of IAM: what was handed out until then is denied everything.
+#[tokio::test]
+async fn credentials_that_are_denied_a_call_are_renewed_once_a_minute() {
+    let server = Server::start([Answer::error(400, "AccessDeniedException", "no")]).await;
+    let (broker, identity) = (broker(Renewing::default()), identity(&server));
+    for _minute in 0..2 {
+        for _ in 0..2 {
+            let error = broker.resume(&identity, &session()).await.unwrap_err();
+            assert_eq!(error.kind, ErrorKind::AccessDenied);
+        }
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_mins(1)).await;
+        tokio::time::resume();
     }
+    broker.resume(&identity, &session()).await.unwrap_err();
+    broker.resume(&identity, &session()).await.unwrap_err();
+    // The third call is denied with credentials that are a minute old, and so is the sixth.
+    assert_eq!(
+        keys(&server),
+        ["AKID0", "AKID0", "AKID0", "AKID1", "AKID1", "AKID2"]
+    );
 }

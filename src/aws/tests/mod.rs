@@ -72,3 +72,15 @@ fn session() -> SessionId {
 fn ticket() -> Answer {
     Answer::ok(json!({ "SessionId": "john-0a1b2c", "TokenValue": TOKEN, "StreamUrl": STREAM_URL }))
 }
+
+/// The access key of each request that a server got.
+fn keys(server: &Server) -> Vec<String> {
+    let requests = server.requests().into_iter();
+    let key = |authorization: &str| {
+        let (_, scope) = authorization.split_once("Credential=").unwrap();
+        scope.split_once('/').unwrap().0.to_owned()
+    };
+    requests
+        .map(|request| key(&request.headers["authorization"]))
+        .collect()
+}

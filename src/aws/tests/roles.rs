@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::server::{Answer, Server};
-use super::{identity, options, request, session, ticket};
+use super::{identity, keys, options, request, session, ticket};
 use crate::aws::{AwsBroker, AwsOptions};
 use crate::broker::{
     Broker, ErrorKind, Identity, Role, SessionState, SignedHeaders, StreamUrl, UrlPolicy,
@@ -61,18 +61,6 @@ fn broker(sts: &Server, ssm: &Server) -> (AwsBroker, Identity) {
     (broker, identity)
 }
 
-/// The access key of each request that a server got.
-fn keys(server: &Server) -> Vec<String> {
-    let requests = server.requests().into_iter();
-    let key = |authorization: &str| {
-        let (_, scope) = authorization.split_once("Credential=").unwrap();
-        scope.split_once('/').unwrap().0.to_owned()
-    };
-    requests
-        .map(|request| key(&request.headers["authorization"]))
-        .collect()
-}
-
 const HOUR: Duration = Duration::from_hours(1);
 /// Nearer to its end than credentials may be when a call begins.
 const MINUTE: Duration = Duration::from_mins(1);
@@ -98,13 +86,50 @@ async fn a_role_is_assumed_with_its_session_name_and_with_an_external_id_if_it_h
              &RoleSessionName=orders-cluster{expected}"
         );
         assert_eq!(asked[0].body, json!(body));
-        let authorization = &asked[0].headers["authorization"];
-        assert!(
-            authorization.contains("/eu-central-1/sts/aws4_request"),
-            "{authorization}"
-        );
+        assert_eq!(scopes(&sts), ["eu-central-1 sts"]);
         assert_eq!(keys(&sts), ["AKIDEXAMPLE"], "with the process's own");
     }
+}
+
+/// For which Region and service each request that a server got was signed.
+fn scopes(server: &Server) -> Vec<String> {
+    let requests = server.requests().into_iter();
+    let scope = |authorization: &str| {
+        let (_, credential) = authorization.split_once("Credential=").unwrap();
+        let parts: Vec<_> = credential.split('/').collect();
+        format!("{} {}", parts[2], parts[3])
+    };
+    requests
+        .map(|request| scope(&request.headers["authorization"]))
+        .collect()
+}
+
+#[tokio::test]
+async fn sts_is_asked_in_the_process_own_region_and_ssm_in_that_of_the_class() {
+    let sts = Server::start([assumed("ASIAONE", HOUR)]).await;
+    let ssm = Server::start([ticket()]).await;
+    let (_, near) = broker(&sts, &ssm);
+    let in_region = |region: &str| Identity {
+        region: region.to_owned(),
+        ..near.clone()
+    };
+    let broker = AwsBroker::new(AwsOptions {
+        sts_endpoint: Some(sts.endpoint()),
+        region: Some("eu-central-1".to_owned()),
+        ..options()
+    });
+    for region in ["eu-central-1", "us-east-1", "us-gov-west-1"] {
+        broker.start(&in_region(region), &request()).await.unwrap();
+    }
+    // The third is of another partition, whose STS is the only one that knows its accounts.
+    assert_eq!(
+        scopes(&sts),
+        ["eu-central-1 sts", "eu-central-1 sts", "us-gov-west-1 sts"]
+    );
+    assert_eq!(
+        scopes(&ssm),
+        ["eu-central-1 ssm", "us-east-1 ssm", "us-gov-west-1 ssm"]
+    );
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Processes of the operator, with intervals as short as a test wants them.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::PathBuf;
 
@@ -76,13 +77,16 @@ impl World {
         let name = |argument: &str| argument.split('=').next().unwrap_or_default().to_owned();
         all.retain(|argument| !more.iter().any(|own| name(own) == name(argument)));
         all.extend(more.iter().map(|argument| (*argument).to_owned()));
-        let mut environment = vec![
+        let mut environment = HashMap::from([
             ("KUBECONFIG", self.kubeconfig.display().to_string()),
             // Nobody asks for credentials beyond loopback.
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
             ("AWS_ENDPOINT_URL_STS", self.simulator.endpoint()),
-        ];
+        ]);
+        // Here too; and what is empty is not set at all.
         environment.extend(self.credentials.iter().cloned());
+        environment.retain(|_, value| !value.is_empty());
+        let environment: Vec<_> = environment.into_iter().collect();
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_ssm-session-operator"));
         Process::start(&log, &binary, &all, &environment)
             .await
