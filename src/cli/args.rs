@@ -5,9 +5,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::Args;
-use http::Uri;
 
-use super::values::{advertise_address, collector, duration, object_name, port_range, ratio};
+use super::values::{
+    MaybeUrl, advertise_address, collector, duration, object_name, port_range, ratio,
+};
 use crate::crd::{DEFAULT_CONTROLLER_NAME, DRAIN_DURATION_MAX};
 use crate::telemetry::LogFormat;
 
@@ -78,8 +79,15 @@ pub struct CommonArgs {
     pub shutdown_deadline: Duration,
     /// A collector that takes traces by OTLP over HTTP, such as `http://collector.monitoring:4318`. Without it there are
     /// none. Headers that it wants are taken from OTEL_EXPORTER_OTLP_HEADERS
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = collector)]
-    pub otlp_endpoint: Option<Uri>,
+    #[arg(
+        long,
+        env = "OTEL_EXPORTER_OTLP_ENDPOINT",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "URL",
+        value_parser = collector
+    )]
+    pub otlp_endpoint: MaybeUrl,
     /// How many of the traces are sent, from 0 to 1: all by default, since there are few
     #[arg(long, default_value = "1", value_name = "RATIO", value_parser = ratio)]
     pub otlp_sampling: f64,

@@ -50,6 +50,15 @@ fn defaults_are_those_of_the_relay() {
 }
 
 #[test]
+fn a_collector_that_is_left_empty_is_none() {
+    let (common, ..) = all_in_one(&["--otlp-endpoint="]).unwrap();
+    assert_eq!(common.otlp_endpoint, None);
+    let (common, ..) = all_in_one(&["--otlp-endpoint=http://collector:4318"]).unwrap();
+    let url = common.otlp_endpoint.map(|url| url.to_string());
+    assert_eq!(url.as_deref(), Some("http://collector:4318/"));
+}
+
+#[test]
 fn durations_are_written_as_people_write_them() {
     let (common, controller, relay) = all_in_one(&[
         "--poll-interval=500ms",

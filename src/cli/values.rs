@@ -96,11 +96,18 @@ pub fn advertise_address(text: &str) -> Result<IpAddr, String> {
     ))
 }
 
-/// The URL of a collector of traces, to which the path of traces is added.
+/// A URL that may be left empty. By this name clap takes it for one value; by its own for an option that may be missing,
+/// which the environment can't say: a variable that is set to nothing is a value too.
+pub type MaybeUrl = Option<Uri>;
+
+/// The URL of a collector of traces, to which the path of traces is added; empty is none.
 ///
 /// # Errors
 /// A sentence for the terminal, without the URL: it may hold a password.
-pub fn collector(text: &str) -> Result<Uri, String> {
+pub fn collector(text: &str) -> Result<MaybeUrl, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
     let url: Uri = text.parse().map_err(|error| format!("no URL: {error}"))?;
     let host = url
         .authority()
@@ -108,7 +115,7 @@ pub fn collector(text: &str) -> Result<Uri, String> {
     if !host || !matches!(url.scheme_str(), Some("http" | "https")) || url.query().is_some() {
         return Err("not http:// or https:// with a host, without user and query".to_owned());
     }
-    Ok(url)
+    Ok(Some(url))
 }
 
 /// A part of all, from 0 to 1.

@@ -1,5 +1,5 @@
 //! Control planes with our kinds applied by kubectl, and with stand-ins for the kinds of the Prometheus operator: one for
-//! all tests of this program but one, which has its own, since kinds belong to one release.
+//! all tests of this program but two, which have their own, since kinds belong to one release. One of these is empty.
 //!
 //! Each is started by the first test that asks. Nobody drops it: when the process ends, its supervisor sees the end of
 //! its stdin, stops the components and removes their folder.
@@ -18,34 +18,46 @@ const NAMED: [&str; 3] = [NAMESPACE, "shop", "bank"];
 
 static GROUND: OnceCell<Result<Ground>> = OnceCell::const_new();
 static GROUND_OF_ITS_OWN: OnceCell<Result<Ground>> = OnceCell::const_new();
+static EMPTY_GROUND: OnceCell<Result<Ground>> = OnceCell::const_new();
 
-/// A running control plane that knows all kinds of the chart.
+/// A running control plane.
 pub struct Ground {
     control_plane: ControlPlane,
 }
 
 /// The ground of this process; its first caller waits until it is laid.
 pub async fn ground() -> &'static Ground {
-    laid(&GROUND).await
+    laid(&GROUND, Ground::lay).await
 }
 
 /// For the test that uninstalls what the kinds belong to.
 pub async fn ground_of_its_own() -> &'static Ground {
-    laid(&GROUND_OF_ITS_OWN).await
+    laid(&GROUND_OF_ITS_OWN, Ground::lay).await
 }
 
-async fn laid(ground: &'static OnceCell<Result<Ground>>) -> &'static Ground {
-    match ground.get_or_init(Ground::lay).await {
+/// For the test of a first release: nobody has applied any kind.
+pub async fn empty_ground() -> &'static Ground {
+    laid(&EMPTY_GROUND, Ground::bare).await
+}
+
+async fn laid<L: Future<Output = Result<Ground>>>(
+    ground: &'static OnceCell<Result<Ground>>,
+    lay: impl FnOnce() -> L,
+) -> &'static Ground {
+    match ground.get_or_init(lay).await {
         Ok(ground) => ground,
         Err(error) => panic!("there is no ground to test on: {error:#}"),
     }
 }
 
 impl Ground {
+    async fn bare() -> Result<Self> {
+        let control_plane = ControlPlane::start().await?;
+        Ok(Self { control_plane })
+    }
+
     async fn lay() -> Result<Self> {
-        let ground = Self {
-            control_plane: ControlPlane::start().await?,
-        };
+        let ground = Self::bare().await?;
         for kinds in ["crds", "tests/chart/crds"] {
             let file = format!("--filename={}", in_checkout(kinds).display());
             ground

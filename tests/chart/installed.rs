@@ -109,6 +109,13 @@ impl Installed {
 
     /// Installs the release, with these options of helm.
     pub async fn install(&self, values: &Value, options: &[&str]) {
+        let file = self.values(values);
+        self.helm(&[&["install", &self.release, &chart(), &file], options].concat())
+            .await;
+    }
+
+    /// The option that hands helm these values, and what all releases here have besides.
+    pub fn values(&self, values: &Value) -> String {
         let endpoint = self.simulator.endpoint();
         let file = self.folder.join("values.json");
         let mut all = json!({
@@ -124,9 +131,7 @@ impl Installed {
         let values = values.as_object().expect("values are a map").clone();
         all.as_object_mut().expect("it is one").extend(values);
         std::fs::write(&file, all.to_string()).expect("the folder takes a file");
-        let file = format!("--values={}", file.display());
-        self.helm(&[&["install", &self.release, &chart(), &file], options].concat())
-            .await;
+        format!("--values={}", file.display())
     }
 
     /// Runs helm in the operator's namespace.

@@ -21,6 +21,7 @@ mod ground;
 mod installed;
 mod metrics;
 mod pods;
+mod policies;
 mod programs;
 mod proxy;
 mod rendered;
@@ -28,6 +29,7 @@ mod requests;
 mod rights;
 mod score;
 mod uninstalled;
+mod upgraded;
 mod values;
 
 /// How long a condition may take: far above what anything here takes on a loaded machine.

@@ -18,14 +18,15 @@ use crate::{WAIT_MAX, dial, http};
 /// The argument that is replaced.
 const ADMIN: &str = "--admin-address=[::]:8080";
 
-/// What EKS puts into a pod, as far as the simulator asks for it.
-const CREDENTIALS: [(&str, &str); 3] = [
+/// What EKS puts into a pod, as far as the simulator asks for it, and a variable that somebody left empty.
+const BESIDES: [(&str, &str); 4] = [
     ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
     (
         "AWS_SECRET_ACCESS_KEY",
         "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
     ),
     ("AWS_EC2_METADATA_DISABLED", "true"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
 ];
 
 /// A process in the place of a pod.
@@ -141,7 +142,7 @@ async fn launch(
     arguments: &[String],
     mut environment: Vec<(&str, String)>,
 ) -> Process {
-    environment.extend(CREDENTIALS.map(|(name, value)| (name, value.to_owned())));
+    environment.extend(BESIDES.map(|(name, value)| (name, value.to_owned())));
     let log = folder.join(format!("{name}.log"));
     let program = PathBuf::from(env!("CARGO_BIN_EXE_ssm-session-operator"));
     let process = Process::start(&log, &program, arguments, &environment).await;

@@ -61,6 +61,22 @@ async fn values_that_do_not_fit_are_refused_with_words_that_help() {
 }
 
 #[tokio::test]
+async fn every_pod_asks_dns_where_it_listens() {
+    for (openshift, ports) in [(false, vec![53, 53]), (true, vec![53, 53, 5353, 5353])] {
+        let option = format!("--set=openshift={openshift}");
+        let objects = objects(&render(&[option]).await.expect("it is rendered"));
+        let policies = objects
+            .iter()
+            .filter(|object| object["kind"] == "NetworkPolicy");
+        let rules = policies.filter_map(|policy| policy["spec"]["egress"][0]["ports"].as_array());
+        let opened: Vec<Vec<_>> = rules
+            .map(|ports| ports.iter().map(|port| port["port"].clone()).collect())
+            .collect();
+        assert_eq!(opened, vec![ports; 3], "controller, relay and drain");
+    }
+}
+
+#[tokio::test]
 async fn the_kinds_are_rendered_as_they_are_in_crds() {
     let rendered = objects(&render(&[]).await.expect("it is rendered"));
     let mut kinds: Vec<_> = rendered

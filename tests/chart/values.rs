@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::programs::{in_checkout, objects};
 
@@ -149,6 +149,43 @@ fn nothing_is_let_through_that_the_schema_does_not_name() {
     let mut open = Vec::new();
     open_objects(&schema(), "", &mut open);
     assert_eq!(open, Vec::<String>::new());
+}
+
+/// Where a value may be missing, as deep as the values go.
+fn optional_values(
+    schema: &Value,
+    values: &Value,
+    at: &str,
+    root: &Value,
+    optional: &mut Vec<String>,
+) {
+    let (schema, Some(values)) = (resolved(schema, root), values.as_object()) else {
+        return;
+    };
+    if schema["properties"].is_null() {
+        return;
+    }
+    let required = schema["required"].as_array();
+    for (key, value) in values {
+        let path = format!("{at}.{key}");
+        if !required.is_some_and(|required| required.contains(&json!(key))) {
+            optional.push(path.clone());
+        }
+        let schema = &schema["properties"][key];
+        optional_values(schema, value, &path, root, optional);
+    }
+}
+
+/// Helm drops a value that a file leaves empty, and its default with it: templates would find nothing there.
+#[test]
+fn a_value_that_is_left_empty_is_refused_by_the_schema() {
+    let (values, schema) = (yaml("values.yaml"), schema());
+    let mut optional = Vec::new();
+    optional_values(&schema, &values, "", &schema, &mut optional);
+    // Helm merges maps, so that null is the one way to have no limits; templates hand resources on as they are.
+    optional.retain(|path| !path.ends_with(".resources.requests"));
+    optional.retain(|path| !path.ends_with(".resources.limits"));
+    assert_eq!(optional, Vec::<String>::new());
 }
 
 #[test]
