@@ -93,8 +93,9 @@ mod tests {
             use_each(&clients, 0..IDENTITIES_MAX).await;
         }
         assert!(Arc::ptr_eq(&first, &clients.of(&identity(0)).await));
+        use_each(&clients, 1..IDENTITIES_MAX).await;
         let second = clients.of(&identity(1)).await;
-        use_each(&clients, 2..IDENTITIES_MAX + 1).await;
+        use_each(&clients, IDENTITIES_MAX..IDENTITIES_MAX + 1).await;
         assert_eq!(clients.by_identity.lock().await.len(), IDENTITIES_MAX);
         assert!(Arc::ptr_eq(&second, &clients.of(&identity(1)).await));
         assert!(!Arc::ptr_eq(&first, &clients.of(&identity(0)).await));

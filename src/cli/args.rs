@@ -38,7 +38,7 @@ pub struct DrainArgs {
     /// otherwise, and more than the minute that a controller gives a relay to end its sessions, and that it then needs
     #[arg(long, default_value = "4m", value_parser = duration)]
     pub timeout: Duration,
-    /// For how long controllers stay drained after the last renewal, ten of which are made in that time or more: long enough
+    /// For how long controllers stay drained after the last renewal, about ten of which are made in that time: long enough
     /// that the Deployments are deleted meanwhile. For as long a controller that begins to lead afterwards begins nothing.
     /// From 5s to 1h
     #[arg(long, default_value = "30s", value_parser = duration)]

@@ -33,10 +33,11 @@ const LOOKS_PER_DURATION: u32 = 10;
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 
 /// How often the pause is doubled at most while the API server fails.
-const BACKOFF_MAX: u32 = 2;
+const BACKOFF_MAX: u32 = 1;
 
-/// How long the calls of one look may take, in pauses between two: half of the Lease's duration at most.
-const CALL_LOOKS_MAX: u32 = LOOKS_PER_DURATION / 2;
+/// How long the calls of one look may take, in pauses between two: a quarter of the Lease's duration at most, so that one
+/// that hangs and the pauses around it leave time for two more.
+const CALL_LOOKS_MAX: u32 = LOOKS_PER_DURATION / 4;
 
 /// How a drain goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,7 +142,7 @@ pub async fn run(
                 duration: looks.options.duration,
             });
         }
-        let jittered = pause.mul_f64(0.75 + fastrand::f64() / 2.0);
+        let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
         tokio::select! {
             () = shutdown.cancelled() => return Err(Undrained::Stopped(progress.words())),
             () = sleep(jittered * (1 << failures.min(BACKOFF_MAX))) => {}

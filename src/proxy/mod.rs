@@ -136,8 +136,8 @@ impl fmt::Debug for Proxies {
     }
 }
 
-/// An entry of `NO_PROXY` in the only spelling that the matcher knows: `*.example.com` is `.example.com`, and what is left
-/// out of `host:port` is the port.
+/// An entry of `NO_PROXY` in the only spelling that the matcher knows: `*.example.com` is `.example.com`, and the port that
+/// is AWS's is left out of `host:443`. What is for another port says nothing of AWS, and an URL is no entry.
 fn entry(entry: &str) -> Option<&str> {
     let entry = entry.trim();
     let entry = entry
@@ -146,7 +146,8 @@ fn entry(entry: &str) -> Option<&str> {
         .unwrap_or(entry);
     // More than one colon is an address.
     let host = match entry.split_once(':') {
-        Some((host, port)) if !port.contains(':') => host,
+        Some((host, "443" | "80")) => host,
+        Some((_, port)) if !port.contains(':') => return None,
         Some(_) | None => entry,
     };
     (!host.is_empty()).then_some(host)

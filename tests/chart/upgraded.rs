@@ -177,19 +177,26 @@ async fn classes_of_others_stay(
         .upgrade(values, &in_dublin)
         .await
         .expect("a change");
-    // A chart that did not say whose its classes are yet.
-    let older = json!({ "metadata": { "annotations": {
-        "ssm-operator.dev/release": null, "ssm-operator.dev/written": null
-    } } });
-    patch(classes, "default", &older).await;
+    let mut renamed = values.clone();
+    renamed["controllerName"] = json!("example.com/others");
+    let said = installed.upgrade(&renamed, &in_dublin).await;
+    let said = said.expect_err("its sessions would all be ended at once");
+    assert!(said.contains("for good"), "{said}");
+    // Nobody's, and just as the release would write it.
+    let nobodys = json!({ "metadata": { "annotations": { "ssm-operator.dev/release": null } } });
+    patch(classes, "default", &nobodys).await;
+    let before = classes.get("default").await.expect("it is there");
     installed
         .upgrade(values, &in_dublin)
         .await
-        .expect("it is ours");
+        .expect("nothing is to be written");
     let after = classes.get("default").await.expect("it is there");
+    assert_eq!(after.uid(), before.uid());
     assert_eq!(after.spec.aws.role_arn, None);
-    let release = after.annotations().get("ssm-operator.dev/release");
-    assert_eq!(release.map(String::as_str), Some("fresh-operator/fresh"));
+    let release = json!({ "metadata": { "annotations": {
+        "ssm-operator.dev/release": "fresh-operator/fresh"
+    } } });
+    patch(classes, "default", &release).await;
 }
 
 async fn patch(classes: &Api<SsmSessionClass>, name: &str, change: &Value) {
