@@ -11,6 +11,7 @@ pub mod controller;
 pub mod crd;
 pub mod drain;
 pub mod election;
+pub mod identity;
 pub mod lease;
 pub mod operator;
 pub mod protocol;

@@ -6,10 +6,11 @@
 use jiff::Timestamp;
 use tracing::warn;
 
-use crate::broker::{Identity, Marker, Role, SessionId, StartRequest};
+use crate::broker::{Identity, Marker, SessionId, StartRequest};
 use crate::crd::class::{Aws, Endpoints};
 use crate::crd::listener::{self, ListenerSession};
 use crate::crd::{SsmListener, SsmListenerSpec};
+use crate::identity::identity_of;
 use crate::relay::{self, Inherited, ListenerId, ListenerSpec, SessionEnd, SessionRecord};
 
 /// Name and UID of a listener: one that was deleted and made again is another one.
@@ -130,29 +131,6 @@ fn timestamp_of(text: &str, session_id: &str) -> Timestamp {
         warn!(session_id, %error, "a recorded session has an unreadable time");
         Timestamp::UNIX_EPOCH
     })
-}
-
-/// With what AWS is called, from a listener's snapshot.
-#[must_use]
-pub fn identity_of(aws: &Aws) -> Identity {
-    let Aws {
-        region,
-        endpoints,
-        role_arn,
-        external_id,
-        session_name: _,
-    } = aws;
-    let Endpoints { ssm, ssmmessages } = endpoints.clone().unwrap_or_default();
-    Identity {
-        region: region.clone(),
-        ssm_endpoint: ssm,
-        ssmmessages_endpoint: ssmmessages,
-        role: role_arn.clone().map(|arn| Role {
-            arn,
-            external_id: external_id.clone(),
-            session_name: aws.role_session_name().to_owned(),
-        }),
-    }
 }
 
 /// The snapshot of an identity, as it is recorded with a session.

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -9,7 +10,7 @@ use kube::{Resource, ResourceExt as _};
 use kube_runtime::events::{Recorder, Reporter};
 use kube_runtime::reflector::{ObjectRef, Store};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::backoff::Backoff;
 use super::drain::Drain;
@@ -18,9 +19,12 @@ use super::options::ControllerOptions;
 use super::poll::Polls;
 use super::relays::RelaysView;
 use super::triggers::Trigger;
-use crate::broker::{Broker, Identity, SessionId};
+use crate::broker::{Broker, BrokerError, ErrorKind, Identity, SessionId};
 use crate::crd::condition::StalledReason;
 use crate::crd::{SsmListener, SsmSession, SsmSessionClass};
+
+/// How long one session's termination may take: a tenant's endpoint that does not answer must keep no other's alive.
+const TERMINATE_MAX: Duration = Duration::from_secs(10);
 
 /// The caches of one kind, one for each namespace that is watched.
 #[derive(Clone, Debug)]
@@ -147,6 +151,23 @@ impl Context {
         self.trigger_session(&reference.namespace, &reference.name);
     }
 
+    /// Ends an AWS session.
+    ///
+    /// # Errors
+    /// AWS's, or none of it in time: whatever was carried out all the same is found out at the next try.
+    pub async fn terminate(
+        &self,
+        identity: &Identity,
+        session: &SessionId,
+    ) -> Result<(), BrokerError> {
+        let call = self.broker.terminate(identity, session);
+        timeout(TERMINATE_MAX, call).await.unwrap_or_else(|_| {
+            let message = format!("no answer within {TERMINATE_MAX:?}");
+            let kind = ErrorKind::Unavailable;
+            Err(BrokerError::new(kind, "TerminateSession", message))
+        })
+    }
+
     /// What is remembered of a session.
     #[must_use]
     pub fn memory(&self, uid: &str) -> Memory {
@@ -219,8 +240,8 @@ mod tests {
     use super::*;
     use crate::controller::fake_aws::FakeAws;
     use crate::controller::fixtures::{aws, context, relays};
-    use crate::controller::names::identity_of;
     use crate::controller::poll::Want;
+    use crate::identity::identity_of;
 
     #[tokio::test]
     async fn what_no_cache_has_is_forgotten() {

@@ -11,10 +11,10 @@ use kube::ResourceExt as _;
 use tracing::warn;
 
 use super::context::Context;
-use super::names::identity_of;
 use crate::broker::Identity;
 use crate::crd::listener::ListenerSession;
 use crate::crd::{SsmListener, SsmListenerSpec};
+use crate::identity::identity_of;
 
 /// With what a recorded session was started, if its record may be believed.
 #[must_use]

@@ -1,13 +1,14 @@
 //! Objects and reports in each other's words.
 
 use super::*;
-use crate::binding::convert::{aws_of, id_of, identity_of, inherited_of, spec_of};
+use crate::binding::convert::{aws_of, id_of, inherited_of, spec_of};
 use crate::binding::status::status_of;
 use crate::broker::{BrokerError, ErrorKind, Marker};
 use crate::crd::class::{Aws, Endpoints};
 use crate::crd::listener::{
     DestinationState, EndReason as RecordedEnd, ErrorClass, ListenerState, LostSession,
 };
+use crate::identity::identity_of;
 use crate::relay::{Destination, EndReason, Failure, SessionEnd};
 
 const ENDS: [(EndReason, RecordedEnd); 8] = [

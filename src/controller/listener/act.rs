@@ -1,27 +1,21 @@
 //! Carries out a listener's plan. Every write names the object's UID, and every change of the spec the version read.
 
 use std::sync::PoisonError;
-use std::time::Duration;
 
 use futures::future::join_all;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
-use tokio::time::timeout;
 use tracing::{Instrument as _, error_span, info, warn};
 
 use super::decide::{Orphaned, Plan, Step};
 use super::observe::Observed;
-use crate::broker::{BrokerError, ErrorKind, Identity, SessionId};
+use crate::broker::{Identity, SessionId};
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::names::FIELD_MANAGER;
 use crate::crd::listener::LostSession;
 use crate::crd::{LISTENER_FINALIZER, SsmListener};
-
-/// How long one session's termination may take: a tenant's endpoint that does not answer must not keep the others'
-/// listeners waiting, and whatever AWS carried out all the same is found out at the next try.
-const TERMINATE_MAX: Duration = Duration::from_secs(10);
 
 /// Takes the steps in order, terminations at last and all at the same time; true when the listener is to be looked at
 /// again at once.
@@ -136,9 +130,7 @@ async fn terminate_all(
     let ssmsession = &format!("{}/{}", of.namespace, of.name);
     let calls = sessions.iter().map(|(identity, session)| async move {
         let span = error_span!("listener", ssmsession);
-        let call = context.broker.terminate(identity, session);
-        let answer = timeout(TERMINATE_MAX, call.instrument(span)).await;
-        let answer = answer.unwrap_or_else(|_| Err(no_answer()));
+        let answer = context.terminate(identity, session).instrument(span).await;
         (*identity, *session, answer)
     });
     let mut failed = Vec::new();
@@ -163,11 +155,6 @@ async fn terminate_all(
             source,
         }),
     }
-}
-
-fn no_answer() -> BrokerError {
-    let message = format!("no answer within {TERMINATE_MAX:?}");
-    BrokerError::new(ErrorKind::Unavailable, "TerminateSession", message)
 }
 
 fn note_terminated(

@@ -10,7 +10,7 @@ use super::*;
 use crate::broker::SessionId;
 use crate::controller::fake_aws::FakeAws;
 use crate::controller::fixtures::{aws, context, listener, relays};
-use crate::controller::names::identity_of;
+use crate::identity::identity_of;
 
 fn id(id: &str) -> SessionId {
     SessionId::parse(id).unwrap()

@@ -8,9 +8,9 @@ use super::tests::{SETTINGS, after, id, observed};
 use super::*;
 use crate::broker::{Identity, SessionId};
 use crate::controller::fixtures::{self, at, described, listener, relays};
-use crate::controller::names::identity_of;
 use crate::controller::poll::Snapshot;
 use crate::crd::class::{Aws, Endpoints};
+use crate::identity::identity_of;
 
 /// What a taken-over relay may write: an identity that leads to an endpoint of its own.
 fn elsewhere() -> Aws {

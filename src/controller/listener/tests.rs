@@ -9,10 +9,10 @@ use super::*;
 use crate::broker::SessionId;
 use crate::controller::drain::Drain;
 use crate::controller::fixtures::{self, ListenerBuilder, at, described, listener, relays};
-use crate::controller::names::identity_of;
 use crate::controller::poll::Snapshot;
 use crate::controller::relays::{Liveness, RelaysView};
 use crate::crd::listener::{EndReason, ListenerState, LostSession};
+use crate::identity::identity_of;
 
 pub(super) const SETTINGS: Settings = Settings {
     terminate_after: Duration::from_mins(1),

@@ -18,11 +18,11 @@ use super::take::{poll_max, take};
 use crate::broker::{BrokerError, Identity, SessionId};
 use crate::controller::context::Context;
 use crate::controller::metrics::PollLabels;
-use crate::controller::names::identity_of;
 use crate::controller::sweeper::{Suspect, Sweeper, sweep};
 use crate::controller::trust;
 use crate::crd::SsmListener;
 use crate::crd::listener::ListenerState;
+use crate::identity::identity_of;
 
 /// Identities that are asked at the same time: far more than an installation has, and a bound for memory and sockets.
 /// The others wait for the first that ends, the one that is due for longest first.

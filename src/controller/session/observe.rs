@@ -15,7 +15,6 @@ use crate::broker::Identity;
 use crate::controller::context::{Context, Memory};
 use crate::controller::drain::Drain;
 use crate::controller::error::Error;
-use crate::controller::names::identity_of;
 use crate::controller::poll::Snapshot;
 use crate::controller::relays::RelaysView;
 use crate::controller::trust;
@@ -24,6 +23,7 @@ use crate::crd::{
     DEFAULT_CLASS_ANNOTATION, GROUP, SESSION_UID_LABEL, SsmListener, SsmSession, SsmSessionClass,
     SsmSessionStatus,
 };
+use crate::identity::identity_of;
 
 /// The class of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use kube::{Api, ResourceExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument as _, error_span, info, warn};
 
-use crate::broker::{BrokerError, DescribedSession, ErrorKind, Identity, Marker, SessionId};
+use crate::broker::{DescribedSession, Identity, Marker, SessionId};
 use crate::controller::context::Context;
 use crate::controller::events::{self, SessionEvent};
 use crate::controller::poll::is_over;
@@ -26,9 +26,6 @@ use crate::crd::SsmListener;
 
 /// How long the sweep of one identity may take: its next poll waits for it, and what is left is found again by that.
 const SWEEP_MAX: Duration = Duration::from_mins(1);
-
-/// How long the end of one session may take: one that AWS does not answer for must not keep the others alive.
-const TERMINATE_MAX: Duration = Duration::from_secs(10);
 
 /// Sessions that are ended at the same time: in a sweep of a minute some that are never answered leave time for others.
 const SWEPT_AT_ONCE: usize = 8;
@@ -203,9 +200,9 @@ async fn end_unrecorded(
     });
     let calls = suspects.into_iter().map(|suspect| async move {
         let span = error_span!("sweep", session = %suspect.session);
-        let call = context.broker.terminate(identity, &suspect.session);
-        let answer = timeout(TERMINATE_MAX, call.instrument(span)).await;
-        (suspect, answer.unwrap_or_else(|_| Err(no_answer())))
+        let call = context.terminate(identity, &suspect.session);
+        let answer = call.instrument(span).await;
+        (suspect, answer)
     });
     let mut answers = futures::stream::iter(calls).buffer_unordered(SWEPT_AT_ONCE);
     let mut terminated = Vec::new();
@@ -239,11 +236,6 @@ async fn end_unrecorded(
         }
     }
     terminated
-}
-
-fn no_answer() -> BrokerError {
-    let message = format!("no answer within {TERMINATE_MAX:?}");
-    BrokerError::new(ErrorKind::Unavailable, "TerminateSession", message)
 }
 
 #[cfg(test)]

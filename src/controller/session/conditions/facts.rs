@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::broker::{ErrorKind, Identity};
-use crate::controller::names::identity_of;
 use crate::controller::session::desired::{error_of, is_fresh};
 use crate::controller::session::observe::{ClassFound, Observed};
 use crate::controller::trust::identity_of_record;
@@ -13,6 +12,7 @@ use crate::crd::condition::{
     AwsReachableReason, Condition, Conditions, DestinationReachableReason, TargetConnectedReason,
 };
 use crate::crd::listener::{DestinationState, ErrorClass, ListenerState};
+use crate::identity::identity_of;
 
 fn fresh(observed: &Observed) -> impl Iterator<Item = &Arc<SsmListener>> {
     observed

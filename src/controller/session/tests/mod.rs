@@ -24,10 +24,10 @@ use super::plan::{Now, Plan, Settings};
 use crate::controller::context::Memory;
 use crate::controller::drain::Drain;
 use crate::controller::fixtures::{self, ListenerBuilder, at};
-use crate::controller::names::identity_of;
 use crate::controller::poll::Snapshot;
 use crate::crd::condition::StalledReason;
 use crate::crd::{DEFAULT_CONTROLLER_NAME, SsmSession, SsmSessionStatus, session_finalizer};
+use crate::identity::identity_of;
 
 /// The installation of these tests.
 const OURS: &str = "0123456789abcdef";
