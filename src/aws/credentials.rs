@@ -1,7 +1,8 @@
 //! The credentials of one identity, and how long they are kept.
 //!
 //! It promises that calls and signatures use the same credentials, resolved when they are needed and kept while
-//! they are good; that nobody who has valid ones waits for somebody else's renewal; and that none of them is printed.
+//! they are good; that nobody who has valid ones waits for somebody else's renewal; that who has none waits for one
+//! answer of the source, good or bad, and not for one after the other; and that no credentials are printed.
 
 use std::fmt;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -24,8 +25,22 @@ pub(super) const RENEW_PAUSE: Duration = Duration::from_secs(30);
 /// then. If it is a right that is missing, the source is asked once in this time and not for every call.
 pub(super) const DOUBT_AFTER: Duration = Duration::from_mins(1);
 
+/// Credentials that AWS does not accept are resolved anew if they are older. Newer ones would hardly be better: a clock
+/// that is wrong, a Region that is not enabled or a policy of the organization makes it refuse them all, and then the
+/// source is asked once in this time and not for every call. Shorter than for a doubt, since nothing works meanwhile.
+pub(super) const FORGET_AFTER: Duration = Duration::from_secs(30);
+
+/// Who has no credentials gets the source's last failure for so long, and then the source is asked again. The starts of
+/// many listeners come one by one, as the rate limiter and their back-offs let them: if a role is missing, this is how
+/// often that is asked. It is hardly noticed among the back-offs of those who wait for it to be mended.
+pub(super) const FAILURE_PAUSE: Duration = Duration::from_secs(5);
+
 /// Keeps credentials that say when they expire; others (the environment's, a file's) are cheap to read again,
 /// and may be exchanged at any time.
+///
+/// Whatever goes wrong and for however long, the source is not asked for every call: not by those who have none
+/// ([`FAILURE_PAUSE`]), nor to renew what is valid ([`RENEW_PAUSE`]), nor in place of what AWS does not accept
+/// ([`FORGET_AFTER`]) or denies a call ([`DOUBT_AFTER`]).
 ///
 /// The only cache: the SDK's own can't be told to forget what AWS refuses.
 pub(super) struct KeptCredentials {
@@ -33,8 +48,30 @@ pub(super) struct KeptCredentials {
     source: Arc<dyn ProvideCredentials>,
     timeout: Duration,
     kept: std::sync::Mutex<Option<Kept>>,
-    /// Held by the one that asks the source.
-    asking: Mutex<()>,
+    /// Held by the one that asks the source, and what it leaves to those who waited if it gets nothing. Who is interrupted
+    /// while it asks leaves that to the next.
+    asking: Mutex<Option<Failure>>,
+}
+
+/// Why the source had no credentials, the last time that it was asked.
+struct Failure {
+    why: Arc<CredentialsError>,
+    /// Until then it is the answer for all who have none.
+    until: Instant,
+}
+
+impl Failure {
+    fn new(why: CredentialsError) -> Self {
+        Self {
+            why: Arc::new(why),
+            until: Instant::now() + FAILURE_PAUSE,
+        }
+    }
+
+    /// The same for everybody, with the failure as its source.
+    fn told(&self) -> CredentialsError {
+        CredentialsError::provider_error(self.why.clone())
+    }
 }
 
 #[derive(Clone)]
@@ -83,13 +120,17 @@ impl KeptCredentials {
             source,
             timeout,
             kept: std::sync::Mutex::default(),
-            asking: Mutex::new(()),
+            asking: Mutex::default(),
         }
     }
 
-    /// AWS does not accept the credentials: the next call resolves them anew, whatever they say of their end.
+    /// AWS does not accept the credentials: the next call resolves them anew, whatever they say of their end, unless they
+    /// are new.
     pub(super) fn forget(&self) {
-        *self.kept() = None;
+        let mut kept = self.kept();
+        *kept = kept
+            .take()
+            .filter(|kept| kept.since.elapsed() < FORGET_AFTER);
     }
 
     /// AWS accepts the credentials and denies them a call: the next call renews them, unless they are new. They serve on
@@ -110,9 +151,10 @@ impl KeptCredentials {
         self.kept().clone().filter(Kept::is_valid)
     }
 
-    /// One renews, and who has valid credentials meanwhile takes those. Who has none waits for the one that asks.
+    /// One renews, and who has valid credentials meanwhile takes those. Who has none waits for the one that asks, and takes
+    /// what it gets.
     async fn resolve(&self) -> Result<Credentials, CredentialsError> {
-        let _asking = match self.valid() {
+        let mut asking = match self.valid() {
             Some(kept) if !kept.is_due() => return Ok(kept.credentials),
             Some(kept) => match self.asking.try_lock() {
                 Ok(asking) => asking,
@@ -121,13 +163,18 @@ impl KeptCredentials {
             None => self.asking.lock().await,
         };
         // Another may have asked in between.
-        match self.valid() {
-            Some(kept) if !kept.is_due() => Ok(kept.credentials),
-            Some(_) | None => self.ask().await,
+        let failure = asking.as_ref().filter(|last| Instant::now() < last.until);
+        match (self.valid(), failure) {
+            (Some(kept), _) if !kept.is_due() => Ok(kept.credentials),
+            (None, Some(failure)) => Err(failure.told()),
+            (Some(_) | None, _) => {
+                let asked = self.ask().await;
+                asked.map_err(|failure| asking.insert(failure).told())
+            }
         }
     }
 
-    async fn ask(&self) -> Result<Credentials, CredentialsError> {
+    async fn ask(&self) -> Result<Credentials, Failure> {
         // Before it is known to fail: who asks may be interrupted.
         if let Some(kept) = self.kept().as_mut() {
             kept.put_off();
@@ -148,7 +195,7 @@ impl KeptCredentials {
             let earlier = self.source.as_ref().fallback_on_interrupt()?;
             Some(Kept::new(earlier)).filter(Kept::is_valid)
         });
-        let earlier = earlier.ok_or(failure)?;
+        let earlier = earlier.ok_or_else(|| Failure::new(failure))?;
         let earlier = kept.insert(earlier);
         earlier.put_off();
         Ok(earlier.credentials.clone())

@@ -7,9 +7,13 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
-use tokio::time::{Instant, timeout};
+use futures::future::join_all;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::credentials::{DOUBT_AFTER, KeptCredentials, RENEW_AHEAD, RENEW_PAUSE};
+use super::classify::Cause;
+use super::credentials::{
+    DOUBT_AFTER, FAILURE_PAUSE, FORGET_AFTER, KeptCredentials, RENEW_AHEAD, RENEW_PAUSE,
+};
 
 /// Counts how often it is asked.
 #[derive(Clone, Debug)]
@@ -193,13 +197,62 @@ async fn nobody_who_has_credentials_is_left_without_by_a_doubt() {
     assert_eq!(credentials.access_key_id(), "AKIDONCE");
 }
 
-#[tokio::test]
-async fn forgotten_credentials_are_resolved_anew() {
+#[tokio::test(start_paused = true)]
+async fn credentials_that_aws_never_accepts_are_resolved_anew_once_in_a_while_and_not_for_every_call()
+ {
     let (kept, asked) = counting(Some(Duration::from_hours(1)));
-    kept.provide_credentials().await.unwrap();
-    kept.forget();
-    kept.provide_credentials().await.unwrap();
-    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    for expected in 1..5 {
+        for _ in 0..10 {
+            kept.provide_credentials().await.unwrap();
+            assert_eq!(asked.load(Ordering::SeqCst), expected);
+            tokio::time::advance(FORGET_AFTER / 10).await;
+            kept.forget();
+        }
+    }
+}
+
+/// Says after a while that there are none, and has some from then on.
+#[derive(Debug, Default)]
+struct Unbound(AtomicUsize);
+
+impl ProvideCredentials for Unbound {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let first = self.0.fetch_add(1, Ordering::SeqCst) == 0;
+        future::ProvideCredentials::new(async move {
+            if first {
+                sleep(TIMEOUT / 2).await;
+                return Err(CredentialsError::not_loaded("no role is bound"));
+            }
+            let credentials = Credentials::new("AKIDBOUND", "SECRET", None, None, "test");
+            Ok(credentials)
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_wait_share_one_failure_and_after_a_pause_the_source_is_asked_again() {
+    let source = Arc::new(Unbound::default());
+    let asked = || source.0.load(Ordering::SeqCst);
+    let kept = KeptCredentials::new(source.clone(), TIMEOUT);
+    let from = Instant::now();
+    let all = join_all((0..50).map(|_| kept.provide_credentials())).await;
+    assert!(from.elapsed() < TIMEOUT, "one after the other");
+    let later = FAILURE_PAUSE - Duration::from_millis(1);
+    tokio::time::advance(later).await;
+    for told in all.into_iter().chain([kept.provide_credentials().await]) {
+        let why = Cause::from(&told.unwrap_err());
+        let words = "the credential provider was not enabled: no role is bound";
+        assert_eq!(why, Cause::Credentials(words.to_owned()));
+    }
+    assert_eq!(asked(), 1);
+
+    tokio::time::advance(FAILURE_PAUSE - later).await;
+    let credentials = kept.provide_credentials().await.unwrap();
+    assert_eq!(credentials.access_key_id(), "AKIDBOUND");
+    assert_eq!(asked(), 2);
 }
 
 /// Never answers, but may remember what it gave before.
@@ -223,10 +276,8 @@ impl ProvideCredentials for Silent {
 async fn a_provider_that_does_not_answer_is_given_up_or_falls_back() {
     let kept = KeptCredentials::new(Arc::new(Silent::default()), TIMEOUT);
     let error = kept.provide_credentials().await.unwrap_err();
-    assert!(
-        matches!(error, CredentialsError::ProviderTimedOut(_)),
-        "{error}"
-    );
+    let words = "credentials provider timed out after 10 seconds";
+    assert_eq!(Cause::from(&error), Cause::Credentials(words.to_owned()));
     let earlier = Credentials::new("AKIDEARLIER", "SECRET", None, None, "test");
     let silent = Silent(Mutex::new(Some(earlier)));
     let kept = KeptCredentials::new(Arc::new(silent), TIMEOUT);
