@@ -2,7 +2,7 @@
 //!
 //! It promises that calls and signatures use the same credentials, resolved when they are needed and kept while
 //! they are good; that nobody who has valid ones waits for somebody else's renewal; that who has none waits for one
-//! answer of the source, good or bad, and not for one after the other; and that no credentials are printed.
+//! failure of the source and not for one after the other; and that no credentials are printed.
 
 use std::fmt;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -30,17 +30,18 @@ pub(super) const DOUBT_AFTER: Duration = Duration::from_mins(1);
 /// source is asked once in this time and not for every call. Shorter than for a doubt, since nothing works meanwhile.
 pub(super) const FORGET_AFTER: Duration = Duration::from_secs(30);
 
-/// Who has no credentials gets the source's last failure for so long, and then the source is asked again. The starts of
-/// many listeners come one by one, as the rate limiter and their back-offs let them: if a role is missing, this is how
-/// often that is asked. It is hardly noticed among the back-offs of those who wait for it to be mended.
-pub(super) const FAILURE_PAUSE: Duration = Duration::from_secs(5);
+/// What the source has said is what everybody gets for so long: that there are no credentials, or some that end soon or
+/// should have ended already. The calls of many listeners come one by one, as the rate limiter and their back-offs let
+/// them, and this is how often a missing role or a wrong clock is asked about. It is hardly noticed among the back-offs of
+/// those who wait for it to be mended.
+pub(super) const ASK_PAUSE: Duration = Duration::from_secs(5);
 
 /// Keeps credentials that say when they expire; others (the environment's, a file's) are cheap to read again,
 /// and may be exchanged at any time.
 ///
-/// Whatever goes wrong and for however long, the source is not asked for every call: not by those who have none
-/// ([`FAILURE_PAUSE`]), nor to renew what is valid ([`RENEW_PAUSE`]), nor in place of what AWS does not accept
-/// ([`FORGET_AFTER`]) or denies a call ([`DOUBT_AFTER`]).
+/// Whatever goes wrong and for however long, a source of such credentials is not asked for every call: not while it has
+/// none or none that last ([`ASK_PAUSE`]), nor when it fails to renew them ([`RENEW_PAUSE`]), nor because AWS does not
+/// accept them ([`FORGET_AFTER`]) or denies a call ([`DOUBT_AFTER`]): what is newer than that is not given up.
 ///
 /// The only cache: the SDK's own can't be told to forget what AWS refuses.
 pub(super) struct KeptCredentials {
@@ -64,7 +65,7 @@ impl Failure {
     fn new(why: CredentialsError) -> Self {
         Self {
             why: Arc::new(why),
-            until: Instant::now() + FAILURE_PAUSE,
+            until: Instant::now() + ASK_PAUSE,
         }
     }
 
@@ -80,7 +81,7 @@ struct Kept {
     since: Instant,
     /// They were denied a call, and might not be if they were new.
     doubted: bool,
-    /// Until then they are not renewed, while they are valid.
+    /// Until then they are not renewed, as long as they are valid.
     renew_at: Instant,
 }
 
@@ -91,11 +92,16 @@ impl Kept {
             credentials,
             since: now,
             doubted: false,
-            renew_at: now,
+            renew_at: now + ASK_PAUSE,
         }
     }
 
+    /// What has just come has to do, whatever it says of its end.
     fn is_valid(&self) -> bool {
+        self.since.elapsed() < ASK_PAUSE || self.lasts()
+    }
+
+    fn lasts(&self) -> bool {
         let expiry = self.credentials.expiry();
         expiry.is_none_or(|expiry| expiry > SystemTime::now())
     }
@@ -191,9 +197,9 @@ impl KeptCredentials {
         };
         // What is not renewed in time serves until it expires.
         let mut kept = self.kept();
-        let earlier = kept.take().filter(Kept::is_valid).or_else(|| {
+        let earlier = kept.take().filter(Kept::lasts).or_else(|| {
             let earlier = self.source.as_ref().fallback_on_interrupt()?;
-            Some(Kept::new(earlier)).filter(Kept::is_valid)
+            Some(Kept::new(earlier)).filter(Kept::lasts)
         });
         let earlier = earlier.ok_or_else(|| Failure::new(failure))?;
         let earlier = kept.insert(earlier);

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::classify::Cause;
 use super::credentials::{
-    DOUBT_AFTER, FAILURE_PAUSE, FORGET_AFTER, KeptCredentials, RENEW_AHEAD, RENEW_PAUSE,
+    ASK_PAUSE, DOUBT_AFTER, FORGET_AFTER, KeptCredentials, RENEW_AHEAD, RENEW_PAUSE,
 };
 
 /// Counts how often it is asked.
@@ -49,16 +49,22 @@ fn counting(lifetime: Option<Duration>) -> (KeptCredentials, Arc<AtomicUsize>) {
     (KeptCredentials::new(Arc::new(source), RENEW_AHEAD), asked)
 }
 
-#[tokio::test]
-async fn credentials_are_kept_while_they_are_good_and_no_longer() {
-    let minute = Duration::from_mins(1);
-    for (lifetime, expected) in [(Some(60 * minute), 1), (Some(4 * minute), 2), (None, 2)] {
+#[tokio::test(start_paused = true)]
+async fn credentials_are_kept_while_they_are_good_and_hardly_longer() {
+    let (minute, ended) = (Duration::from_mins(1), Duration::ZERO);
+    for (lifetime, expected) in [
+        (Some(60 * minute), 1),
+        (Some(4 * minute), 2),
+        (Some(ended), 2),
+        (None, 6),
+    ] {
         let (kept, asked) = counting(lifetime);
-        for _ in 0..2 {
+        for _ in 0..6 {
             assert_eq!(
                 kept.provide_credentials().await.unwrap().access_key_id(),
                 "AKIDEXAMPLE"
             );
+            tokio::time::advance(ASK_PAUSE / 4).await;
         }
         assert_eq!(asked.load(Ordering::SeqCst), expected, "{lifetime:?}");
         assert!(!format!("{kept:?}").contains("SECRET"));
@@ -86,7 +92,7 @@ impl ProvideCredentials for Once {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn credentials_that_can_not_be_renewed_serve_until_they_expire() {
     for (lifetime, serves) in [(RENEW_AHEAD / 2, true), (Duration::ZERO, false)] {
         let source = Once {
@@ -95,6 +101,7 @@ async fn credentials_that_can_not_be_renewed_serve_until_they_expire() {
         };
         let kept = KeptCredentials::new(Arc::new(source), RENEW_AHEAD);
         kept.provide_credentials().await.unwrap();
+        tokio::time::advance(ASK_PAUSE).await;
         assert_eq!(kept.provide_credentials().await.is_ok(), serves);
     }
 }
@@ -124,6 +131,7 @@ async fn falling() -> (Arc<Falling>, KeptCredentials) {
     let source = Arc::new(Falling::default());
     let kept = KeptCredentials::new(source.clone(), TIMEOUT);
     kept.provide_credentials().await.unwrap();
+    tokio::time::advance(ASK_PAUSE).await;
     (source, kept)
 }
 
@@ -240,7 +248,7 @@ async fn many_who_wait_share_one_failure_and_after_a_pause_the_source_is_asked_a
     let from = Instant::now();
     let all = join_all((0..50).map(|_| kept.provide_credentials())).await;
     assert!(from.elapsed() < TIMEOUT, "one after the other");
-    let later = FAILURE_PAUSE - Duration::from_millis(1);
+    let later = ASK_PAUSE - Duration::from_millis(1);
     tokio::time::advance(later).await;
     for told in all.into_iter().chain([kept.provide_credentials().await]) {
         let why = Cause::from(&told.unwrap_err());
@@ -249,7 +257,7 @@ async fn many_who_wait_share_one_failure_and_after_a_pause_the_source_is_asked_a
     }
     assert_eq!(asked(), 1);
 
-    tokio::time::advance(FAILURE_PAUSE - later).await;
+    tokio::time::advance(ASK_PAUSE - later).await;
     let credentials = kept.provide_credentials().await.unwrap();
     assert_eq!(credentials.access_key_id(), "AKIDBOUND");
     assert_eq!(asked(), 2);
