@@ -7,8 +7,12 @@
 mod control_plane;
 #[path = "../support/dial.rs"]
 mod dial;
+#[path = "../support/front.rs"]
+mod front;
 #[path = "../support/http.rs"]
 mod http;
+#[path = "../support/proxy.rs"]
+mod http_proxy;
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../support/transfer.rs"]
@@ -17,8 +21,11 @@ mod transfer;
 mod wait;
 
 mod alerts;
+mod aws;
+mod everything;
 mod ground;
 mod installed;
+mod kubelet;
 mod metrics;
 mod pods;
 mod policies;

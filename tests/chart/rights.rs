@@ -14,6 +14,7 @@ use crate::WAIT_MAX;
 use crate::ground::ground;
 use crate::installed::{Installed, SESSION};
 use crate::policies;
+use crate::programs::in_checkout;
 use crate::requests::{granted, used};
 use crate::wait::ask_until;
 
@@ -57,10 +58,11 @@ fn relay(session: &SsmSession) -> Option<&str> {
 #[tokio::test]
 #[expect(clippy::print_stdout, reason = "a figure for people")]
 async fn controllers_and_relays_use_every_right_that_they_have_and_need_no_other() {
-    // The other test's installation is served by processes of its own.
-    let other = "system:serviceaccount:one-operator:one-ssm-session-operator-all-in-one";
+    // The other tests' installations are served by processes of their own.
+    let one = "system:serviceaccount:one-operator:one-ssm-session-operator-all-in-one";
+    let named = "system:serviceaccount:named-operator:named-ssm-session-operator-controller";
     let restores = "somebody who restores a backup";
-    let values = json!({ "admissionPolicy": { "exemptUsers": [other, restores] } });
+    let values = json!({ "admissionPolicy": { "exemptUsers": [one, named, restores] } });
     let mut installed = Installed::prepare(ground().await, "split").await;
     let began = Instant::now();
     // The kinds were applied by kubectl before: docs/upgrade.md says so.
@@ -108,6 +110,27 @@ async fn one_process_does_with_rights_in_the_namespaces_that_it_serves() {
     policies::sessions_are_written_where_they_are_served(&installed).await;
     trouble_that_comes_twice_is_counted(&installed).await;
     end(installed, &["all-in-one"]).await;
+}
+
+#[tokio::test]
+async fn controllers_and_relays_do_with_rights_in_the_namespaces_that_values_name() {
+    let ground = ground().await;
+    let mut installed = Installed::prepare(ground, "named").await;
+    installed.user_namespace = "shop".to_owned();
+    let values = in_checkout("tests/chart/values/namespaced.yaml");
+    let values = format!("--values={}", values.display());
+    let besides = json!({
+        "crds": { "enabled": false },
+        "controllerName": "example.com/named",
+    });
+    installed.install(&besides, &[&values]).await;
+    installed.start_pods(4).await;
+    installed.apply(&installed.session("a test")).await;
+    available(&installed).await;
+    installed.carry().await;
+    the_leader_leaves(&mut installed).await;
+    trouble_that_comes_twice_is_counted(&installed).await;
+    end(installed, &["controller", "relay"]).await;
 }
 
 async fn available(installed: &Installed) -> SsmSession {
@@ -174,11 +197,11 @@ async fn relays_reach_no_more(installed: &Installed) {
 /// The second Event of a kind is a patch of the first.
 async fn trouble_that_comes_twice_is_counted(installed: &Installed) {
     for reason in ["the first time", "the second time"] {
-        installed.deny_starts(true);
+        installed.aws.deny_starts(true);
         installed.apply(&installed.session(reason)).await;
         let denied = |session: &SsmSession| is(session, "AwsReachable", "False");
         installed.wait_session("that AWS refuses", denied).await;
-        installed.deny_starts(false);
+        installed.aws.deny_starts(false);
         let mended = |session: &SsmSession| {
             is(session, "AwsReachable", "True") && is(session, "Ready", "True")
         };
