@@ -136,7 +136,7 @@ pub struct Endpoints {
     #[schemars(length(min = 1, max = limit::ENDPOINT_CHARS_MAX))]
     #[x_kube(validation = rule::ENDPOINT)]
     pub ssm: Option<String>,
-    /// URL of the message gateway; the host of a stream URL must be its host.
+    /// URL by which the message gateway is reached. AWS names its public gateway in every stream URL; this takes its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = limit::ENDPOINT_CHARS_MAX))]
     #[x_kube(validation = rule::ENDPOINT)]
