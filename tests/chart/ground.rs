@@ -1,10 +1,11 @@
 //! Control planes with our kinds applied by kubectl, and with stand-ins for the kinds of the Prometheus operator: one for
-//! all tests of this program but two, which have their own, since kinds belong to one release. One of these is empty.
+//! all tests of this program but three, which have their own, since kinds belong to one release. In two of these our
+//! kinds are not there.
 //!
 //! Each is started by the first test that asks. Nobody drops it: when the process ends, its supervisor sees the end of
 //! its stdin, stops the components and removes their folder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use kube::Client;
@@ -19,6 +20,13 @@ const NAMED: [&str; 3] = [NAMESPACE, "shop", "bank"];
 static GROUND: OnceCell<Result<Ground>> = OnceCell::const_new();
 static GROUND_OF_ITS_OWN: OnceCell<Result<Ground>> = OnceCell::const_new();
 static EMPTY_GROUND: OnceCell<Result<Ground>> = OnceCell::const_new();
+static GROUND_OF_EVERYTHING: OnceCell<Result<Ground>> = OnceCell::const_new();
+
+/// Our kinds.
+const OURS: &str = "crds";
+
+/// Those of the Prometheus operator.
+const THEIRS: &str = "tests/chart/crds";
 
 /// A running control plane.
 pub struct Ground {
@@ -40,6 +48,11 @@ pub async fn empty_ground() -> &'static Ground {
     laid(&EMPTY_GROUND, Ground::bare).await
 }
 
+/// For the test that brings its own kinds, and takes them with it: those of others are there.
+pub async fn ground_of_everything() -> &'static Ground {
+    laid(&GROUND_OF_EVERYTHING, Ground::of_others).await
+}
+
 async fn laid<L: Future<Output = Result<Ground>>>(
     ground: &'static OnceCell<Result<Ground>>,
     lay: impl FnOnce() -> L,
@@ -56,20 +69,28 @@ impl Ground {
         Ok(Self { control_plane })
     }
 
-    async fn lay() -> Result<Self> {
+    async fn of_others() -> Result<Self> {
         let ground = Self::bare().await?;
-        for kinds in ["crds", "tests/chart/crds"] {
-            let file = format!("--filename={}", in_checkout(kinds).display());
-            ground
-                .kubectl(&["apply", "--server-side", &file], "")
-                .await?;
-            let wait = ["wait", "--for=condition=Established", "--timeout=60s"];
-            ground.kubectl(&[&wait[..], &[&file]].concat(), "").await?;
-        }
+        ground.define(THEIRS).await?;
+        Ok(ground)
+    }
+
+    async fn lay() -> Result<Self> {
+        let ground = Self::of_others().await?;
+        ground.define(OURS).await?;
         for name in NAMED {
             ground.create_namespace(name).await?;
         }
         Ok(ground)
+    }
+
+    /// Applies the kinds in a folder of the checkout.
+    async fn define(&self, kinds: &str) -> Result<()> {
+        let file = format!("--filename={}", in_checkout(kinds).display());
+        self.kubectl(&["apply", "--server-side", &file], "").await?;
+        let wait = ["wait", "--for=condition=Established", "--timeout=60s"];
+        self.kubectl(&[&wait[..], &[&file]].concat(), "").await?;
+        Ok(())
     }
 
     /// A namespace that takes only pods that keep to the Pod Security Standard `restricted`.
@@ -95,6 +116,11 @@ impl Ground {
     /// The administrator's kubeconfig.
     pub fn kubeconfig(&self) -> &Path {
         self.control_plane.kubeconfig()
+    }
+
+    /// What service accounts ask the API server for.
+    pub fn audit_log(&self) -> PathBuf {
+        self.control_plane.audit_log()
     }
 
     /// What kubectl prints for these arguments and this input.

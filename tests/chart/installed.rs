@@ -1,5 +1,4 @@
-//! The chart, installed by helm into the real API server, with a simulated AWS in which a target's agent alone reaches a
-//! server, and with a process in the place of each pod.
+//! The chart, installed by helm into the real API server, with a simulated AWS and with a process in the place of each pod.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -10,30 +9,26 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use ssm_session_operator::crd::{SsmListener, SsmSession};
-use ssm_session_operator::simulator::{
-    Agent, AgentOptions, Fault, Operation, Pace, Simulator, SimulatorOptions, Status,
-};
+use ssm_session_operator::simulator::Status;
 use tokio::net::TcpStream;
 
+use crate::audit::{Request, requests};
+use crate::aws::{Aws, REMOTE_PORT, TARGET};
 use crate::ground::Ground;
 use crate::pods::InPlace;
 use crate::programs::{Printed, chart, run, tools};
-use crate::transfer::{Server, exchange};
+use crate::transfer::exchange;
 use crate::wait::ask_until;
 use crate::{WAIT_MAX, dial};
-
-/// The target of every session.
-const TARGET: &str = "i-0123456789abcdef0";
-
-/// The port of the target that leads to the server.
-const REMOTE_PORT: u16 = 5432;
 
 /// Some hundred messages each way: enough to see that bytes flow, and over at once.
 const CARRIED_BYTES: u64 = 300_000;
 
-/// What is said at debug is on besides: each request to the API server, and each that it refuses.
-const LOG_FILTER: &str =
-    "info,ssm_session_operator=trace,kube_client=debug,kube_client::client::builder=debug";
+/// For whoever reads why a test has failed.
+const LOG_FILTER: &str = "info,ssm_session_operator=trace";
+
+/// Whom the processes trust that have no bundle of their own: as the image's bundle, a file.
+pub const TRUSTED: &str = "trusted.pem";
 
 /// The session of all tests.
 pub const SESSION: &str = "orders";
@@ -48,11 +43,12 @@ pub struct Installed {
     pub release: String,
     /// Namespace of the user.
     pub user_namespace: String,
+    /// Class of the sessions.
+    pub class: String,
     /// What runs, while it runs.
     pub pods: Vec<InPlace>,
-    simulator: Simulator,
-    _agent: Agent,
-    _server: Server,
+    /// What the class leads to.
+    pub aws: Aws,
     folder: PathBuf,
 }
 
@@ -69,30 +65,26 @@ impl Installed {
 
     /// All that a release needs around it; nothing is installed yet.
     pub async fn prepare(ground: &'static Ground, release: &str) -> Self {
+        Self::with(ground, release, Aws::on_loopback().await).await
+    }
+
+    /// The same with an AWS of the caller's.
+    pub async fn with(ground: &'static Ground, release: &str, aws: Aws) -> Self {
         let client = ground.client().await;
-        let server = Server::start().await.expect("loopback takes a server");
-        let simulator = Simulator::start(SimulatorOptions::default()).await;
-        let simulator = simulator.expect("loopback takes a simulator");
-        let mut agent = AgentOptions::new(TARGET);
-        agent.pace = Pace::Unthrottled;
-        let destination = ("localhost".to_owned(), REMOTE_PORT);
-        agent.destinations.insert(destination, server.address());
-        let agent = Agent::start(&simulator.endpoint(), agent).expect("the endpoint is a URL");
-        let connected = simulator.wait_for_target(TARGET).await;
-        connected.expect("the agent connects");
         let folder = std::env::temp_dir().join(format!("chart-{release}-{}", std::process::id()));
         let mut private = std::fs::DirBuilder::new();
         let made = private.recursive(true).mode(0o700).create(&folder);
         made.expect("the temporary folder takes a folder");
+        let written = std::fs::write(folder.join(TRUSTED), aws.pem());
+        written.expect("the folder takes a file");
         let installed = Self {
             ground,
             client,
             release: release.to_owned(),
             user_namespace: format!("{release}-user"),
+            class: release.to_owned(),
             pods: Vec::new(),
-            simulator,
-            _agent: agent,
-            _server: server,
+            aws,
             folder,
         };
         for namespace in [installed.namespace(), installed.user_namespace.clone()] {
@@ -116,7 +108,7 @@ impl Installed {
 
     /// The option that hands helm these values, and what all releases here have besides.
     pub fn values(&self, values: &Value) -> String {
-        let endpoint = self.simulator.endpoint();
+        let endpoint = self.aws.endpoint();
         let file = self.folder.join("values.json");
         let mut all = json!({
             "log": { "filter": LOG_FILTER },
@@ -169,11 +161,6 @@ impl Installed {
         self.pods = futures::future::join_all(starting).await;
     }
 
-    /// AWS.
-    pub fn simulator(&self) -> &Simulator {
-        &self.simulator
-    }
-
     /// Where logs and kubeconfigs are.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -203,7 +190,7 @@ impl Installed {
             "kind": "SsmSession",
             "metadata": { "name": SESSION, "namespace": self.user_namespace },
             "spec": {
-                "className": self.release,
+                "className": self.class,
                 "target": { "id": TARGET },
                 "ports": [{ "name": "db", "port": 5432, "remotePort": REMOTE_PORT }],
                 "reason": reason,
@@ -252,25 +239,6 @@ impl Installed {
         connection
     }
 
-    /// AWS refuses to start sessions from now on, or does so no more.
-    pub fn deny_starts(&self, deny: bool) {
-        self.fail(Operation::StartSession, "AccessDeniedException", deny);
-    }
-
-    /// AWS fails an operation from now on, or none any more.
-    pub fn fail(&self, operation: Operation, code: &str, fails: bool) {
-        let fault = if fails {
-            Fault::Fail {
-                operation,
-                calls: u32::MAX,
-                code: code.to_owned(),
-            }
-        } else {
-            Fault::Clear
-        };
-        self.simulator.inject(fault).expect("a fault");
-    }
-
     /// Deletes the session, and waits until nothing is left of it.
     pub async fn delete_session(&self) {
         let namespace = format!("--namespace={}", self.user_namespace);
@@ -289,11 +257,16 @@ impl Installed {
             "listeners are left:\n{}",
             self.last_words()
         );
-        let ended = self.simulator.wait_for("that all have ended", |aws| {
+        let ended = self.aws.simulator().wait_for("that all have ended", |aws| {
             let mut sessions = aws.sessions.iter();
             sessions.all(|session| session.status == Status::Terminated)
         });
         ended.await.expect("AWS has ended them");
+    }
+
+    /// What its processes have asked the API server for.
+    pub fn requests(&self) -> Vec<Request> {
+        requests(&self.ground.audit_log(), &self.namespace())
     }
 
     /// All that its processes have logged.
@@ -313,9 +286,8 @@ impl Installed {
     fn last_words(&self) -> String {
         let mut words = Vec::new();
         for (name, log) in self.logs() {
-            // Requests are for those who look for what is refused.
-            let own = log.lines().filter(|line| !line.contains("\"kube_client"));
-            let own: Vec<_> = own.map(|line| format!("{name}: {line}")).collect();
+            let own = log.lines().map(|line| format!("{name}: {line}"));
+            let own: Vec<_> = own.collect();
             words.extend_from_slice(&own[own.len().saturating_sub(20)..]);
         }
         words.join("\n")

@@ -3,26 +3,36 @@
 //! helm and kube-score are built as the test control plane is, once, into the same cache, and promtool is fetched there.
 #![allow(clippy::expect_used, clippy::panic, reason = "so does a test fail")]
 
+#[path = "../support/audit.rs"]
+mod audit;
 #[path = "../support/control_plane/mod.rs"]
 mod control_plane;
 #[path = "../support/dial.rs"]
 mod dial;
+#[path = "../support/front.rs"]
+mod front;
 #[path = "../support/http.rs"]
 mod http;
+#[path = "../support/proxy.rs"]
+mod http_proxy;
 #[path = "../support/process.rs"]
 mod process;
+#[path = "../support/programs.rs"]
+mod programs;
 #[path = "../support/transfer.rs"]
 mod transfer;
 #[path = "../support/wait.rs"]
 mod wait;
 
 mod alerts;
+mod aws;
+mod everything;
 mod ground;
 mod installed;
+mod kubelet;
 mod metrics;
 mod pods;
 mod policies;
-mod programs;
 mod proxy;
 mod rendered;
 mod requests;

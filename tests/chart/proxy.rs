@@ -79,8 +79,34 @@ async fn with_a_proxy_every_pod_reaches_aws_through_it_and_the_cluster_and_the_n
 }
 
 #[tokio::test]
+async fn the_port_that_is_let_through_is_that_of_the_proxys_url_or_the_one_that_is_named() {
+    let url = |url: &str| format!("proxy.url={}", json!(url));
+    let named = "networkPolicy.proxy.ports=[8080]";
+    for (url, more, port) in [
+        (url("http://proxy.example.com"), None, 80),
+        (url("https://proxy.example.com"), None, 443),
+        (url("http://[fd00::1]:8888"), None, 8888),
+        (url("http://proxy.example.com:3128"), Some(named), 8080),
+    ] {
+        let values: Vec<_> = [url.as_str()].into_iter().chain(more).collect();
+        let objects = rendered(&values).await;
+        let port = json!([{ "protocol": "TCP", "port": port }]);
+        // AWS and the API server share 443.
+        let of_proxy =
+            json!([{ "ipBlock": { "cidr": "0.0.0.0/0" } }, { "ipBlock": { "cidr": "::/0" } }]);
+        let rules = rules_to(&objects, &port);
+        let to_proxy = rules.iter().filter(|rule| rule["to"] == of_proxy);
+        assert!(to_proxy.count() >= 2, "{url}: {rules:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_proxys_password_stays_in_its_secret() {
-    let values = ["proxy.secret=\"corporate\"", "proxy.key=\"https\""];
+    let values = [
+        "proxy.secret=\"corporate\"",
+        "proxy.key=\"https\"",
+        "networkPolicy.proxy.ports=[3128]",
+    ];
     let objects = rendered(&values).await;
     let mut jobs = objects.iter().filter(|object| object["kind"] == "Job");
     let drain = jobs.next().expect("the drain").to_string();

@@ -1,7 +1,6 @@
 //! Least privilege: processes that are started as the installed pods say, with the pods' own tokens, carry bytes, move
 //! and end sessions, are refused nothing, and are granted nothing that they do not use.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{Event, Service};
@@ -11,10 +10,12 @@ use serde_json::{Value, json};
 use ssm_session_operator::crd::SsmSession;
 
 use crate::WAIT_MAX;
+use crate::audit::refused;
 use crate::ground::ground;
 use crate::installed::{Installed, SESSION};
 use crate::policies;
-use crate::requests::{granted, used};
+use crate::programs::in_checkout;
+use crate::requests::{granted, granted_twice, used};
 use crate::wait::ask_until;
 
 /// What a controller logs when it has won.
@@ -57,10 +58,11 @@ fn relay(session: &SsmSession) -> Option<&str> {
 #[tokio::test]
 #[expect(clippy::print_stdout, reason = "a figure for people")]
 async fn controllers_and_relays_use_every_right_that_they_have_and_need_no_other() {
-    // The other test's installation is served by processes of its own.
-    let other = "system:serviceaccount:one-operator:one-ssm-session-operator-all-in-one";
+    // The other tests' installations are served by processes of their own.
+    let one = "system:serviceaccount:one-operator:one-ssm-session-operator-all-in-one";
+    let named = "system:serviceaccount:named-operator:named-ssm-session-operator-controller";
     let restores = "somebody who restores a backup";
-    let values = json!({ "admissionPolicy": { "exemptUsers": [other, restores] } });
+    let values = json!({ "admissionPolicy": { "exemptUsers": [one, named, restores] } });
     let mut installed = Installed::prepare(ground().await, "split").await;
     let began = Instant::now();
     // The kinds were applied by kubectl before: docs/upgrade.md says so.
@@ -86,11 +88,7 @@ async fn controllers_and_relays_use_every_right_that_they_have_and_need_no_other
     let wait = ["wait", "--for=delete", "--timeout=90s", &lease];
     installed.kubectl(&wait).await;
 
-    let granted = granted(&installed, &["controller", "relay"]).await;
-    let used = end(installed, &["controller", "relay"]).await;
-    let mut idle: Vec<_> = granted.difference(&used).collect();
-    idle.retain(|(_, right)| RARE.iter().all(|(rare, _)| right != rare));
-    assert!(idle.is_empty(), "granted and not used: {idle:#?}");
+    end(installed).await;
 }
 
 #[tokio::test]
@@ -107,7 +105,28 @@ async fn one_process_does_with_rights_in_the_namespaces_that_it_serves() {
     installed.carry().await;
     policies::sessions_are_written_where_they_are_served(&installed).await;
     trouble_that_comes_twice_is_counted(&installed).await;
-    end(installed, &["all-in-one"]).await;
+    end(installed).await;
+}
+
+#[tokio::test]
+async fn controllers_and_relays_do_with_rights_in_the_namespaces_that_values_name() {
+    let ground = ground().await;
+    let mut installed = Installed::prepare(ground, "named").await;
+    installed.user_namespace = "shop".to_owned();
+    let values = in_checkout("tests/chart/values/namespaced.yaml");
+    let values = format!("--values={}", values.display());
+    let besides = json!({
+        "crds": { "enabled": false },
+        "controllerName": "example.com/named",
+    });
+    installed.install(&besides, &[&values]).await;
+    installed.start_pods(4).await;
+    installed.apply(&installed.session("a test")).await;
+    available(&installed).await;
+    installed.carry().await;
+    the_leader_leaves(&mut installed).await;
+    trouble_that_comes_twice_is_counted(&installed).await;
+    end(installed).await;
 }
 
 async fn available(installed: &Installed) -> SsmSession {
@@ -174,11 +193,11 @@ async fn relays_reach_no_more(installed: &Installed) {
 /// The second Event of a kind is a patch of the first.
 async fn trouble_that_comes_twice_is_counted(installed: &Installed) {
     for reason in ["the first time", "the second time"] {
-        installed.deny_starts(true);
+        installed.aws.deny_starts(true);
         installed.apply(&installed.session(reason)).await;
         let denied = |session: &SsmSession| is(session, "AwsReachable", "False");
         installed.wait_session("that AWS refuses", denied).await;
-        installed.deny_starts(false);
+        installed.aws.deny_starts(false);
         let mended = |session: &SsmSession| {
             is(session, "AwsReachable", "True") && is(session, "Ready", "True")
         };
@@ -250,30 +269,28 @@ async fn a_service_that_somebody_bent_is_put_right(installed: &Installed) {
     assert!(straight.await.is_some(), "the Service is still bent");
 }
 
-/// The session is deleted, the processes end, and the release is uninstalled, for which its hook is run. Gives the rights
-/// that were used, and by whom; none was missing.
-async fn end(mut installed: Installed, components: &[&str]) -> BTreeSet<(String, String)> {
+/// The session is deleted, the processes end, and the release is uninstalled, for which its hook is run. No process was
+/// refused anything, and each right was used.
+async fn end(mut installed: Installed) {
+    let granted = granted(&installed).await;
     installed.delete_session().await;
     for pod in installed.pods.drain(..) {
         pod.process.stop().await.expect("it ends well");
     }
     installed.uninstall().await;
-    let mut all = BTreeSet::new();
-    for (pod, log) in installed.logs() {
-        let mut lines = log.lines();
-        let refused = lines.find(|line| line.to_lowercase().contains("forbidden"));
-        assert_eq!(refused, None, "{pod} wanted more than it may");
-        let mut named = components.iter();
-        let named = named.find(|component| pod.contains(**component));
-        // The drain has the ServiceAccount of what controls, which comes first.
-        let of_drain = components.first().filter(|_| pod.contains("-drain-"));
-        let component = named.or(of_drain);
-        let component = component.expect("pods are named after what they are");
-        let used = used(&log);
-        assert!(!used.is_empty(), "{pod} has not logged its requests");
-        let by = |right| ((*component).to_owned(), right);
-        all.extend(used.into_iter().map(by));
-    }
+
+    let requests = installed.requests();
+    let refused = refused(&requests);
+    assert!(
+        refused.is_empty(),
+        "the chart gives no right to {refused:#?}"
+    );
+    let used = used(&granted, &requests);
+    let mut idle: Vec<_> = granted.difference(&used).collect();
+    idle.retain(|right| RARE.iter().all(|(rare, _)| right.words != *rare));
+    assert!(idle.is_empty(), "granted and not used: {idle:#?}");
+    let twice = granted_twice(&granted);
+    assert!(twice.is_empty(), "granted everywhere besides: {twice:#?}");
 
     let left = ["get", "crds,ssmsessionclasses", "--output=name"];
     let left = installed.kubectl(&left).await;
@@ -284,5 +301,4 @@ async fn end(mut installed: Installed, components: &[&str]) -> BTreeSet<(String,
             "{kept} is gone with the release: {left}"
         );
     }
-    all
 }

@@ -65,7 +65,7 @@ impl Installed {
             self.folder(),
             command,
             &arguments,
-            vec![("KUBECONFIG", kubeconfig)],
+            vec![("KUBECONFIG".to_owned(), kubeconfig)],
         )
         .await
     }
@@ -77,7 +77,7 @@ impl Installed {
 
     /// How many sessions AWS has not ended.
     fn live_sessions(&self) -> usize {
-        let sessions = self.simulator().sessions();
+        let sessions = self.aws.simulator().sessions();
         let live = |status| !matches!(status, Status::Terminated | Status::Failed);
         sessions.iter().filter(|s| live(s.status)).count()
     }
@@ -145,9 +145,11 @@ async fn grants_outlive_the_way_from_kubectl_to_the_chart_and_an_uninstallation(
         "nothing is left of the old ones"
     );
 
-    installed.fail(Operation::TerminateSession, "InternalServerError", true);
+    installed
+        .aws
+        .fail(Operation::TerminateSession, "InternalServerError", true);
     let (failed, logged) = installed.try_uninstall().await;
-    installed.fail(Operation::TerminateSession, "", false);
+    installed.aws.fail(Operation::TerminateSession, "", false);
     let said = failed.map(|said| said.out).expect_err("AWS ends nothing");
     assert!(logged.contains("1 SsmListeners"), "{said:#}: {logged}");
     let deployments = installed
@@ -198,14 +200,13 @@ async fn by_hand_relay(installed: &Installed) -> Process {
         advertised.as_str(),
         "--listen-address=127.0.0.1",
         "--listen-address=::1",
-        "--insecure-stream-urls",
     ];
     installed.by_hand("relay", &options).await
 }
 
 /// A class of the user's own, of the name that sessions of these tests ask for.
 fn class(installed: &Installed) -> Value {
-    let endpoint = installed.simulator().endpoint();
+    let endpoint = installed.aws.endpoint();
     json!({
         "apiVersion": "ssm-operator.dev/v1alpha1",
         "kind": "SsmSessionClass",

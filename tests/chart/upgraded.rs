@@ -30,7 +30,7 @@ impl Installed {
 
     /// The values of a class in this Region, with the simulator's endpoints.
     fn class_in(&self, name: &str, region: &str) -> Value {
-        let endpoint = self.simulator().endpoint();
+        let endpoint = self.aws.endpoint();
         json!({
             "region": region,
             "name": name,
@@ -124,7 +124,7 @@ async fn classes_of_others_stay(
     classes: &Api<SsmSessionClass>,
     values: &Value,
 ) {
-    let endpoint = installed.simulator().endpoint();
+    let endpoint = installed.aws.endpoint();
     let others = json!({
         "apiVersion": "ssm-operator.dev/v1alpha1",
         "kind": "SsmSessionClass",

@@ -26,7 +26,13 @@ pub struct Front {
 impl Front {
     /// One whose certificate is of this name.
     pub async fn named(name: &str) -> Self {
-        let certified = rcgen::generate_simple_self_signed([name.to_owned()]).expect("keys");
+        Self::of(&[name]).await
+    }
+
+    /// One whose certificate is of these names.
+    pub async fn of(names: &[&str]) -> Self {
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        let certified = rcgen::generate_simple_self_signed(names).expect("keys");
         let certificate = certified.cert.der().clone();
         let key = certified.signing_key.serialize_der();
         let server = ServerConfig::builder()

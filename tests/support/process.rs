@@ -124,8 +124,15 @@ impl Process {
         let line = self
             .wait_for_log("serving probes and metrics", limit)
             .await?;
-        let line: serde_json::Value = serde_json::from_str(&line).context("a log line of JSON")?;
-        let address = line["address"].as_str();
+        let json: Option<serde_json::Value> = serde_json::from_str(&line).ok();
+        let address = if let Some(line) = &json {
+            line["address"].as_str()
+        } else {
+            // The other format, which is for people.
+            let mut words = line.split(' ');
+            let address = words.find_map(|word| word.strip_prefix("address="));
+            address.map(|address| address.trim_matches('"'))
+        };
         Ok(address.context("the log line has no address")?.to_owned())
     }
 

@@ -82,3 +82,10 @@ annotations:
 {{- end -}}
 {{- end -}}
 {{- end }}
+
+{{/* The port of an HTTP URL, said or not. */}}
+{{- define "ssm.portOf" -}}
+{{- $url := urlParse . -}}
+{{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) -}}
+{{- $port | default (ternary "443" "80" (eq $url.scheme "https")) -}}
+{{- end }}

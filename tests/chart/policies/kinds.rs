@@ -170,6 +170,7 @@ pub async fn listeners(installed: &Installed, cast: &Cast) {
     let spec = json!({ "spec": { "target": "mi-0123456789abcdef0" } });
     let label = json!({ "metadata": { "labels": { "team": "mine" } } });
     let status = json!({ "status": { "observedGeneration": 7 } });
+    let anothers = json!({ "status": { "relay": "another" } });
     let free = json!({ "metadata": { "finalizers": null } });
     let mut bent = free.clone();
     merge(&mut bent, &spec);
@@ -199,6 +200,7 @@ pub async fn listeners(installed: &Installed, cast: &Cast) {
         controller_account.may_not(Report, &ours, &status, RELAYS),
         exempt.may(Report, &ours, &status),
         relay.may(Report, &ours, &status),
+        relay.may_not(Report, &ours, &anothers, OWN_LISTENERS),
         other_relay.may_not(Report, &ours, &status, OWN_LISTENERS),
         relay_account.may_not(Report, &ours, &status, OWN_LISTENERS),
         // The way by force.
