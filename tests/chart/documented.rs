@@ -21,10 +21,11 @@ const PART_OF_A_POD: &str = "hostAliases:";
 
 /// What stands in the fences of a language, each with the page that it is of.
 fn blocks(language: &str) -> Vec<(&'static str, String)> {
+    let opening = format!("\n```{language}\n");
     let mut found = Vec::new();
     for page in PAGES {
         let text = fs::read_to_string(in_checkout(page)).expect("a page of the checkout");
-        let parts = text.split(&format!("\n```{language}\n")).skip(1);
+        let parts = text.split(&opening).skip(1);
         found.extend(parts.map(|part| {
             let (block, _) = part.split_once("\n```\n").expect("a fence has an end");
             (page, block.to_owned())
