@@ -4,6 +4,7 @@
 //! code other than 0, so that it is started again.
 
 mod api_server;
+pub mod build;
 mod installation;
 mod options;
 mod supervise;
@@ -30,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Checks};
-use crate::aws::AwsBroker;
+use crate::aws::{self, AwsBroker};
 use crate::binding::{self, BindingMetrics, Readiness};
 use crate::broker::Broker;
 use crate::cli::{
@@ -178,7 +179,9 @@ async fn run(
         version = env!("CARGO_PKG_VERSION"),
         "serving probes and metrics"
     );
-    let registry = Arc::new(Mutex::new(Registry::default()));
+    let mut registry = Registry::default();
+    build::register(&mut registry);
+    let registry = Arc::new(Mutex::new(registry));
     let shown = registry.clone();
     let admin = Task::spawn("admin", |stop| async move {
         Ok(admin::run(listener, checks, shown, stop).await?)
@@ -261,7 +264,12 @@ async fn start(
     if !wait_for_namespace(&client, &claim, shutdown).await {
         return Ok(None);
     }
-    let aws = AwsBroker::new(aws_options(common, proxies.clone(), variable));
+    let metrics = {
+        let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+        aws::Metrics::register(&mut registry)
+    };
+    let options = aws_options(common, proxies.clone(), metrics, variable);
+    let aws = AwsBroker::new(options);
     let broker: Arc<dyn Broker> = Arc::new(aws);
     Ok(Some(Process {
         client,

@@ -15,6 +15,8 @@ mod http;
 mod http_proxy;
 #[path = "../support/process.rs"]
 mod process;
+#[path = "../support/served.rs"]
+mod served;
 #[path = "../support/transfer.rs"]
 mod transfer;
 #[path = "../support/wait.rs"]

@@ -2,11 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use kube::Api;
+use kube::api::DeleteParams;
+use ssm_session_operator::crd::SsmSessionClass;
+
 use crate::http::{self, Answer};
 use crate::ownership::RELAY_RIGHTS;
 use crate::process::Process;
 use crate::transfer;
 use crate::world::{WAIT_MAX, World};
+
+/// Each StartSession that AWS took.
+const START_SESSION: &str = "aws_requests_total{operation=\"StartSession\",outcome=\"Success\"}";
 
 async fn get(process: &mut Process, path: &str) -> Answer {
     let address = process
@@ -97,20 +104,11 @@ async fn metrics_are_openmetrics_and_move_with_a_transfer() {
     transfer::exchange(&mut connection, 300_000, 200_000)
         .await
         .expect("all bytes arrive");
-    // Counted at the next look at the relays.
-    let address = operator.admin_address(WAIT_MAX).await;
-    let address = address.expect("it says where");
-    world
-        .until("a look at the relays that finds it bound", async || {
-            let shown = http::get(&address, "/metrics").await?.body;
-            Ok(value(&shown, "ssm_operator_controller_listeners_unbound") == 0)
-        })
-        .await;
     let during = get(&mut operator, "/metrics").await.body;
     check(&during);
     let moved = |name: &str| value(&during, name) - value(&before.body, name);
-    assert!(moved("ssm_operator_relay_bytes_total{direction=\"Up\"}") >= 300_000);
-    assert!(moved("ssm_operator_relay_bytes_total{direction=\"Down\"}") >= 200_000);
+    assert!(moved("ssm_operator_relay_client_bytes_total{direction=\"Up\"}") >= 300_000);
+    assert!(moved("ssm_operator_relay_client_bytes_total{direction=\"Down\"}") >= 200_000);
     assert_eq!(value(&during, "ssm_operator_relay_connections"), 1);
     assert_eq!(value(&during, "ssm_operator_relay_sessions"), 1);
     assert_eq!(
@@ -128,6 +126,46 @@ async fn metrics_are_openmetrics_and_move_with_a_transfer() {
     let reconciles =
         "ssm_operator_controller_reconciles_total{kind=\"SsmSession\",outcome=\"Success\"}";
     assert!(value(&during, reconciles) >= 1);
+    assert!(during.contains("ssm_operator_build_info{version=\""));
+    for (count, at_least) in [
+        (
+            "controller_reconcile_duration_seconds_count{kind=\"SsmSession\"}",
+            1,
+        ),
+        ("relay_stream_wait_seconds_count", 1),
+        ("relay_first_byte_seconds_count", 1),
+        (START_SESSION, 1),
+        (
+            "aws_request_duration_seconds_count{operation=\"StartSession\"}",
+            1,
+        ),
+    ] {
+        let name = format!("ssm_operator_{count}");
+        assert!(value(&during, &name) >= at_least, "{name}");
+    }
+    let class = &world.class;
+    let of_class = [
+        format!("ssm_operator_controller_sessions{{class=\"{class}\"}}"),
+        format!(
+            "ssm_operator_controller_session_conditions{{class=\"{class}\",type=\"Available\",status=\"True\",\
+             reason=\"Serving\"}}"
+        ),
+    ];
+    let address = operator.admin_address(WAIT_MAX).await;
+    let address = address.expect("it says where");
+    // As soon as the caches show it.
+    let shows = async |what: &str, shows: &dyn Fn(&str) -> bool| {
+        world
+            .until(what, async || {
+                let shown = http::get(&address, "/metrics").await?.body;
+                Ok(shows(&shown))
+            })
+            .await;
+    };
+    shows("the session", &|shown| {
+        of_class.iter().all(|name| value(shown, name) == 1)
+    })
+    .await;
     drop(connection);
 
     world.delete("orders").await;
@@ -143,6 +181,20 @@ async fn metrics_are_openmetrics_and_move_with_a_transfer() {
         1
     );
     assert_eq!(value(&after, "ssm_operator_relay_sessions"), 0);
+    assert_eq!(value(&after, "ssm_operator_relay_listeners"), 0);
+    let [sessions, conditions] = &of_class;
+    shows("no series of the session", &|shown| {
+        let conditions = conditions.split(",type").next().unwrap_or_default();
+        shown.contains(&format!("{sessions} 0")) && !shown.contains(conditions)
+    })
+    .await;
+    let classes: Api<SsmSessionClass> = Api::all(world.client.clone());
+    let deleted = classes.delete(class, &DeleteParams::default()).await;
+    deleted.expect("the administrator may");
+    shows("no series of the class", &|shown| {
+        !shown.contains(&format!("class=\"{class}\""))
+    })
+    .await;
     operator.stop().await.expect("it ends well");
 }
 
@@ -182,15 +234,19 @@ fn check(metrics: &str) {
         let (sample, value) = line.rsplit_once(' ').expect("a sample has a value");
         value.parse::<f64>().expect("the value is a number");
         let name = sample.split('{').next().unwrap_or_default();
-        let of = |suffix: &str| families.contains(name.trim_end_matches(suffix));
+        let endings = ["", "_total", "_info", "_bucket", "_sum", "_count"];
+        let mut of = endings
+            .iter()
+            .filter_map(|ending| name.strip_suffix(ending));
+        let family = of.find(|family| families.contains(*family));
+        let family = family.unwrap_or_else(|| panic!("{line}"));
+        let mut rows = [name, family]
+            .into_iter()
+            .map(|name| format!("| `{name}` |"));
         assert!(
-            ["_total", "_bucket", "_sum", "_count"]
-                .iter()
-                .any(|suffix| of(suffix)),
-            "{line}"
+            rows.any(|row| REFERENCE.contains(&row)),
+            "docs/reference has no {name}"
         );
-        let row = format!("| `{name}` |");
-        assert!(REFERENCE.contains(&row), "docs/reference has no {name}");
     }
     assert!(families.len() > 10, "{families:?}");
 }
