@@ -16,8 +16,8 @@ use sha2::{Digest, Sha256};
 use ssm_session_operator::protocol::handshake::{
     HandshakeComplete, HandshakeRequest, RequestedAction,
 };
-use ssm_session_operator::protocol::message::{Message, MessageType};
-use ssm_session_operator::protocol::payload::{Acknowledgement, PayloadType};
+use ssm_session_operator::protocol::message::{Message, MessageType, PayloadType};
+use ssm_session_operator::protocol::payload::Acknowledgement;
 use ssm_session_operator::protocol::{Config, Limits, PortSession, StreamId};
 use uuid::Uuid;
 

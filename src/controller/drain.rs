@@ -1,9 +1,8 @@
-//! Whether this installation is asked to drain: a machine without I/O over the Lease that asks, and its own monotonic
-//! clock.
+//! Whether this installation is asked to drain: a machine without I/O over the Lease that asks.
 //!
-//! The Lease asks for as long as somebody renews it, as this process sees it; no clock of another machine is compared
-//! with ours. One that was there before this process looked for the first time may be what an uninstallation has left
-//! long ago, so nothing is begun and nothing is taken away until it was seen renewed, or has run out.
+//! The Lease asks for as long as somebody renews it, as this process sees it. One that was there before this process
+//! looked for the first time may be what an uninstallation has left long ago, so nothing is begun and nothing is taken
+//! away until it was seen renewed, or has run out.
 
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 use crate::crd::{DRAIN_DURATION_MAX, DRAIN_LEASE, INSTALLATION_LABEL, RELAY_LEASE_LABEL};
+use crate::lease::{Watched, holder, promised, renewal};
 
 /// How long a Lease holds that does not say so: as long as the program's own.
 const DURATION_DEFAULT: Duration = Duration::from_secs(30);
@@ -49,82 +49,52 @@ impl DrainSeen {
         if lease.name_any() != DRAIN_LEASE || of_us != Some(installation) || of_relay {
             return None;
         }
-        let spec = lease.spec.clone().unwrap_or_default();
-        spec.holder_identity.filter(|holder| !holder.is_empty())?;
-        let seconds = spec.lease_duration_seconds.and_then(|s| s.try_into().ok());
+        holder(lease)?;
         Some(Self {
-            duration: seconds
-                .map_or(DURATION_DEFAULT, Duration::from_secs)
+            duration: promised(lease)
+                .unwrap_or(DURATION_DEFAULT)
                 .min(DRAIN_DURATION_MAX),
-            renewed: spec
-                .renew_time
-                .map(|time| time.0.to_string())
-                .unwrap_or_default(),
+            renewed: renewal(lease),
             resource_version: lease.resource_version(),
         })
     }
 }
 
-#[derive(Debug)]
-struct Known {
-    lease: DrainSeen,
-    /// Since when this process has seen it as it is.
-    since: Instant,
-    /// Whether this process saw somebody write it.
-    confirmed: bool,
-    /// Whether it has run out, at a look that showed it unchanged. It stays so until it is renewed.
-    over: bool,
-}
-
 /// What this process knows of the Lease.
 #[derive(Debug, Default)]
 pub struct Drains {
-    /// Whether the Lease was looked for: one that appears afterwards was written just now.
-    looked: bool,
-    known: Option<Known>,
+    lease: Option<DrainSeen>,
+    /// By its renewals.
+    watched: Watched<String>,
+    /// Whether it has run out, at a look that showed it unchanged. It stays so until it is renewed.
+    over: bool,
 }
 
 impl Drains {
     /// The API server has answered, with the Lease if there is one.
     pub fn handle_lease(&mut self, lease: Option<DrainSeen>, now: Instant) {
-        let before = self.known.take();
-        self.known = lease.map(|lease| match before {
-            Some(known) if known.lease.renewed == lease.renewed => Known {
-                over: known.over || now.duration_since(known.since) >= lease.duration,
-                lease,
-                ..known
-            },
-            Some(_) => Known {
-                lease,
-                since: now,
-                confirmed: true,
-                over: false,
-            },
-            None => Known {
-                lease,
-                since: now,
-                confirmed: self.looked,
-                over: false,
-            },
-        });
-        self.looked = true;
+        let renewed = lease.as_ref().map(|lease| lease.renewed.clone());
+        let is_news = self.watched.handle_look(renewed, now);
+        let unchanged_for = self.watched.unchanged_for(now);
+        let has_run_out = |lease: &DrainSeen| unchanged_for >= lease.duration;
+        self.over = !is_news && (self.over || lease.as_ref().is_some_and(has_run_out));
+        self.lease = lease;
     }
 
-    /// The API server did not answer: the Lease may be renewed meanwhile, so its time is counted afresh.
+    /// The API server did not answer.
     pub fn handle_unreachable(&mut self, now: Instant) {
-        if let Some(known) = &mut self.known {
-            known.since = now;
-        }
+        self.watched.handle_unreachable(now);
     }
 
     /// What is to be done about it.
     #[must_use]
     pub fn drain(&self) -> Drain {
-        match &self.known {
-            Some(known) if known.over => Drain::No,
-            Some(known) if known.confirmed => Drain::Asked,
-            Some(_) => Drain::Unconfirmed,
-            None => Drain::No,
+        if self.lease.is_none() || self.over {
+            Drain::No
+        } else if self.watched.is_confirmed() {
+            Drain::Asked
+        } else {
+            Drain::Unconfirmed
         }
     }
 
@@ -132,8 +102,8 @@ impl Drains {
     /// it again.
     #[must_use]
     pub fn poll_leftover(&self) -> Option<String> {
-        let known = self.known.as_ref().filter(|known| known.over)?;
-        known.lease.resource_version.clone()
+        let lease = self.lease.as_ref().filter(|_| self.over)?;
+        lease.resource_version.clone()
     }
 }
 

@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use crate::crd::{
     DRAIN_LEASE, INSTALLATION_LABEL, INSTALLATION_LEASE, SsmListener, SsmSession, session_finalizer,
 };
-use crate::lease::{held, holder};
+use crate::lease::{held, holder, promised};
 use progress::{Lead, LeadSeen, Leader, Left, Progress};
 
 /// The field manager of the Lease.
@@ -243,15 +243,10 @@ impl Looks {
     /// Whether a controller leads, who alone can let something go, as this process sees it.
     async fn leader(&mut self) -> Result<Leader, kube::Error> {
         let lease = self.leases.get_opt(&self.options.election_lease).await?;
-        let seen = lease.map_or_else(LeadSeen::default, |lease| {
-            let spec = lease.spec.as_ref();
-            let seconds = spec.and_then(|spec| spec.lease_duration_seconds);
-            let seconds = seconds.and_then(|seconds| seconds.try_into().ok());
-            LeadSeen {
-                version: lease.resource_version(),
-                held: holder(&lease).is_some(),
-                duration: Duration::from_secs(seconds.unwrap_or(0)),
-            }
+        let seen = lease.map_or_else(LeadSeen::default, |lease| LeadSeen {
+            version: lease.resource_version(),
+            held: holder(&lease).is_some(),
+            duration: promised(&lease).unwrap_or_default(),
         });
         Ok(self.lead.handle_look(seen, Instant::now()))
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::lease::Watched;
+
 /// Names of one kind that are said at once; a line of a log stays readable.
 const NAMES_MAX: usize = 10;
 
@@ -85,27 +87,19 @@ pub struct LeadSeen {
     pub duration: Duration,
 }
 
-/// What this process has seen of that Lease, by its own clock.
+/// What this process has seen of that Lease.
 #[derive(Debug, Default)]
 pub struct Lead {
-    known: Option<(Option<String>, Instant)>,
-    renewed: bool,
+    watched: Watched<String>,
 }
 
 impl Lead {
     /// What a look says of who leads.
     pub fn handle_look(&mut self, seen: LeadSeen, now: Instant) -> Leader {
-        let since = match &self.known {
-            Some((version, since)) if *version == seen.version => *since,
-            before => {
-                self.renewed |= before.is_some();
-                now
-            }
-        };
-        self.known = Some((seen.version, since));
-        if !seen.held || now.duration_since(since) >= seen.duration {
+        self.watched.handle_look(seen.version, now);
+        if !seen.held || self.watched.unchanged_for(now) >= seen.duration {
             Leader::Nobody
-        } else if self.renewed {
+        } else if self.watched.is_confirmed() {
             Leader::Leads
         } else {
             Leader::Unknown

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 
-use crate::lease::{held, holder};
+use crate::lease::{held, holder, promised};
 
 /// What to do with the Lease that is stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,14 +33,9 @@ pub(super) fn decide(
         return Step::Create(Box::new(held(lease, identity, duration, now)));
     };
     let free = holder(stored).is_none_or(|holder| holder == identity);
-    if free || unchanged_for >= duration.max(promised(stored)) {
+    // Options may differ while an installation is upgraded: it holds for what its holder was told, if that is longer.
+    if free || unchanged_for >= duration.max(promised(stored).unwrap_or_default()) {
         return Step::Replace(Box::new(held(stored.clone(), identity, duration, now)));
     }
     Step::Wait
-}
-
-/// For how long its holder was told that it holds: options may differ while an installation is upgraded.
-fn promised(lease: &Lease) -> Duration {
-    let seconds = lease.spec.as_ref().and_then(|s| s.lease_duration_seconds);
-    Duration::from_secs(seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(0))
 }

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
 use kube::api::PostParams;
+use kube::{Api, ResourceExt};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::lease::{holder, released};
+use crate::lease::{Watched, holder, released};
 use decide::{Step, decide};
 
 /// The field manager of the Lease.
@@ -43,8 +43,8 @@ pub struct Candidate {
     timing: Timing,
     /// The Lease as it was stored last, as far as that is known.
     stored: Option<Lease>,
-    /// The version of another's Lease, and since when it is that one.
-    seen: Option<(Option<String>, Instant)>,
+    /// By its resourceVersion.
+    watched: Watched<String>,
 }
 
 /// What became of a try to hold the Lease.
@@ -67,7 +67,7 @@ impl Candidate {
             identity,
             timing,
             stored: None,
-            seen: None,
+            watched: Watched::default(),
         }
     }
 
@@ -174,16 +174,17 @@ impl Candidate {
             Some(stored) => Some(stored),
             None => self.api.get_opt(&self.name).await?,
         };
-        let unchanged_for = self.unchanged_for(stored.as_ref());
+        let now = Instant::now();
+        let version = stored.as_ref().and_then(ResourceExt::resource_version);
+        self.watched.handle_look(version, now);
         let step = decide(
             stored.as_ref(),
             &self.name,
             &self.identity,
             self.timing.duration,
-            unchanged_for,
+            self.watched.unchanged_for(now),
             Timestamp::now(),
         );
-        let begun = Instant::now();
         let written = match step {
             Step::Wait => return Ok(Try::Anothers),
             Step::Create(lease) => self.api.create(&params(), &lease).await,
@@ -192,7 +193,7 @@ impl Candidate {
         match written {
             Ok(lease) => {
                 self.stored = Some(lease);
-                Ok(Try::Held(begun))
+                Ok(Try::Held(now))
             }
             // Created, changed or deleted meanwhile.
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {
@@ -200,19 +201,6 @@ impl Candidate {
                 Ok(Try::Overtaken)
             }
             Err(error) => Err(error),
-        }
-    }
-
-    /// For how long this process has seen the Lease as it is.
-    fn unchanged_for(&mut self, stored: Option<&Lease>) -> Duration {
-        let version = stored.and_then(|lease| lease.metadata.resource_version.clone());
-        let now = Instant::now();
-        match &self.seen {
-            Some((seen, since)) if *seen == version => now.duration_since(*since),
-            Some(_) | None => {
-                self.seen = Some((version, now));
-                Duration::ZERO
-            }
         }
     }
 

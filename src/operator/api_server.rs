@@ -6,8 +6,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use kube::config::Kubeconfig;
 use kube::{Client, Config};
+
+/// Under which name the API server's audit log shows the requests.
+const AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 
 /// A client as the kubeconfig says, or else the pod's ServiceAccount, whose connections take at most `connect_timeout`
 /// to come about.
@@ -26,6 +31,8 @@ pub(super) async fn client(connect_timeout: Duration) -> anyhow::Result<Client> 
         .context("neither a kubeconfig nor a service account")?;
     config.connect_timeout = Some(connect_timeout);
     config.proxy_url = None;
+    let agent = HeaderValue::from_static(AGENT);
+    config.headers.push((USER_AGENT, agent));
     Client::try_from(config).context("making the client of the API server")
 }
 

@@ -72,8 +72,7 @@ mod tests {
     use proptest::prelude::*;
     use uuid::Uuid;
 
-    use super::super::message::MessageType;
-    use super::super::payload::PayloadType;
+    use super::super::message::{MessageType, PayloadType};
     use super::*;
 
     fn message(sequence: i64, payload: Bytes) -> Message {

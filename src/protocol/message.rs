@@ -4,8 +4,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::payload::PayloadType;
-
 /// Bytes before the payload.
 pub const HEADER_BYTES: usize = 120;
 
@@ -85,6 +83,83 @@ impl MessageType {
         Self::ALL
             .into_iter()
             .find(|t| t.as_str().as_bytes() == name)
+    }
+}
+
+/// What the payload of a data message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PayloadType {
+    /// Control messages carry 0.
+    None,
+    /// User bytes, in both directions.
+    Output,
+    /// Text of an error.
+    Error,
+    /// Size of a terminal.
+    Size,
+    /// A parameter.
+    Parameter,
+    /// JSON [`super::handshake::HandshakeRequest`].
+    HandshakeRequest,
+    /// JSON [`super::handshake::HandshakeResponse`].
+    HandshakeResponse,
+    /// JSON [`super::handshake::HandshakeComplete`].
+    HandshakeComplete,
+    /// Challenge of an encrypted session.
+    EncChallengeRequest,
+    /// Answer to it.
+    EncChallengeResponse,
+    /// A [`super::payload::Flag`].
+    Flag,
+    /// Standard error of a command.
+    StdErr,
+    /// Exit code of a command.
+    ExitCode,
+    /// A type that we do not know.
+    Other(u32),
+}
+
+impl PayloadType {
+    /// The number on the wire.
+    #[must_use]
+    pub fn to_u32(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::Output => 1,
+            Self::Error => 2,
+            Self::Size => 3,
+            Self::Parameter => 4,
+            Self::HandshakeRequest => 5,
+            Self::HandshakeResponse => 6,
+            Self::HandshakeComplete => 7,
+            Self::EncChallengeRequest => 8,
+            Self::EncChallengeResponse => 9,
+            Self::Flag => 10,
+            Self::StdErr => 11,
+            Self::ExitCode => 12,
+            Self::Other(number) => number,
+        }
+    }
+
+    /// The type with that number.
+    #[must_use]
+    pub fn from_u32(number: u32) -> Self {
+        match number {
+            0 => Self::None,
+            1 => Self::Output,
+            2 => Self::Error,
+            3 => Self::Size,
+            4 => Self::Parameter,
+            5 => Self::HandshakeRequest,
+            6 => Self::HandshakeResponse,
+            7 => Self::HandshakeComplete,
+            8 => Self::EncChallengeRequest,
+            9 => Self::EncChallengeResponse,
+            10 => Self::Flag,
+            11 => Self::StdErr,
+            12 => Self::ExitCode,
+            other => Self::Other(other),
+        }
     }
 }
 
@@ -258,6 +333,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_payload_type_keeps_its_number(number in any::<u32>()) {
+            prop_assert_eq!(PayloadType::from_u32(number).to_u32(), number);
+        }
+
         #[test]
         fn a_message_is_read_as_it_was_written(message in message()) {
             prop_assert_eq!(Message::decode(&message.encode()), Ok(message));

@@ -1,88 +1,11 @@
-//! Payloads of messages: their types, flags, acknowledgements and the gateway's last word.
+//! Payloads of messages: flags, acknowledgements and the gateway's last word.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::message::MessageType;
 
-/// What the payload of a data message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PayloadType {
-    /// Control messages carry 0.
-    None,
-    /// User bytes, in both directions.
-    Output,
-    /// Text of an error.
-    Error,
-    /// Size of a terminal.
-    Size,
-    /// A parameter.
-    Parameter,
-    /// JSON [`super::handshake::HandshakeRequest`].
-    HandshakeRequest,
-    /// JSON [`super::handshake::HandshakeResponse`].
-    HandshakeResponse,
-    /// JSON [`super::handshake::HandshakeComplete`].
-    HandshakeComplete,
-    /// Challenge of an encrypted session.
-    EncChallengeRequest,
-    /// Answer to it.
-    EncChallengeResponse,
-    /// A [`Flag`].
-    Flag,
-    /// Standard error of a command.
-    StdErr,
-    /// Exit code of a command.
-    ExitCode,
-    /// A type that we do not know.
-    Other(u32),
-}
-
-impl PayloadType {
-    /// The number on the wire.
-    #[must_use]
-    pub fn to_u32(self) -> u32 {
-        match self {
-            Self::None => 0,
-            Self::Output => 1,
-            Self::Error => 2,
-            Self::Size => 3,
-            Self::Parameter => 4,
-            Self::HandshakeRequest => 5,
-            Self::HandshakeResponse => 6,
-            Self::HandshakeComplete => 7,
-            Self::EncChallengeRequest => 8,
-            Self::EncChallengeResponse => 9,
-            Self::Flag => 10,
-            Self::StdErr => 11,
-            Self::ExitCode => 12,
-            Self::Other(number) => number,
-        }
-    }
-
-    /// The type with that number.
-    #[must_use]
-    pub fn from_u32(number: u32) -> Self {
-        match number {
-            0 => Self::None,
-            1 => Self::Output,
-            2 => Self::Error,
-            3 => Self::Size,
-            4 => Self::Parameter,
-            5 => Self::HandshakeRequest,
-            6 => Self::HandshakeResponse,
-            7 => Self::HandshakeComplete,
-            8 => Self::EncChallengeRequest,
-            9 => Self::EncChallengeResponse,
-            10 => Self::Flag,
-            11 => Self::StdErr,
-            12 => Self::ExitCode,
-            other => Self::Other(other),
-        }
-    }
-}
-
-/// Payload of a [`PayloadType::Flag`] message: four bytes, big endian.
+/// Payload of a [`PayloadType::Flag`](super::message::PayloadType::Flag) message: four bytes, big endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flag {
     /// Without the multiplexer: the client's connection has closed.
@@ -172,11 +95,6 @@ mod tests {
     use super::*;
 
     proptest! {
-        #[test]
-        fn a_payload_type_keeps_its_number(number in any::<u32>()) {
-            prop_assert_eq!(PayloadType::from_u32(number).to_u32(), number);
-        }
-
         #[test]
         fn a_flag_is_one_of_three_or_nothing(payload in vec(any::<u8>(), 0..8)) {
             if let Some(flag) = Flag::decode(&payload) {

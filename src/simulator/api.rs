@@ -11,6 +11,7 @@ use axum::{Extension, Json};
 use serde_json::{Value, json};
 
 use super::Shared;
+use super::calls::name_request;
 use super::connection::Connection;
 use super::describe;
 use super::error::{ApiError, CONTENT_TYPE};
@@ -73,13 +74,6 @@ pub(super) async fn call(
     };
     name_request(&mut response, &request_id);
     response
-}
-
-/// Tells the caller the id of its request.
-pub(super) fn name_request(response: &mut Response, request_id: &str) {
-    if let Ok(id) = HeaderValue::try_from(request_id) {
-        response.headers_mut().insert("x-amzn-requestid", id);
-    }
 }
 
 fn unknown_operation() -> ApiError {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use axum::http::HeaderValue;
+use axum::response::Response;
 use uuid::Uuid;
 
 use super::request::Operation;
@@ -40,5 +42,12 @@ impl Called {
     pub(super) fn request_ids(&self, operation: Operation) -> Vec<String> {
         let ids = self.request_ids.get(&operation);
         ids.into_iter().flatten().cloned().collect()
+    }
+}
+
+/// Tells the caller the id of its request.
+pub(super) fn name_request(response: &mut Response, request_id: &str) {
+    if let Ok(id) = HeaderValue::try_from(request_id) {
+        response.headers_mut().insert("x-amzn-requestid", id);
     }
 }

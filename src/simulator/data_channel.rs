@@ -20,8 +20,8 @@ use super::connection::Connection;
 use super::line::Line;
 use super::seat::{Seat, Side};
 use super::socket::{CLOSE_TIMEOUT, Socket, bye};
-use crate::protocol::message::{Message, MessageType};
-use crate::protocol::payload::{ChannelClosed, PayloadType};
+use crate::protocol::message::{Message, MessageType, PayloadType};
+use crate::protocol::payload::ChannelClosed;
 
 /// Bytes held for each direction: as much as the multiplexer of a real agent buffers, and enough
 /// for all messages that a client sends before the agent's first answer.

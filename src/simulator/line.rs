@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::protocol::Message as Frame;
 
 use super::seat::Side;
-use crate::protocol::message::{Message, MessageType};
-use crate::protocol::payload::PayloadType;
+use crate::protocol::message::{Message, MessageType, PayloadType};
 
 /// Bytes of noise in one frame at most: some more than a header has.
 const NOISE_BYTES_MAX: usize = 512;

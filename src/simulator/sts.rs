@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::Shared;
-use super::api;
+use super::calls::name_request;
 use super::error::ApiError;
 use super::request::Operation;
 use super::socket::{access_key, is_signed};
@@ -94,7 +94,7 @@ pub(super) fn call(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> Respons
     };
     let content_type = [(header::CONTENT_TYPE, "text/xml")];
     let mut response = (content_type, (status, body)).into_response();
-    api::name_request(&mut response, &id);
+    name_request(&mut response, &id);
     response
 }
 

@@ -71,8 +71,10 @@ async fn everything_at_once_carries_bytes_and_leaves_nothing() {
         "{roles:?}"
     );
 
-    // With its kinds go the grants, and before them what they granted.
+    // With its kinds go the grants, and before them what they granted. The rights go while the processes still run.
+    nobody_was_refused(&installed);
     let logged = installed.uninstall().await;
+    assert!(!is_refusal(&logged), "{logged}");
     assert!(logged.contains("everything was let go"), "{logged}");
     dead(&mut connection, WAIT_MAX).await.expect("it is told");
     for pod in installed.pods.drain(..) {
@@ -84,10 +86,19 @@ async fn everything_at_once_carries_bytes_and_leaves_nothing() {
     assert!(installed.aws.simulator().calls(Operation::TerminateSession) > 0);
     nothing_is_left(&installed).await;
     for (pod, log) in installed.logs() {
-        let mut lines = log.lines();
-        let refused = lines.find(|line| line.to_lowercase().contains("forbidden"));
-        assert_eq!(refused, None, "{pod} wanted more than it may");
         assert!(!log.contains(PASSWORD), "{pod} tells the proxy's password");
+    }
+}
+
+fn is_refusal(line: &str) -> bool {
+    line.to_lowercase().contains("forbidden")
+}
+
+/// No process has wanted more than it may.
+fn nobody_was_refused(installed: &Installed) {
+    for (pod, log) in installed.logs() {
+        let refused = log.lines().find(|line| is_refusal(line));
+        assert_eq!(refused, None, "{pod} wanted more than it may");
     }
 }
 
@@ -121,15 +132,22 @@ async fn nothing_is_left(installed: &Installed) {
                       validatingadmissionpolicybindings";
     let ours = ["get", everything, "--output=name"];
     let home = "deployments,jobs,roles,rolebindings,networkpolicies,poddisruptionbudgets,\
-                leases,servicemonitors,prometheusrules";
+                servicemonitors,prometheusrules";
     let home = ["get", home, "--output=name"];
-    let gone = ask_until(WAIT_MAX, async || {
+    let left = async || {
         let cluster = installed.kubectl(&ours).await;
         let of_ours =
-            |name: &str| name.contains("ssm-operator.dev") || name.contains("/everything");
-        (!cluster.lines().any(of_ours) && installed.kubectl(&home).await.is_empty()).then_some(())
-    });
-    assert!(gone.await.is_some(), "something of the release is left");
+            |name: &&str| name.contains("ssm-operator.dev") || name.contains("/everything");
+        let cluster: Vec<_> = cluster.lines().filter(of_ours).map(str::to_owned).collect();
+        let home = installed.kubectl(&home).await;
+        cluster.join("\n") + &home
+    };
+    let gone = ask_until(WAIT_MAX, async || left().await.is_empty().then_some(()));
+    assert!(
+        gone.await.is_some(),
+        "of the release is left: {}",
+        left().await
+    );
     let user = &installed.user_namespace;
     let services: Api<Service> = Api::namespaced(installed.client.clone(), user);
     let services = services

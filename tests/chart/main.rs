@@ -3,6 +3,8 @@
 //! helm and kube-score are built as the test control plane is, once, into the same cache, and promtool is fetched there.
 #![allow(clippy::expect_used, clippy::panic, reason = "so does a test fail")]
 
+#[path = "../support/audit.rs"]
+mod audit;
 #[path = "../support/control_plane/mod.rs"]
 mod control_plane;
 #[path = "../support/dial.rs"]
@@ -15,6 +17,8 @@ mod http;
 mod http_proxy;
 #[path = "../support/process.rs"]
 mod process;
+#[path = "../support/programs.rs"]
+mod programs;
 #[path = "../support/served.rs"]
 mod served;
 #[path = "../support/transfer.rs"]
@@ -31,7 +35,6 @@ mod kubelet;
 mod metrics;
 mod pods;
 mod policies;
-mod programs;
 mod proxy;
 mod rendered;
 mod requests;

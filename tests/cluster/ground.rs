@@ -3,7 +3,7 @@
 //! It is started by the first test that asks. Nobody drops it: when the process ends, its supervisor sees the end of
 //! its stdin, stops the components and removes their folder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -82,6 +82,11 @@ impl Ground {
     /// Where processes find the control plane.
     pub fn kubeconfig(&self) -> &Path {
         self.control_plane.kubeconfig()
+    }
+
+    /// What service accounts ask the API server for.
+    pub fn audit_log(&self) -> PathBuf {
+        self.control_plane.audit_log()
     }
 
     /// What kubectl prints for these arguments.

@@ -5,6 +5,8 @@
     reason = "tables of JSON read better without ampersands"
 )]
 
+#[path = "../support/audit.rs"]
+mod audit;
 #[path = "../support/collector.rs"]
 mod collector;
 #[path = "../support/control_plane/mod.rs"]
@@ -19,6 +21,8 @@ mod front;
 mod http;
 #[path = "../support/process.rs"]
 mod process;
+#[path = "../support/programs.rs"]
+mod programs;
 #[path = "../support/tally.rs"]
 mod tally;
 #[path = "../support/transfer.rs"]

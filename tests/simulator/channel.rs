@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use ssm_session_operator::protocol::message::{Message, MessageType};
-use ssm_session_operator::protocol::payload::{Flag, PayloadType};
+use ssm_session_operator::protocol::message::{Message, MessageType, PayloadType};
+use ssm_session_operator::protocol::payload::Flag;
 use ssm_session_operator::simulator::{Fault, Pace, Simulator, SimulatorOptions, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message as Frame;

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use ssm_session_operator::protocol::handshake::{
     CLIENT_VERSION, HandshakeRequest, HandshakeResponse, OpenDataChannel, ProcessedAction,
 };
-use ssm_session_operator::protocol::message::{FLAGS_CONTROL, Message, MessageType};
-use ssm_session_operator::protocol::payload::{Acknowledgement, ChannelClosed, Flag, PayloadType};
+use ssm_session_operator::protocol::message::{FLAGS_CONTROL, Message, MessageType, PayloadType};
+use ssm_session_operator::protocol::payload::{Acknowledgement, ChannelClosed, Flag};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;

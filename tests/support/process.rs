@@ -125,14 +125,13 @@ impl Process {
             .wait_for_log("serving probes and metrics", limit)
             .await?;
         let json: Option<serde_json::Value> = serde_json::from_str(&line).ok();
-        let address = match &json {
-            Some(line) => line["address"].as_str(),
+        let address = if let Some(line) = &json {
+            line["address"].as_str()
+        } else {
             // The other format, which is for people.
-            None => {
-                let mut words = line.split(' ');
-                let address = words.find_map(|word| word.strip_prefix("address="));
-                address.map(|address| address.trim_matches('"'))
-            }
+            let mut words = line.split(' ');
+            let address = words.find_map(|word| word.strip_prefix("address="));
+            address.map(|address| address.trim_matches('"'))
         };
         Ok(address.context("the log line has no address")?.to_owned())
     }

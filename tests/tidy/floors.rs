@@ -29,7 +29,10 @@ const FLOORS: &[(&str, May)] = &[
     ("drain", May::Only(&["crd", "lease"])),
     ("lease", May::Only(&[])),
     ("identity", May::Only(&["crd", "broker"])),
-    ("controller", May::Only(&["crd", "broker", "identity"])),
+    (
+        "controller",
+        May::Only(&["crd", "broker", "lease", "identity"]),
+    ),
     (
         "binding",
         May::Only(&["crd", "relay", "broker", "lease", "identity"]),

@@ -1,8 +1,7 @@
 //! The envelope: a header of 120 bytes, written byte by byte, and a payload.
 
 use bytes::Bytes;
-use ssm_session_operator::protocol::message::{Message, MessageError, MessageType};
-use ssm_session_operator::protocol::payload::PayloadType;
+use ssm_session_operator::protocol::message::{Message, MessageError, MessageType, PayloadType};
 use uuid::uuid;
 
 use crate::{ACK_JSON, ID};

@@ -1,7 +1,7 @@
 //! Payloads: numbers of types, flags, acknowledgements, the gateway's last word.
 
-use ssm_session_operator::protocol::message::MessageType;
-use ssm_session_operator::protocol::payload::{Acknowledgement, ChannelClosed, Flag, PayloadType};
+use ssm_session_operator::protocol::message::{MessageType, PayloadType};
+use ssm_session_operator::protocol::payload::{Acknowledgement, ChannelClosed, Flag};
 
 use crate::{ACK_JSON, ID};
 

@@ -1,10 +1,10 @@
-//! Which relays live: a machine without I/O over the relays' Leases, and its own monotonic clock.
+//! Which relays live: a machine without I/O over the relays' Leases.
 //!
-//! No clock of another machine is compared with ours. A relay is dead when this controller itself has seen its Lease
-//! unchanged for the whole of the Lease's duration, counted afresh whenever the API server was out of reach. A relay
-//! that released its Lease is gone at once. When more than half of the relays look dead at once, more likely they
-//! can't reach the API server than that they died: for a while nothing is moved, and what they said of their listeners
-//! still holds. Only relays that this controller has seen alive count there.
+//! A relay is dead when this controller itself has seen its Lease unchanged for the whole of the Lease's duration, counted
+//! afresh whenever the API server was out of reach. A relay that released its Lease is gone at once. When more than half
+//! of the relays look dead at once, more likely they can't reach the API server than that they died: for a while nothing
+//! is moved, and what they said of their listeners still holds. Only relays that this controller has seen alive count
+//! there.
 
 pub mod task;
 
@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::lease::Watched;
 
 /// Relays that are remembered at most: far above any Deployment, and a bound for whatever else carries our label.
 pub const RELAYS_MAX: usize = 4096;
@@ -137,11 +139,13 @@ impl RelaysView {
     }
 }
 
+/// A relay's Lease changes with each renewal, and with its holder.
+type Version = (String, Option<String>);
+
 #[derive(Debug)]
 struct Tracked {
     seen: LeaseSeen,
-    changed_at: Instant,
-    confirmed: bool,
+    watched: Watched<Version>,
     present: bool,
 }
 
@@ -149,9 +153,9 @@ impl Tracked {
     fn liveness(&self, now: Instant) -> Liveness {
         if self.seen.incarnation.is_none() {
             Liveness::Released
-        } else if now.duration_since(self.changed_at) > self.seen.duration {
+        } else if self.watched.unchanged_for(now) > self.seen.duration {
             Liveness::Dead
-        } else if self.confirmed {
+        } else if self.watched.is_confirmed() {
             Liveness::Alive
         } else {
             Liveness::Unconfirmed
@@ -166,7 +170,9 @@ pub struct Relays {
     absent_after: Duration,
     tracked: BTreeMap<String, Tracked>,
     reachable_since: Option<Instant>,
-    ever_listed: bool,
+    /// What is known of a Lease that no answer has listed: one that appears in a later one was just written by a living
+    /// relay.
+    absent: Watched<Version>,
     mass_death: bool,
     paused_until: Option<Instant>,
 }
@@ -181,7 +187,7 @@ impl Relays {
             absent_after,
             tracked: BTreeMap::new(),
             reachable_since: None,
-            ever_listed: false,
+            absent: Watched::default(),
             mass_death: false,
             paused_until: None,
         }
@@ -192,32 +198,25 @@ impl Relays {
         if self.reachable_since.is_none() {
             self.reachable_since = Some(now);
             for tracked in self.tracked.values_mut() {
-                tracked.changed_at = now;
+                tracked.watched.handle_unreachable(now);
             }
         }
         for tracked in self.tracked.values_mut() {
             tracked.present = false;
         }
         for seen in leases.into_iter().take(RELAYS_MAX) {
-            // A Lease that appears while we look on was just written by a living relay.
-            let appeared = self.ever_listed;
-            let confirmed = appeared && seen.incarnation.is_some();
             let fresh = || Tracked {
-                changed_at: now,
-                confirmed,
-                present: true,
                 seen: seen.clone(),
+                watched: self.absent.clone(),
+                present: true,
             };
             let tracked = self.tracked.entry(seen.name.clone()).or_insert_with(fresh);
-            let renewed = tracked.seen.renewed != seen.renewed;
-            if renewed || tracked.seen.incarnation != seen.incarnation {
-                tracked.changed_at = now;
-                tracked.confirmed = seen.incarnation.is_some();
-            }
+            let version = (seen.renewed.clone(), seen.incarnation.clone());
+            tracked.watched.handle_look(Some(version), now);
             tracked.present = true;
             tracked.seen = seen;
         }
-        self.ever_listed = true;
+        self.absent.handle_look(None, now);
         self.tracked.retain(|_, tracked| {
             let gone = matches!(tracked.liveness(now), Liveness::Dead | Liveness::Released);
             tracked.present || !gone
@@ -233,7 +232,9 @@ impl Relays {
     #[must_use]
     pub fn poll_view(&mut self, now: Instant) -> Option<RelaysView> {
         let reachable_since = self.reachable_since?;
-        let alive = |tracked: &&Tracked| tracked.confirmed && tracked.seen.incarnation.is_some();
+        let alive = |tracked: &&Tracked| {
+            tracked.watched.is_confirmed() && tracked.seen.incarnation.is_some()
+        };
         let counted: Vec<&Tracked> = self.tracked.values().filter(alive).collect();
         let dead = counted
             .iter()
@@ -277,7 +278,7 @@ impl Relays {
         let old = |tracked: &&Tracked| {
             tracked.present
                 && matches!(tracked.liveness(now), Liveness::Dead | Liveness::Released)
-                && now.duration_since(tracked.changed_at) > tracked.seen.duration + after
+                && tracked.watched.unchanged_for(now) > tracked.seen.duration + after
         };
         let leftovers = self.tracked.values().filter(old);
         leftovers

@@ -21,6 +21,7 @@ use crate::controller::drain::{Drain, DrainSeen, Drains};
 use crate::crd::{
     DRAIN_LEASE, RELAY_CAPACITY_ANNOTATION, RELAY_LEASE_LABEL, SsmListener, relay_label_value,
 };
+use crate::lease::{holder, promised, renewal};
 
 /// For how many of the controller's own Lease durations a relay's Lease is believed at most: the relay writes into it how
 /// long it is good for, and one that was taken over would count as alive for ever after its pod was deleted. Ten: relays
@@ -93,21 +94,14 @@ fn is_relays(lease: &Lease, label: &str) -> bool {
 
 /// A Lease without a duration is good for `duration`, as ours are, and none for more than [`LEASE_DURATIONS_MAX`] of them.
 fn lease_seen(lease: &Lease, duration: Duration) -> LeaseSeen {
-    let spec = lease.spec.clone().unwrap_or_default();
     let capacity = lease.annotations().get(RELAY_CAPACITY_ANNOTATION);
-    let seconds = spec
-        .lease_duration_seconds
-        .and_then(|seconds| u64::try_from(seconds).ok());
     LeaseSeen {
         name: lease.name_any(),
-        incarnation: spec.holder_identity.filter(|holder| !holder.is_empty()),
-        duration: seconds
-            .map_or(duration, Duration::from_secs)
+        incarnation: holder(lease).map(str::to_owned),
+        duration: promised(lease)
+            .unwrap_or(duration)
             .min(duration * LEASE_DURATIONS_MAX),
-        renewed: spec
-            .renew_time
-            .map(|time| time.0.to_string())
-            .unwrap_or_default(),
+        renewed: renewal(lease),
         capacity: capacity
             .and_then(|capacity| capacity.parse().ok())
             .unwrap_or(0),

@@ -14,11 +14,13 @@ use crate::protocol::handshake::{
     Version,
 };
 use crate::protocol::inbox::{Arrival, Inbox};
-use crate::protocol::message::{FLAG_SYN, FLAGS_CONTROL, Message, MessageError, MessageType};
+use crate::protocol::message::{
+    FLAG_SYN, FLAGS_CONTROL, Message, MessageError, MessageType, PayloadType,
+};
 use crate::protocol::outbox::Outbox;
 pub use event::{End, Established, Event};
 
-use crate::protocol::payload::{Acknowledgement, ChannelClosed, Flag, PayloadType};
+use crate::protocol::payload::{Acknowledgement, ChannelClosed, Flag};
 
 /// How long data waits after the handshake: the agent says that it is complete before it is ready, and would
 /// acknowledge and throw away what comes in between.

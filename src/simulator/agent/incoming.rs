@@ -18,8 +18,8 @@ use super::outcome::Outcome;
 use super::outgoing::Outgoing;
 use super::port::{Forward, Port};
 use crate::protocol::handshake::HandshakeComplete;
-use crate::protocol::message::Message;
-use crate::protocol::payload::{Flag, PayloadType};
+use crate::protocol::message::{Message, PayloadType};
+use crate::protocol::payload::Flag;
 
 /// Early messages kept, as in the real agent; what comes then is dropped and sent again.
 const EARLY_MESSAGES_MAX: usize = 100_000;

@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::protocol::message::{FLAG_SYN, FLAGS_CONTROL, Message, MessageType};
-use crate::protocol::payload::{Acknowledgement, PayloadType};
+use crate::protocol::message::{FLAG_SYN, FLAGS_CONTROL, Message, MessageType, PayloadType};
+use crate::protocol::payload::Acknowledgement;
 
 /// Bytes without acknowledgement at which the agent reads its multiplexer no further. The real one has
 /// no window and keeps 100,000 messages of 1024 bytes, which is about as much.

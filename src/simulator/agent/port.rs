@@ -21,7 +21,8 @@ use super::handshake::Agreed;
 use super::outcome::Outcome;
 use super::outgoing::Outgoing;
 use super::{AgentOptions, Pace};
-use crate::protocol::payload::{Flag, PayloadType};
+use crate::protocol::message::PayloadType;
+use crate::protocol::payload::Flag;
 
 /// Bytes between the data channel and the multiplexer, each way: about what a socket pair holds.
 const PIPE_BYTES: usize = 64 * 1024;

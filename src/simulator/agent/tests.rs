@@ -14,9 +14,9 @@ use super::outcome::{Outcome, Status};
 use super::outgoing::Outgoing;
 use super::{AgentOptions, Pace};
 use crate::protocol::handshake::{CLIENT_VERSION, HandshakeResponse, ProcessedAction};
-use crate::protocol::message::{Message, MessageType};
+use crate::protocol::message::{Message, MessageType, PayloadType};
 use crate::protocol::mux::frame::{Command, Header};
-use crate::protocol::payload::{Acknowledgement, PayloadType};
+use crate::protocol::payload::Acknowledgement;
 
 struct Client {
     messages: mpsc::Sender<Message>,

@@ -5,6 +5,7 @@
 mod aws;
 mod course;
 mod operator;
+mod rights;
 mod waits;
 mod wishes;
 
@@ -18,6 +19,7 @@ use ssm_session_operator::simulator::{Agent, AgentOptions, Pace, Simulator, Simu
 
 use crate::ground::{Ground, ground};
 use crate::transfer::Server;
+use rights::Rights;
 
 pub use course::carry;
 pub use waits::{condition, reason};
@@ -56,8 +58,10 @@ pub struct World {
     _agent: Agent,
     /// The destination that only the agent reaches.
     pub server: Server,
-    /// Where processes that are started from now on find the API server, and who they are there.
+    /// Where processes that are started from now on find the API server. Where it names the administrator, they are
+    /// there who the chart makes them.
     pub kubeconfig: PathBuf,
+    rights: Rights,
     /// With what processes that are started from now on call AWS: variables of the default chain.
     pub credentials: Vec<(&'static str, String)>,
     folder: PathBuf,
@@ -104,6 +108,7 @@ impl World {
             _agent: agent,
             server,
             kubeconfig: ground.kubeconfig().to_owned(),
+            rights: Rights::default(),
             credentials: vec![
                 ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE".to_owned()),
                 ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
@@ -151,6 +156,7 @@ impl Drop for World {
             );
             return;
         }
+        self.nobody_was_refused();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use kube::config::Kubeconfig;
 
 use super::World;
 use crate::dial;
@@ -68,6 +70,23 @@ impl World {
         self.launch(name, all, more).await
     }
 
+    /// The kubeconfig of a process: the present one, with the token of the ServiceAccount that it has in a cluster.
+    async fn kubeconfig_for(&self, command: &str, log: &Path) -> PathBuf {
+        let mut config = Kubeconfig::read_from(&self.kubeconfig).expect("a kubeconfig");
+        let access = config.auth_infos[0].auth_info.as_mut();
+        let access = access.filter(|access| access.token.is_some() && access.impersonate.is_none());
+        let Some(access) = access else {
+            // Somebody of the test's own.
+            return self.kubeconfig.clone();
+        };
+        *access = self.credentials_of(command).await;
+        let path = log.with_extension("kubeconfig");
+        // JSON is YAML.
+        let text = serde_json::to_string(&config).expect("plain data");
+        fs::write(&path, text).expect("the world's folder takes a file");
+        path
+    }
+
     async fn launch(&self, name: &str, mut all: Vec<String>, more: &[&str]) -> Process {
         let number = fs::read_dir(&self.folder).map_or(0, Iterator::count);
         let log = self.folder.join(format!("{number}-{name}.log"));
@@ -77,8 +96,9 @@ impl World {
         let name = |argument: &str| argument.split('=').next().unwrap_or_default().to_owned();
         all.retain(|argument| !more.iter().any(|own| name(own) == name(argument)));
         all.extend(more.iter().map(|argument| (*argument).to_owned()));
+        let kubeconfig = self.kubeconfig_for(&all[0], &log).await;
         let mut environment = HashMap::from([
-            ("KUBECONFIG", self.kubeconfig.display().to_string()),
+            ("KUBECONFIG", kubeconfig.display().to_string()),
             // Nobody asks for credentials beyond loopback.
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
             ("AWS_ENDPOINT_URL_STS", self.simulator.endpoint()),

@@ -169,8 +169,21 @@ func (p *plane) up(ctx context.Context) error {
 	return p.await(ctx, "/api/v1/namespaces/default/serviceaccounts/default")
 }
 
+// auditPolicy has the requests of service accounts written down, those of the controller manager excepted:
+// who asked for what, and how that was answered.
+const auditPolicy = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: None
+  userGroups: ["system:serviceaccounts:kube-system"]
+- level: Metadata
+  userGroups: ["system:serviceaccounts"]
+- level: None
+`
+
 // prepare writes what the components read: the key of service account tokens, the administrator's
-// token, and the kubeconfig. An earlier start's etcd data goes.
+// token, the audit policy and the kubeconfig. An earlier start's etcd data goes.
 func (p *plane) prepare() error {
 	if err := os.RemoveAll(p.path("etcd")); err != nil {
 		return err
@@ -193,6 +206,7 @@ func (p *plane) prepare() error {
 	return errors.Join(
 		os.WriteFile(p.path("service-accounts.key"), pem.EncodeToMemory(block), 0o600),
 		os.WriteFile(p.path("tokens.csv"), []byte(p.token+`,admin,admin,"system:masters"`+"\n"), 0o600),
+		os.WriteFile(p.path("audit-policy.yaml"), []byte(auditPolicy), 0o600),
 		os.WriteFile(p.path("kubeconfig"), []byte(p.kubeconfig()), 0o600),
 	)
 }
@@ -244,6 +258,10 @@ func (p *plane) apiServerFlags() []string {
 		"--cert-dir=" + p.dir,
 		"--token-auth-file=" + p.path("tokens.csv"),
 		"--authorization-mode=RBAC",
+		// On OpenShift and some other platforms who names an owner must be allowed to hold up its deletion.
+		"--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
+		"--audit-policy-file=" + p.path("audit-policy.yaml"),
+		"--audit-log-path=" + p.path("audit.log"),
 		"--allow-privileged=true",
 		"--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
 		"--service-account-issuer=https://kubernetes.default.svc",

@@ -97,6 +97,11 @@ impl ControlPlane {
         &self.dir
     }
 
+    /// Where the API server writes down what service accounts ask for, one JSON object a line, before it answers.
+    pub fn audit_log(&self) -> PathBuf {
+        self.dir.join("audit.log")
+    }
+
     /// A client with the administrator's rights.
     pub async fn client(&self) -> Result<kube::Client> {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;

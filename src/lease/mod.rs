@@ -1,4 +1,7 @@
-//! What Leases of Kubernetes have in common here, whoever holds them: a holder, for how long, and since when.
+//! What Leases of Kubernetes have in common here, whoever holds them: a holder, for how long, and since when; and what
+//! another sees of that.
+
+mod watched;
 
 use std::time::Duration;
 
@@ -6,11 +9,29 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
+pub use watched::Watched;
+
 /// Who holds it.
 #[must_use]
 pub fn holder(lease: &Lease) -> Option<&str> {
     let holder = lease.spec.as_ref()?.holder_identity.as_deref()?;
     (!holder.is_empty()).then_some(holder)
+}
+
+/// For how long it holds after each renewal, if it says so.
+#[must_use]
+pub fn promised(lease: &Lease) -> Option<Duration> {
+    let seconds = lease.spec.as_ref()?.lease_duration_seconds?;
+    seconds.try_into().ok().map(Duration::from_secs)
+}
+
+/// Which renewal it is: another text after each, and the same after any other write. It is its holder's time, and is
+/// compared with no clock.
+#[must_use]
+pub fn renewal(lease: &Lease) -> String {
+    let spec = lease.spec.as_ref();
+    let renewed_at = spec.and_then(|spec| spec.renew_time.as_ref());
+    renewed_at.map_or_else(String::new, |time| time.0.to_string())
 }
 
 /// `lease`, held by `identity` for `duration` from `now`.

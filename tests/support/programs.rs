@@ -1,4 +1,9 @@
-//! The programs of these tests, and what they print; the ways to render the chart.
+//! The programs of tests of the chart, and what they print; the ways to render it.
+
+#![allow(
+    dead_code,
+    reason = "each test program that includes this file uses a part of it"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
