@@ -8,8 +8,8 @@ use crate::served::{self, OPEN};
 
 const ABOUT: &str = "What `/metrics` on port 8080 shows, in OpenMetrics. A controller has those of `ssm_operator_controller`, \
 a relay those of\n`ssm_operator_relay` and `ssm_operator_binding`, both have the others, and `all-in-one` has all. A histogram \
-is queried as `…_bucket`,\n`…_sum` and `…_count`. No label has an object's name but a class's, a target, a session's id or AWS's \
-words.";
+is queried\nas `…_bucket`, `…_sum` and `…_count`. The values of labels are closed sets, but for classes, Regions and the version: \
+none is\nanother object's name, a target, a session's id or a text of AWS.";
 
 /// A label with more values than these has a page of its own.
 const VALUES_MAX: usize = 12;

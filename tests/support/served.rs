@@ -41,5 +41,6 @@ pub fn text() -> String {
     let _showing = controller.show(move || Some(state.clone()));
     let mut text = String::new();
     encode(&mut text, &registry).expect("a string takes everything");
-    text
+    let version = |value| format!("version=\"{value}\"");
+    text.replace(&version(env!("CARGO_PKG_VERSION")), &version(OPEN))
 }
