@@ -18,7 +18,7 @@ use aws_sdk_ssm::config::{
     StalledStreamProtectionConfig,
 };
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_ssm::operation::RequestId;
+use aws_sdk_ssm::operation;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::field::Empty;
 use tracing::instrument::WithSubscriber;
@@ -26,14 +26,14 @@ use tracing::{Instrument as _, Span, info_span};
 
 use super::AwsOptions;
 use super::chain::DefaultChain;
-use super::classify::{Cause, classify};
+use super::classify::{Cause, classify, id_in};
 use super::credentials::KeptCredentials;
 use super::limiter::{Lane, Limiter, Overdue};
 use super::metrics::{Call, Outcome};
 use super::mute::mute;
 use super::role::{AssumedRole, StsOptions};
 use super::sign;
-use crate::broker::{BrokerError, ErrorKind, Identity, Next, SignedHeaders, StreamUrl};
+use crate::broker::{BrokerError, ErrorKind, Identity, Next, RequestId, SignedHeaders, StreamUrl};
 
 /// The SDK's defaults as of this date, so that an update of the SDK changes none of them.
 fn behaviour() -> BehaviorVersion {
@@ -156,7 +156,7 @@ impl Client {
     ) -> Result<O, BrokerError>
     where
         F: Future<Output = Result<O, SdkError<E, HttpResponse>>> + Send,
-        O: RequestId,
+        O: operation::RequestId,
         E: ProvideErrorMetadata + Error + 'static,
     {
         let span = info_span!(
@@ -187,7 +187,7 @@ impl Client {
     ) -> Result<O, BrokerError>
     where
         F: Future<Output = Result<O, SdkError<E, HttpResponse>>> + Send,
-        O: RequestId,
+        O: operation::RequestId,
         E: ProvideErrorMetadata + Error + 'static,
     {
         if let Some(wrong) = self.wrong {
@@ -209,13 +209,16 @@ impl Client {
             }
             let tried = self.options.metrics.begin(operation.call);
             let answer = timeout_at(deadline, send().with_subscriber(mute().clone())).await;
-            if let Some(id) = answer.iter().find_map(RequestId::request_id) {
+            let id = answer
+                .as_ref()
+                .map_or_else(|_elapsed| RequestId::default(), id_in);
+            if let Some(id) = id.as_str() {
                 span.record("aws.request_id", id);
             }
             let cause = match answer {
                 Ok(Ok(output)) => {
                     tried.end(Outcome::Success);
-                    let (operation, request_id) = (operation.name, output.request_id());
+                    let (operation, request_id) = (operation.name, id.as_str());
                     tracing::debug!(operation, request_id, attempt, "AWS has answered");
                     return Ok(output);
                 }
