@@ -168,13 +168,13 @@ impl Client {
             cloud.region = self.region,
             aws.request_id = Empty,
             error.type = Empty,
-            otel.status_code = Empty,
+            otel.status_description = Empty,
         );
         let result = self.send(operation, send, &span);
         let result = result.instrument(span.clone()).await;
         if let Err(error) = &result {
             span.record("error.type", tracing::field::debug(error.kind));
-            span.record("otel.status_code", "ERROR");
+            span.record("otel.status_description", error.summary());
         }
         result
     }

@@ -9,6 +9,7 @@
 
 pub mod backoff;
 mod census;
+mod concerns;
 mod context;
 mod definitions;
 mod drain;

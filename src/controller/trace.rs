@@ -21,7 +21,7 @@ pub(super) async fn reconcile<K: Resource<DynamicType = ()>, T>(
         k8s.namespace.name = object.namespace(),
         name = object.name_any(),
         outcome = Empty,
-        otel.status_code = Empty,
+        otel.status_description = Empty,
     );
     let begun = Instant::now();
     let result = steps.instrument(span.clone()).await;
@@ -32,8 +32,10 @@ pub(super) async fn reconcile<K: Resource<DynamicType = ()>, T>(
     };
     metrics.reconciled(kind, outcome, begun.elapsed());
     span.record("outcome", tracing::field::debug(outcome));
-    if outcome == Outcome::Failure {
-        span.record("otel.status_code", "ERROR");
+    if let Err(error) = &result
+        && outcome == Outcome::Failure
+    {
+        span.record("otel.status_description", error.summary());
     }
     result
 }

@@ -107,6 +107,7 @@ spec:
     - name: admin
       containerPort: 8080
       protocol: TCP
+    {{- /* It asks for an answer alone: what a restart would not mend does not fail it. */}}
     livenessProbe:
       httpGet:
         path: /livez
