@@ -19,6 +19,8 @@ mod http_proxy;
 mod process;
 #[path = "../support/programs.rs"]
 mod programs;
+#[path = "../support/served.rs"]
+mod served;
 #[path = "../support/transfer.rs"]
 mod transfer;
 #[path = "../support/wait.rs"]
