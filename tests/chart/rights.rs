@@ -48,8 +48,9 @@ async fn controllers_and_relays_use_every_right_that_they_have_and_need_no_other
     // The other tests' installations are served by processes of their own.
     let one = "system:serviceaccount:one-operator:one-ssm-session-operator-all-in-one";
     let named = "system:serviceaccount:named-operator:named-ssm-session-operator-controller";
+    let going = "system:serviceaccount:going-operator:going-ssm-session-operator-all-in-one";
     let restores = "somebody who restores a backup";
-    let values = json!({ "admissionPolicy": { "exemptUsers": [one, named, restores] } });
+    let values = json!({ "admissionPolicy": { "exemptUsers": [one, named, going, restores] } });
     let mut installed = Installed::prepare(ground().await, "split").await;
     let began = Instant::now();
     // The kinds were applied by kubectl before: docs/upgrade.md says so.
@@ -142,7 +143,7 @@ async fn policies_are_well_typed(installed: &Installed) {
             .then_some(policies)
     });
     let policies = checked.await.expect("the policies are checked");
-    assert_eq!(policies.len(), 5);
+    assert_eq!(policies.len(), 6);
     for policy in policies {
         let warnings = &policy["status"]["typeChecking"]["expressionWarnings"];
         assert!(
