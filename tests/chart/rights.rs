@@ -290,4 +290,3 @@ async fn idle(mut installed: Installed) -> Vec<Right> {
     let idle = granted.difference(&used).filter(|right| !is_rare(right));
     idle.cloned().collect()
 }
-}
