@@ -91,6 +91,8 @@ pub struct Metrics {
     pub reconciles: Family<ReconcileLabels, Counter>,
     /// Errors of watches by kind.
     pub watch_errors: Family<WatchLabels, Counter>,
+    /// Objects that can't be read, by kind.
+    pub unreadable_objects: Family<WatchLabels, Gauge>,
     /// Polls of DescribeSessions that failed.
     pub poll_errors: Family<PollLabels, Counter>,
     /// When the last complete poll was taken, in seconds since 1970: the oldest of the Region's identities.
@@ -117,6 +119,7 @@ impl Metrics {
         let Self {
             reconciles,
             watch_errors,
+            unreadable_objects,
             poll_errors,
             poll_timestamp,
             leading,
@@ -139,6 +142,11 @@ impl Metrics {
             "watch_errors",
             "Errors of watches by kind",
             watch_errors.clone(),
+        );
+        registry.register(
+            "unreadable_objects",
+            "Objects that the controller can't read, by kind; its log names them",
+            unreadable_objects.clone(),
         );
         registry.register(
             "poll_errors",
@@ -174,6 +182,7 @@ impl Metrics {
         );
         for kind in Kind::ALL {
             drop(watch_errors.get_or_create(&WatchLabels { kind }));
+            drop(unreadable_objects.get_or_create(&WatchLabels { kind }));
         }
         for kind in Kind::RECONCILED {
             for outcome in Outcome::ALL {
