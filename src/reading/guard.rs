@@ -142,9 +142,9 @@ mod tests {
                         "labels": 3,
                         "ownerReferences": [1, { "apiVersion": "a/b", "kind": "C", "name": "d", "uid": "e" }],
                     },
-                    "spec": "x".repeat(4 * WORDS_MAX),
+                    "spec": "nonsense",
                 },
-                "nonsense",
+                "x".repeat(4 * WORDS_MAX),
             ],
         });
         let list: ObjectList<Guarded<Service>> =
@@ -158,8 +158,9 @@ mod tests {
         assert_eq!(bad.finalizers(), ["a/b"]);
         assert_eq!(bad.owner_references().len(), 1);
         assert!(bad.meta().deletion_timestamp.is_some());
-        let why = bad.0.as_ref().map_err(|bad| bad.why.chars().count());
+        assert!(bad.0.is_err());
+        let why = nonsense.0.as_ref().map_err(|of| of.why.chars().count());
         assert_eq!(why.err(), Some(WORDS_MAX));
-        assert!(nonsense.0.is_err() && nonsense.meta().uid.is_none());
+        assert!(nonsense.meta().uid.is_none());
     }
 }

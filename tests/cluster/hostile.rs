@@ -4,12 +4,13 @@ use std::fmt::Debug;
 
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use kube::client::ClientBuilder;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Config};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use ssm_session_operator::crd::MANAGED_BY;
 use ssm_session_operator::reading::LeanLayer;
-use tower::Layer as _;
 
 use crate::transfer::dead;
 use crate::world::{WAIT_MAX, World, carry};
@@ -49,13 +50,20 @@ fn poison(fields: &Value, api_version: &str) -> Value {
 /// A world whose own client can read what is written into its objects.
 async fn world(name: &str) -> World {
     let mut world = World::new(name).await;
-    world.client = Client::new(LeanLayer.layer(world.client.clone()), "default");
+    let kubeconfig = Kubeconfig::read_from(world.ground.kubeconfig()).expect("it can be read");
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    let client = ClientBuilder::try_from(config.expect("it names a server"));
+    world.client = client
+        .expect("it is complete")
+        .with_layer(&LeanLayer)
+        .build();
     world
 }
 
 async fn patch<K: Clone + DeserializeOwned + Debug>(api: &Api<K>, name: &str, change: Value) {
-    let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(change));
-    patched.await.expect("the API server takes it");
+    let params = PatchParams::default();
+    let patched = api.patch(name, &params, &Patch::Merge(change)).await;
+    patched.expect("the API server takes it");
 }
 
 impl World {
@@ -192,10 +200,10 @@ async fn a_status_that_can_not_be_read_is_written_anew_and_stops_nobody() {
         "type": "Ready", "status": "True", "reason": "Strange", "message": "", "lastTransitionTime": LATE,
     }] } });
     let sessions = world.sessions();
-    let patched = sessions.patch_status("strange", &PatchParams::default(), &Patch::Merge(strange));
-    patched
-        .await
-        .expect_err("the API server takes it, and what comes back can't be decoded");
+    let params = PatchParams::default();
+    let strange = Patch::Merge(strange);
+    let patched = sessions.patch_status("strange", &params, &strange).await;
+    patched.expect_err("the API server takes it, and what comes back can't be decoded");
     sessions
         .get("strange")
         .await
