@@ -26,6 +26,7 @@ fn text() -> String {
     let Metrics {
         reconciles,
         watch_errors,
+        unreadable_objects,
         poll_errors,
         poll_timestamp,
         leading: _,
@@ -40,6 +41,9 @@ fn text() -> String {
         .get_or_create(&ReconcileLabels { kind, outcome })
         .inc();
     watch_errors.get_or_create(&WatchLabels { kind }).inc();
+    unreadable_objects
+        .get_or_create(&WatchLabels { kind })
+        .inc();
     crd_outdated
         .get_or_create(&DefinitionLabels { kind })
         .set(1);
