@@ -9,6 +9,7 @@
 
 pub mod backoff;
 mod cached;
+mod concerns;
 mod context;
 mod definitions;
 mod drain;
