@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Config};
+use kube::{Api, Config, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use ssm_session_operator::crd::MANAGED_BY;
@@ -192,9 +192,12 @@ async fn a_drain_ends_with_a_poisoned_session() {
 
 #[tokio::test]
 async fn a_status_that_can_not_be_read_is_written_anew_and_stops_nobody() {
-    let world = world("strange-status").await;
+    let world = World::new("strange-status").await;
     for name in ["orders", "strange"] {
-        world.create(&world.session(name)).await;
+        let mut session = world.session(name);
+        session["metadata"]["labels"] = json!({ "team": "shop" });
+        session["metadata"]["annotations"] = json!({ "note": "x" });
+        world.create(&session).await;
     }
     let strange = json!({ "status": { "conditions": [{
         "type": "Ready", "status": "True", "reason": "Strange", "message": "", "lastTransitionTime": LATE,
@@ -216,7 +219,10 @@ async fn a_status_that_can_not_be_read_is_written_anew_and_stops_nobody() {
             Ok(sessions.get("strange").await.is_ok())
         })
         .await;
-    world.wait_available("strange").await;
+    let served = world.wait_available("strange").await;
+    let (labels, annotations) = (served.labels(), served.annotations());
+    assert_eq!(labels.get("team").map(String::as_str), Some("shop"));
+    assert_eq!(annotations.get("note").map(String::as_str), Some("x"));
     assert!(
         world.logs().contains("an object can't be read"),
         "it is said"
