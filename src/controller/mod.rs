@@ -8,6 +8,7 @@
 //! this one where it stands when another may lead.
 
 pub mod backoff;
+mod cached;
 mod census;
 mod concerns;
 mod context;

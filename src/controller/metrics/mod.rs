@@ -100,6 +100,8 @@ pub struct Metrics {
     pub reconcile_durations: Family<KindLabel, Histogram, fn() -> Histogram>,
     /// Errors of watches by kind.
     pub watch_errors: Family<KindLabel, Counter>,
+    /// Objects that can't be read, by kind.
+    pub unreadable_objects: Family<KindLabel, Gauge>,
     /// Polls of DescribeSessions that failed.
     pub poll_errors: Family<PollLabels, Counter>,
     /// 1 while this process leads, 0 while it stands by.
@@ -118,6 +120,7 @@ impl Default for Metrics {
             reconciles: Family::default(),
             reconcile_durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             watch_errors: Family::default(),
+            unreadable_objects: Family::default(),
             poll_errors: Family::default(),
             leading: Gauge::default(),
             swept: Counter::default(),
@@ -138,6 +141,7 @@ impl Metrics {
             reconciles,
             reconcile_durations,
             watch_errors,
+            unreadable_objects,
             poll_errors,
             leading,
             swept,
@@ -167,6 +171,11 @@ impl Metrics {
             watch_errors.clone(),
         );
         registry.register(
+            "unreadable_objects",
+            "Objects that the controller can't read, by kind; its log names them",
+            unreadable_objects.clone(),
+        );
+        registry.register(
             "poll_errors",
             "Failed polls of DescribeSessions, by Region, as long as it is polled",
             poll_errors.clone(),
@@ -184,6 +193,7 @@ impl Metrics {
         );
         for kind in Kind::ALL {
             drop(watch_errors.get_or_create(&KindLabel { kind }));
+            drop(unreadable_objects.get_or_create(&KindLabel { kind }));
         }
         for kind in Kind::RECONCILED {
             drop(reconcile_durations.get_or_create(&KindLabel { kind }));

@@ -162,8 +162,10 @@ fn named(context: &Context) -> HashSet<Identity> {
         named.insert(identity_of(&listener.spec.identity));
         let status = listener.status.as_ref();
         let may_be_starting = status.is_some_and(|status| {
-            status.state == ListenerState::Starting
-                || status.observed_generation != listener.metadata.generation
+            matches!(
+                status.state,
+                ListenerState::Starting | ListenerState::Unknown
+            ) || status.observed_generation != listener.metadata.generation
         });
         if may_be_starting {
             // What it comes to is nowhere on record yet, also for a controller that was started just now.

@@ -16,12 +16,14 @@ use tracing::{debug, info, warn};
 
 use super::{LeaseSeen, Relays, RelaysView};
 use crate::controller::backoff::jittered;
+use crate::controller::cached::salvaged;
 use crate::controller::context::Context;
 use crate::controller::drain::{Drain, DrainSeen, Drains};
 use crate::crd::{
     DRAIN_LEASE, RELAY_CAPACITY_ANNOTATION, RELAY_LEASE_LABEL, SsmListener, relay_label_value,
 };
 use crate::lease::{holder, promised, renewal};
+use crate::reading::Guarded;
 
 /// For how many of the controller's own Lease durations a relay's Lease is believed at most: the relay writes into it how
 /// long it is good for, and one that was taken over would count as alive for ever after its pod was deleted. Ten: relays
@@ -36,6 +38,7 @@ pub async fn run(
 ) {
     let options = &context.options;
     let api: Api<Lease> = Api::namespaced(context.client.clone(), &options.namespace);
+    let all: Api<Guarded<Lease>> = Api::namespaced(context.client.clone(), &options.namespace);
     let label = relay_label_value(&options.controller_name);
     let installation = options.installation();
     let mut relays = Relays::new(options.mass_death_pause, options.lease_duration);
@@ -43,8 +46,10 @@ pub async fn run(
     let mut reachable = true;
     loop {
         // All at once: besides ours there are few in the operator's own namespace.
-        match timeout(options.api_timeout, api.list(&ListParams::default())).await {
+        match timeout(options.api_timeout, all.list(&ListParams::default())).await {
             Ok(Ok(leases)) => {
+                // One that can't be read is nobody's promise: its relay is as good as without.
+                let leases: Vec<Lease> = salvaged(leases.items).collect();
                 if !reachable {
                     info!("the API server is in reach again; relays' lives are watched afresh");
                 }

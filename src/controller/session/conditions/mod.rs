@@ -64,7 +64,8 @@ fn stalled_by(class: ErrorClass) -> Option<StalledReason> {
         | ErrorClass::AwsUnavailable
         | ErrorClass::DataChannel
         | ErrorClass::SessionClosed
-        | ErrorClass::NoPort => None,
+        | ErrorClass::NoPort
+        | ErrorClass::Unknown => None,
     }
 }
 
@@ -154,7 +155,7 @@ fn port_state(observed: &Observed, name: &str) -> Port {
         ListenerState::Serving => Port::Preparing,
         ListenerState::Starting if status.last_error.is_none() => Port::Starting,
         ListenerState::Starting | ListenerState::Waiting => Port::Failing,
-        ListenerState::Ended => Port::Starting,
+        ListenerState::Ended | ListenerState::Unknown => Port::Starting,
     }
 }
 
