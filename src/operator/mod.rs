@@ -5,6 +5,7 @@
 
 mod api_server;
 mod installation;
+mod memory;
 mod options;
 mod supervise;
 

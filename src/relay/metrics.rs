@@ -4,7 +4,7 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 use super::report::EndReason;
 
@@ -21,6 +21,8 @@ pub struct Metrics {
     websockets_lost: Counter,
     destinations_refused: Counter,
     streams_stalled: Counter,
+    buffered: Gauge,
+    buffers_max: Gauge,
     listeners: Gauge,
 }
 
@@ -40,10 +42,11 @@ pub enum OutcomeValue {
     SessionEnded,
     HeldTooLong,
     TooMany,
+    TooManyOfOneClient,
 }
 
 impl OutcomeValue {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Finished,
         Self::ClientGone,
         Self::Refused,
@@ -51,6 +54,7 @@ impl OutcomeValue {
         Self::SessionEnded,
         Self::HeldTooLong,
         Self::TooMany,
+        Self::TooManyOfOneClient,
     ];
 }
 
@@ -115,6 +119,8 @@ impl Metrics {
             websockets_lost,
             destinations_refused,
             streams_stalled,
+            buffered,
+            buffers_max,
             listeners,
         } = self.clone();
         for outcome in OutcomeValue::ALL {
@@ -151,6 +157,10 @@ impl Metrics {
         relay.register("destinations_refused", help, destinations_refused);
         let help = "Streams reset since their client did not read and kept others waiting";
         relay.register("streams_stalled", help, streams_stalled);
+        let help = "What sessions keep in memory on its way to destinations and clients";
+        relay.register_with_unit("buffered", help, Unit::Bytes, buffered);
+        let help = "What they may keep";
+        relay.register_with_unit("buffers_max", help, Unit::Bytes, buffers_max);
         relay.register("listeners", "Listeners served now", listeners);
     }
 
@@ -211,6 +221,12 @@ impl Metrics {
 
     pub(super) fn destination_refused(&self) {
         self.destinations_refused.inc();
+    }
+
+    /// The count of what is kept, of which there may be so many bytes.
+    pub(super) fn buffered(&self, bytes_max: i64) -> Gauge {
+        self.buffers_max.set(bytes_max);
+        self.buffered.clone()
     }
 
     pub(super) fn stream_stalled(&self) {
