@@ -199,9 +199,10 @@ mod tests {
             let budget = budget(LIMIT);
             let mut sessions: Vec<(Share, usize)> = Vec::new();
             for (index, what) in turns {
+                let full = sessions.len() == SESSIONS_MAX;
                 match sessions.get_mut(index) {
-                    None if sessions.len() < SESSIONS_MAX => sessions.push((budget.share(), 0)),
-                    None => {}
+                    None if full => {}
+                    None => sessions.push((budget.share(), 0)),
                     Some(_) if what == 0 => drop(sessions.swap_remove(index)),
                     Some((share, held)) => {
                         if what == 1 {
