@@ -108,6 +108,12 @@ impl BrokerError {
             request_id: RequestId::default(),
         }
     }
+
+    /// The call and the kind, without AWS's words: for traces.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        format!("{}: {:?}", self.operation, self.kind)
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! What watches what: caches and their streams, the two controllers, and who is asked to look again when something
-//! else changes.
+//! What watches what: caches and their streams, and the two controllers.
 
 use std::future::{pending, ready};
 use std::sync::{Arc, Mutex};
@@ -18,10 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::backoff::{Backoff, jittered};
+use super::concerns::{ask_for_class, ask_for_service, ask_owners};
 use super::context::{Context, Stores};
 use super::drain::Drain;
 use super::error::Error;
-use super::metrics::{Kind, Metrics, Outcome};
+use super::metrics::{Kind, Metrics};
 use super::names::{self, FIELD_MANAGER, MANAGED_BY_LABEL, SLICE_MANAGED_BY_LABEL};
 use super::options::ControllerOptions;
 use super::poll::Polls;
@@ -319,49 +319,6 @@ async fn until_ended(
     }
 }
 
-/// Asks the sessions that own an object to look again.
-fn ask_owners<K: Resource<DynamicType = ()>>(context: &Context, object: &K) {
-    let namespace = object.namespace().unwrap_or_default();
-    for owner in object.owner_references() {
-        if owner.kind == SsmSession::kind(&()) {
-            context.trigger_session(&namespace, &owner.name);
-        }
-    }
-}
-
-/// Asks the session that owns a Service, and those that wait for its name.
-fn ask_for_service(context: &Context, service: &Service) {
-    ask_owners(context, service);
-    let (namespace, name) = (service.namespace(), service.name_any());
-    let waits = |session: &SsmSession| {
-        session.namespace() == namespace && session::service_name(session) == name
-    };
-    for session in context.sessions.filter(waits) {
-        context.trigger_session(
-            &session.namespace().unwrap_or_default(),
-            &session.name_any(),
-        );
-    }
-}
-
-/// Asks the sessions that name a class, and those that name none, since it may be the default.
-fn ask_for_class(context: &Context, class: &SsmSessionClass) {
-    let name = class.name_any();
-    let concerns = |session: &SsmSession| {
-        session
-            .spec
-            .class_name
-            .as_ref()
-            .is_none_or(|of| *of == name)
-    };
-    for session in context.sessions.filter(concerns) {
-        context.trigger_session(
-            &session.namespace().unwrap_or_default(),
-            &session.name_any(),
-        );
-    }
-}
-
 fn on_error<K: Resource<DynamicType = ()>>(
     object: &K,
     kind: Kind,
@@ -372,11 +329,9 @@ fn on_error<K: Resource<DynamicType = ()>>(
     let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
     if error.is_conflict() {
         // The newer object is on its way and asks for a reconcile by itself; this is for when it does not.
-        context.metrics.reconciled(kind, Outcome::Conflict);
         debug!(?kind, %namespace, %name, %error, "overtaken by another write");
         return Action::requeue(jittered(context.options.backoff_min));
     }
-    context.metrics.reconciled(kind, Outcome::Failure);
     warn!(?kind, %namespace, %name, %error, request_id = error.request_id(), "reconcile failed");
     Action::requeue(backoff.failed(&names::key(object)))
 }

@@ -74,6 +74,11 @@ impl Crowd {
         self.origins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many there are, at any time.
+    pub(super) fn present(&self) -> Arc<AtomicUsize> {
+        self.present.clone()
+    }
+
     /// How long a half-closed client is held: less when more than half of the places are taken.
     fn hold(&self, usual: Duration) -> Duration {
         let crowded = self.present.load(Ordering::Relaxed) * 2 > self.places;
@@ -116,6 +121,7 @@ impl Drop for Place {
 pub(super) struct Client {
     stream: TcpStream,
     place: Place,
+    since: Instant,
 }
 
 impl Client {
@@ -126,7 +132,6 @@ impl Client {
         crowd: &Crowd,
         metrics: &Metrics,
     ) -> Option<Self> {
-        metrics.connection_opened();
         crowd.enter(from);
         let mut place = Place {
             metrics: metrics.clone(),
@@ -147,7 +152,11 @@ impl Client {
             place.outcome = OutcomeValue::ClientGone;
             return None;
         }
-        Some(Self { stream, place })
+        Some(Self {
+            stream,
+            place,
+            since: Instant::now(),
+        })
     }
 
     /// Whether its address has more places than one may have.
@@ -173,11 +182,16 @@ impl Client {
         options: Arc<RelayOptions>,
     ) {
         // The place is given back after the connection is closed.
-        let (mut place, stream) = (self.place, self.stream);
+        let Self {
+            stream,
+            mut place,
+            since,
+        } = self;
         match timeout_at(Instant::now() + options.hold, open_stream(&mut admission)).await {
             Ok(Some(tunnelled)) => {
                 let hold = || place.crowd.hold(options.half_close_hold);
-                let outcome = splice(stream, tunnelled, hold, &place.metrics).await;
+                place.metrics.stream_opened(since.elapsed());
+                let outcome = splice(stream, tunnelled, hold, since, &place.metrics).await;
                 place.outcome = outcome.into();
             }
             Ok(None) => {}
@@ -255,6 +269,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_whose_task_is_cut_off_before_it_began_leaves_its_place_and_is_reset() {
         let (crowd, metrics) = (Crowd::new(4, 4), Metrics::default());
+        let _served = metrics.serve(crowd.present());
         let (client, far) = client(&crowd, &metrics).await;
         assert!(text(&metrics).contains("relay_connections 1"));
         let admission = watch::Sender::new(Admission::Hold);

@@ -154,6 +154,22 @@ pub enum Failure {
     Recording(String),
 }
 
+impl Failure {
+    /// What kind of failure it is, in words of our own.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let words = match self {
+            Self::Broker(error) => return error.summary(),
+            Self::DataChannel(_) => "no data channel",
+            Self::Unsupported(_) => "unsupported session",
+            Self::SessionClosed(_) => "the session ended",
+            Self::NoPort(_) => "no port to listen on",
+            Self::Recording(_) => "state could not be recorded",
+        };
+        words.to_owned()
+    }
+}
+
 impl From<BrokerError> for Failure {
     fn from(error: BrokerError) -> Self {
         Self::Broker(BrokerError {

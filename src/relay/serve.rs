@@ -18,7 +18,7 @@ use super::backoff::Backoff;
 use super::budget::Budget;
 use super::client::{Admission, Client, Crowd};
 use super::listener::{Action, Listener, Now};
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Served};
 use super::options::RelayOptions;
 use super::ports::{Bound, Ports};
 use super::report::{EndReason, Failure, ListenerId, RecordError, Recorder, Report};
@@ -74,6 +74,7 @@ pub(super) struct Server {
     admission: watch::Sender<Admission>,
     clients: JoinSet<()>,
     crowd: Crowd,
+    served: Arc<Served>,
     /// When it was last said that clients are reset because there are too many.
     full_said_at: Option<Instant>,
     pending: FuturesUnordered<BoxFuture<'static, Outcome>>,
@@ -102,6 +103,7 @@ impl Server {
         let preferred_port = inherited.port;
         let backoff = Backoff::new(options.backoff_min, options.record_timeout);
         let crowd = Crowd::new(options.connections_max, options.connections_max_per_client);
+        let served = shared.metrics.serve(crowd.present());
         let mut server = Self {
             id,
             shared,
@@ -115,6 +117,7 @@ impl Server {
             admission: watch::Sender::new(Admission::Hold),
             clients: JoinSet::new(),
             crowd,
+            served,
             full_said_at: None,
             pending: FuturesUnordered::new(),
             record: RecordKeeping {
@@ -209,6 +212,7 @@ impl Server {
         while let Some(action) = self.machine.poll_action(Now::read()) {
             self.act(action);
         }
+        self.served.has_sessions(self.machine.sessions_live());
         if !self.record.busy && !self.record.disowned {
             let (claim, report) = (self.machine.claim(), self.machine.report());
             let awaited = self.machine.awaited_claim();
@@ -265,8 +269,8 @@ impl Server {
             Action::Hold => {
                 self.admission.send_replace(Admission::Hold);
             }
-            Action::Close => {
-                self.starting.failed();
+            Action::Close(reason) => {
+                self.starting.failed(&self.machine.summary(reason));
                 self.admission.send_replace(Admission::Hold);
                 self.tunnel_state = None;
                 self.tunnel = None;
@@ -291,7 +295,7 @@ impl Server {
                     Ok(_) => self.shared.metrics.session_started(),
                     Err(error) => {
                         self.shared.metrics.start_failed();
-                        self.starting.failed();
+                        self.starting.failed(&error.summary());
                         warn!(listener = %self.id, %error, request_id = error.request_id.as_str(), "session not started, trying again later");
                     }
                 }

@@ -24,6 +24,9 @@ const SSM: &str = "vpce-0123456789abcdef0-abcdefgh.ssm.eu-central-1.vpce.amazona
 const GATEWAY: &str = "vpce-0fedcba9876543210-abcdefgh.ssmmessages.eu-central-1.vpce.amazonaws.com";
 const STS: &str = "sts.eu-central-1.amazonaws.com";
 
+/// What AWS calls the gateway, also for those who reach it by an endpoint of their own.
+const PUBLIC: &str = "ssmmessages.eu-central-1.amazonaws.com";
+
 /// The proxy's password, and the header that shows it.
 const PASSWORD: &str = "PrOxYpAsSwOrD";
 const AUTHORIZATION: &str = "Basic b3BlcmF0b3I6UHJPeFlwQXNTd09yRA==";
@@ -31,7 +34,7 @@ const AUTHORIZATION: &str = "Basic b3BlcmF0b3I6UHJPeFlwQXNTd09yRA==";
 #[tokio::test]
 async fn everything_at_once_carries_bytes_and_leaves_nothing() {
     let ground = ground_of_everything().await;
-    let aws = Aws::behind(&[SSM, GATEWAY, STS], GATEWAY).await;
+    let aws = Aws::behind(&[SSM, GATEWAY, STS], PUBLIC).await;
     let at = aws.address();
     let names = [SSM, GATEWAY, STS].map(|host| format!("{host}:443"));
     let names: Vec<_> = names.iter().map(|name| (name.as_str(), at)).collect();

@@ -60,6 +60,7 @@ mod proxied;
 mod proxy;
 mod replaced;
 mod request_ids;
+mod rights;
 mod roles;
 mod secrets;
 mod services;

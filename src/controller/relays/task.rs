@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
-use super::{LeaseSeen, Liveness, Relays, RelaysView};
+use super::{LeaseSeen, Relays, RelaysView};
 use crate::controller::backoff::jittered;
 use crate::controller::context::Context;
 use crate::controller::drain::{Drain, DrainSeen, Drains};
@@ -78,8 +78,6 @@ pub async fn run(
         if let Some(next) = relays.poll_view(now) {
             publish(&context, &view, next);
         }
-        // Each time: listeners are bound and made while nothing changes about the relays.
-        count_unbound(&context, &view.borrow());
         for (name, resource_version) in relays.poll_leftovers(options.grace, now) {
             stop_lease(&context, &api, &name, resource_version).await;
         }
@@ -109,20 +107,6 @@ fn lease_seen(lease: &Lease, duration: Duration) -> LeaseSeen {
             .unwrap_or(0),
         resource_version: lease.resource_version(),
     }
-}
-
-fn count_unbound(context: &Context, view: &RelaysView) {
-    let is_unbound = |listener: &SsmListener| {
-        let relay = listener.spec.relay.as_ref();
-        relay.is_none_or(|relay| view.is_gone(relay))
-    };
-    let listeners = context.listeners.state();
-    let unbound = listeners
-        .iter()
-        .filter(|listener| is_unbound(listener))
-        .count();
-    let gauge = &context.metrics.listeners_unbound;
-    gauge.set(i64::try_from(unbound).unwrap_or(i64::MAX));
 }
 
 /// Tells who asks, and has everything looked at again for which it makes a difference.
@@ -159,15 +143,6 @@ fn publish(context: &Context, view: &watch::Sender<RelaysView>, next: RelaysView
     if previous == next {
         return;
     }
-    let alive = next
-        .relays
-        .values()
-        .filter(|relay| relay.liveness == Liveness::Alive)
-        .count();
-    context
-        .metrics
-        .relays_alive
-        .set(i64::try_from(alive).unwrap_or(i64::MAX));
     for (name, relay) in &next.relays {
         if previous.relays.get(name).map(|relay| relay.liveness) != Some(relay.liveness) {
             info!(relay = %name, incarnation = %relay.incarnation, liveness = ?relay.liveness, "relay seen");

@@ -2,7 +2,9 @@
 
 use tokio::time::Instant;
 
-use super::{Action, Listener, Now, Phase, Report, State, Stop, TERMINATING_MAX};
+use super::{
+    Action, EndReason, Failure, Listener, Now, Phase, Report, State, Stop, TERMINATING_MAX,
+};
 
 impl Listener {
     /// What is to be done next.
@@ -69,6 +71,12 @@ impl Listener {
         matches!(self.phase, Phase::Stopped) && self.sessions.live_count() == 0
     }
 
+    /// How many sessions AWS has not yet said to be over.
+    #[must_use]
+    pub fn sessions_live(&self) -> usize {
+        self.sessions.live_count()
+    }
+
     /// The whole truth. The same state gives an equal report.
     #[must_use]
     pub fn report(&self) -> Report {
@@ -82,6 +90,14 @@ impl Listener {
             retry_at: self.retry_at,
             destination: self.destination,
         }
+    }
+
+    /// Why a start came to nothing, if its session was ended for this reason: for a trace.
+    #[must_use]
+    pub fn summary(&self, reason: EndReason) -> String {
+        let failed = reason == EndReason::StartFailed;
+        let failure = self.failure.as_ref().filter(|_| failed);
+        failure.map_or_else(|| format!("{reason:?}"), Failure::summary)
     }
 
     fn state(&self) -> State {

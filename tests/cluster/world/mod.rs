@@ -22,6 +22,7 @@ use crate::transfer::Server;
 use rights::Rights;
 
 pub use course::carry;
+pub use rights::rendered_rights;
 pub use waits::{condition, reason};
 
 /// How long a condition may take: far above what anything here takes on a loaded machine.
@@ -46,6 +47,8 @@ pub struct World {
     pub ground: &'static Ground,
     /// A client of this test's runtime.
     pub client: Client,
+    /// What its test calls it.
+    name: String,
     /// Namespace of the operator.
     pub operator_namespace: String,
     /// Namespace of the user.
@@ -101,6 +104,7 @@ impl World {
         let world = Self {
             ground,
             client,
+            name: name.to_owned(),
             operator_namespace,
             namespace,
             class,
@@ -156,7 +160,7 @@ impl Drop for World {
             );
             return;
         }
-        self.nobody_was_refused();
+        self.rights_fit();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

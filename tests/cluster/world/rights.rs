@@ -18,6 +18,7 @@ use tokio::sync::OnceCell;
 use super::World;
 use crate::audit::{Request, refused, requests};
 use crate::programs::{objects, render};
+use crate::rights::{Where, idle};
 
 /// What stands in the rendered chart for the operator's namespace and for the user's.
 const HOME: &str = "home-of-a-world";
@@ -88,6 +89,51 @@ async fn rendered(mode: &'static str) -> Vec<Value> {
         all
     };
     kept.get_or_init(render).await.clone()
+}
+
+/// Each right of a rendered rule: verb and resource.
+fn rights_of(rule: &Value) -> Vec<String> {
+    let words = |key: &str| {
+        let words = rule[key].as_array().into_iter().flatten();
+        words.filter_map(Value::as_str).collect::<Vec<_>>()
+    };
+    let mut rights = Vec::new();
+    for group in words("apiGroups") {
+        for resource in words("resources") {
+            let of_verb = |verb: &&str| format!("{verb} {group}/{resource}");
+            rights.extend(words("verbs").iter().map(of_verb));
+        }
+    }
+    rights
+}
+
+/// What the chart gives in mode split: component, place, verb and resource.
+pub async fn rendered_rights() -> BTreeSet<(String, Where, String)> {
+    let rendered = rendered("split").await;
+    let mut rights = BTreeSet::new();
+    for binding in rendered
+        .iter()
+        .filter(|object| object["roleRef"].is_object())
+    {
+        let (of, namespace) = (&binding["roleRef"], &binding["metadata"]["namespace"]);
+        let place = match namespace.as_str() {
+            Some(HOME) => Where::Home,
+            Some(_) => Where::Watched,
+            None => Where::Everywhere,
+        };
+        let role = rendered.iter().find(|role| {
+            role["kind"] == of["kind"]
+                && role["metadata"]["name"] == of["name"]
+                && role["metadata"]["namespace"] == *namespace
+        });
+        let rules = role.and_then(|role| role["rules"].as_array());
+        let account = binding["subjects"][0]["name"].as_str().unwrap_or_default();
+        let component = account.rsplit('-').next().unwrap_or_default();
+        for right in rules.expect("it has rules").iter().flat_map(rights_of) {
+            rights.insert((component.to_owned(), place, right));
+        }
+    }
+    rights
 }
 
 impl World {
@@ -207,30 +253,13 @@ impl World {
         self.rights.went.store(true, Ordering::Relaxed);
     }
 
-    /// Whatever a process has wanted and may not is a rule that the chart lacks.
-    pub(super) fn nobody_was_refused(&self) {
+    /// Whatever a process has wanted and may not is a rule that the chart lacks, and what this world is there to need must
+    /// have been used.
+    pub(super) fn rights_fit(&self) {
         let made = self.rights.made.lock().expect("no test panics in here");
         let homes: BTreeSet<_> = made.keys().map(|installation| &installation.home).collect();
         let log = self.ground.audit_log();
         let requests: Vec<_> = homes.iter().flat_map(|home| requests(&log, home)).collect();
-        if let Ok(d) = std::env::var("RIGHTS_DUMP") {
-            let mut set = std::collections::BTreeSet::new();
-            for r in &requests {
-                let acc = r.account.rsplit("-operator-").next().unwrap();
-                let w = match &r.namespace {
-                    None => "cluster",
-                    Some(n) if *n == self.namespace => "user",
-                    Some(n) if *n == self.operator_namespace => "home",
-                    Some(_) => "other",
-                };
-                set.insert(format!("{} {w} {} {}", &acc[6..], r.verb, r.resource));
-            }
-            std::fs::write(
-                format!("{d}/{}", self.namespace),
-                set.into_iter().collect::<Vec<_>>().join("\n"),
-            )
-            .unwrap();
-        }
         let went = self.rights.went.load(Ordering::Relaxed);
         let is_going =
             |request: &Request| went && request.namespace.as_ref() == Some(&self.namespace);
@@ -239,6 +268,11 @@ impl World {
         assert!(
             refused.is_empty(),
             "the chart gives no right to {refused:#?}"
+        );
+        let idle = idle(&self.name, &requests);
+        assert!(
+            idle.is_empty(),
+            "tests/cluster/rights.rs says that this test needs {idle:?}"
         );
     }
 }

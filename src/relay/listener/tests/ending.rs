@@ -10,7 +10,7 @@ fn a_session_that_the_service_closes_is_followed_by_another() {
     let mut world = World::serving();
     world.ended(End::Closed("Session idle for too long".to_owned()));
     let actions = world.actions();
-    assert!(matches!(actions.first(), Some(Action::Close)));
+    assert!(matches!(actions.first(), Some(Action::Close(_))));
     assert_eq!(terminations(&actions), ["s-1"]);
     let failure = world.report().failure.expect("a failure").to_string();
     assert_eq!(failure, "the session ended: Session idle for too long");
@@ -113,7 +113,7 @@ fn stop_ends_whatever_goes_on() {
         assert_eq!(terminations(&actions).len(), live);
         assert_eq!((world.report().port, world.report().ready), (None, false));
         if live > 0 {
-            assert!(matches!(actions.first(), Some(Action::Close)));
+            assert!(matches!(actions.first(), Some(Action::Close(_))));
             assert_ne!(world.state(), State::Ended, "AWS has not answered");
             assert!(!world.listener.is_over());
             world.terminated("s-1");
