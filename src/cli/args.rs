@@ -12,6 +12,9 @@ use super::values::{
 use crate::crd::{DEFAULT_CONTROLLER_NAME, DRAIN_DURATION_MAX};
 use crate::telemetry::LogFormat;
 
+/// Less than this leaves no room for a handful of sessions.
+const BUFFERS_MIN: u64 = 16 << 20;
+
 /// Options of whatever asks the API server.
 #[derive(Args, Clone, Debug)]
 pub struct InstallationArgs {
@@ -183,6 +186,14 @@ pub struct RelayArgs {
     /// Clients at once on one listener: each holds buffers of up to 128 KiB
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub connections_max: u32,
+    /// Those of them that may come from one address, so that no pod keeps the others out: half by default. As many as
+    /// --connections-max switches it off, for clients behind one address, such as a proxy or another network's NAT
+    #[arg(long, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections_max_per_client: Option<u32>,
+    /// Bytes that all sessions together keep in memory on their way; beyond it clients wait in their sockets. By default
+    /// 60 % of the memory that the container may have, and 512 MiB where there is no limit
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(BUFFERS_MIN..))]
+    pub buffers_max: Option<u64>,
     /// How often the Lease is renewed
     #[arg(long, default_value = "4s", value_parser = duration)]
     pub lease_renew: Duration,

@@ -6,6 +6,7 @@
 mod api_server;
 pub mod build;
 mod installation;
+mod memory;
 mod options;
 mod process;
 mod supervise;

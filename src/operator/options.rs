@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use tokio_rustls::rustls::ClientConfig;
+use tracing::warn;
 
+use super::memory;
 use crate::aws::{self, AwsOptions};
 use crate::binding::BindingOptions;
 use crate::broker::UrlPolicy;
@@ -13,7 +15,7 @@ use crate::crd;
 use crate::drain::DrainOptions;
 use crate::election::Timing;
 use crate::proxy::Proxies;
-use crate::relay::RelayOptions;
+use crate::relay::{RelayOptions, sessions_max};
 use crate::telemetry::TraceOptions;
 
 /// For the controller.
@@ -146,7 +148,12 @@ pub(super) fn relay_options(
         ping_interval: args.ping_interval,
         half_close_hold: args.half_close_hold,
         stall_limit: args.stall_limit,
-        connections_max: usize::try_from(args.connections_max).unwrap_or(usize::MAX),
+        connections_max: count(args.connections_max),
+        connections_max_per_client: count(
+            args.connections_max_per_client
+                .unwrap_or(args.connections_max.div_ceil(2)),
+        ),
+        buffers_max: buffers_max(args),
         url_policy: if args.insecure_stream_urls {
             UrlPolicy::Insecure
         } else {
@@ -155,6 +162,29 @@ pub(super) fn relay_options(
         tls,
         proxies,
     }
+}
+
+/// What a relay's sessions may keep in memory.
+fn buffers_max(args: &RelayArgs) -> usize {
+    let bytes = args.buffers_max.unwrap_or_else(memory::buffers_max);
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// How many listeners a relay takes: as many as it was told to, where each has the least of memory that it needs.
+fn capacity(args: &RelayArgs) -> usize {
+    let (capacity, fitting) = (count(args.capacity), sessions_max(buffers_max(args)));
+    if capacity > fitting {
+        warn!(
+            capacity,
+            fitting,
+            "fewer listeners are taken than --capacity says: there is no memory for the buffers of more; see --buffers-max"
+        );
+    }
+    capacity.min(fitting)
+}
+
+fn count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// For its Kubernetes half.
@@ -173,7 +203,7 @@ pub(super) fn binding_options(
         advertise_addresses: args.advertise_addresses.clone(),
         lease_duration: common.lease_duration,
         lease_renew: args.lease_renew,
-        capacity: usize::try_from(args.capacity).unwrap_or(usize::MAX),
+        capacity: capacity(args),
         // Half of what the relay waits for a session's record, so that it can try once more.
         record_deadline: common.record_timeout / 2,
         // The rest of the time is for the Lease and for the other tasks.

@@ -11,7 +11,7 @@ use super::message::Message;
 const AHEAD_MESSAGES_MAX: usize = 10_000;
 
 /// Bytes of payload kept ahead of a missing message, as much as the multiplexer's own budget.
-const AHEAD_BYTES_MAX: usize = 4 << 20;
+pub const AHEAD_BYTES_MAX: usize = 4 << 20;
 
 /// What to do with a message that has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,14 +27,37 @@ pub enum Arrival {
 }
 
 /// Messages of one direction on their way into order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Inbox {
     expected: i64,
     ahead: BTreeMap<i64, Message>,
     ahead_bytes: usize,
+    ahead_bytes_max: usize,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self {
+            expected: 0,
+            ahead: BTreeMap::new(),
+            ahead_bytes: 0,
+            ahead_bytes_max: AHEAD_BYTES_MAX,
+        }
+    }
 }
 
 impl Inbox {
+    /// So many bytes of payload may be kept ahead of a missing message from now on.
+    pub fn set_ahead_bytes_max(&mut self, bytes: usize) {
+        self.ahead_bytes_max = bytes;
+    }
+
+    /// Bytes of payload that are kept.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.ahead_bytes
+    }
+
     /// Takes a data message.
     pub fn handle_message(&mut self, mut message: Message) -> Arrival {
         let sequence = message.sequence;
@@ -43,7 +66,7 @@ impl Inbox {
         }
         let next = sequence == self.expected;
         let full = self.ahead.len() >= AHEAD_MESSAGES_MAX
-            || self.ahead_bytes.saturating_add(message.payload.len()) > AHEAD_BYTES_MAX;
+            || self.ahead_bytes.saturating_add(message.payload.len()) > self.ahead_bytes_max;
         if full && !next {
             return Arrival::Dropped;
         }

@@ -8,6 +8,7 @@ mod agreement;
 pub mod data_channel;
 pub mod handshake;
 pub mod inbox;
+pub mod memory;
 pub mod message;
 pub mod mux;
 pub mod outbox;
@@ -15,5 +16,6 @@ pub mod payload;
 pub mod port_session;
 
 pub use data_channel::{Config, End, Established};
+pub use memory::Memory;
 pub use mux::frame::StreamId;
 pub use port_session::{Event, Limits, PortSession, Read, ResetCause};

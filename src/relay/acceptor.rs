@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -13,11 +14,11 @@ use super::ports::Bound;
 /// The pause after an accept that failed: most likely the process is out of file descriptors, and would spin.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
-/// The next client on any of the sockets; never without a port.
+/// The next client on any of the sockets, and from where it comes; never without a port.
 ///
 /// # Errors
 /// The kernel's.
-pub(super) async fn accept(bound: Option<&Bound>) -> io::Result<TcpStream> {
+pub(super) async fn accept(bound: Option<&Bound>) -> io::Result<(TcpStream, IpAddr)> {
     let Some(bound) = bound else {
         return std::future::pending().await;
     };
@@ -35,5 +36,5 @@ pub(super) async fn accept(bound: Option<&Bound>) -> io::Result<TcpStream> {
     if accepted.is_err() {
         sleep(ERROR_PAUSE).await;
     }
-    accepted.map(|(stream, _)| stream)
+    accepted.map(|(stream, from)| (stream, from.ip().to_canonical()))
 }

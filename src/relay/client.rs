@@ -1,8 +1,10 @@
 //! One client's connection: held until a session serves, then spliced; reset when none does in time.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -33,18 +35,43 @@ pub(super) enum Admission {
 pub(super) struct Crowd {
     present: Arc<AtomicUsize>,
     places: usize,
+    /// How many of them come from each address.
+    origins: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    places_per_origin: usize,
 }
 
 /// Where places are short, what a half-closed client may keep its place for: it looks the same as one that has gone.
 const CROWDED_HOLD: Duration = Duration::from_secs(2);
 
 impl Crowd {
-    /// Nobody, of at most `places`.
-    pub(super) fn new(places: usize) -> Self {
+    /// Nobody, of at most `places`, and `places_per_origin` for one address: nobody takes all of them from the others.
+    pub(super) fn new(places: usize, places_per_origin: usize) -> Self {
         Self {
             present: Arc::default(),
             places,
+            origins: Arc::default(),
+            places_per_origin,
         }
+    }
+
+    fn enter(&self, from: IpAddr) {
+        self.present.fetch_add(1, Ordering::Relaxed);
+        *self.origins().entry(from).or_default() += 1;
+    }
+
+    fn leave(&self, from: IpAddr) {
+        self.present.fetch_sub(1, Ordering::Relaxed);
+        let mut origins = self.origins();
+        if let Some(count) = origins.get_mut(&from) {
+            *count -= 1;
+            if *count == 0 {
+                origins.remove(&from);
+            }
+        }
+    }
+
+    fn origins(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.origins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many there are, at any time.
@@ -67,6 +94,7 @@ impl Crowd {
 struct Place {
     metrics: Metrics,
     crowd: Crowd,
+    from: IpAddr,
     outcome: OutcomeValue,
 }
 
@@ -84,7 +112,7 @@ impl From<Outcome> for OutcomeValue {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.crowd.present.fetch_sub(1, Ordering::Relaxed);
+        self.crowd.leave(self.from);
         self.metrics.connection_ended(self.outcome);
     }
 }
@@ -98,11 +126,17 @@ pub(super) struct Client {
 
 impl Client {
     /// Gives a client its place; `None` when it has gone already.
-    pub(super) fn new(stream: TcpStream, crowd: &Crowd, metrics: &Metrics) -> Option<Self> {
-        crowd.present.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn new(
+        stream: TcpStream,
+        from: IpAddr,
+        crowd: &Crowd,
+        metrics: &Metrics,
+    ) -> Option<Self> {
+        crowd.enter(from);
         let mut place = Place {
             metrics: metrics.clone(),
             crowd: crowd.clone(),
+            from,
             outcome: OutcomeValue::SessionEnded,
         };
         // Whatever ends this connection early, a crash of the process too, is to reach the client as RST.
@@ -125,9 +159,20 @@ impl Client {
         })
     }
 
-    /// Resets it, since there are too many.
+    /// Whether its address has more places than one may have.
+    pub(super) fn is_one_too_many_of_its_own(&self) -> bool {
+        let Place { crowd, from, .. } = &self.place;
+        let present = crowd.origins().get(from).copied();
+        present.is_some_and(|present| present > crowd.places_per_origin)
+    }
+
+    /// Resets it, since there are too many, of its own address or altogether.
     pub(super) fn refuse(mut self) {
-        self.place.outcome = OutcomeValue::TooMany;
+        self.place.outcome = if self.is_one_too_many_of_its_own() {
+            OutcomeValue::TooManyOfOneClient
+        } else {
+            OutcomeValue::TooMany
+        };
     }
 
     /// Serves it until it or its stream ends.
@@ -182,6 +227,7 @@ async fn open_stream(admission: &mut watch::Receiver<Admission>) -> Option<Tunne
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind;
+    use std::net::Ipv4Addr;
 
     use prometheus_client::registry::Registry;
     use tokio::io::AsyncReadExt;
@@ -198,7 +244,8 @@ mod tests {
         let address = listener.local_addr().expect("an address");
         let far = TcpStream::connect(address).await.expect("it listens");
         let (near, _) = listener.accept().await.expect("a connection");
-        (Client::new(near, crowd, metrics).expect("a client"), far)
+        let near = Client::new(near, Ipv4Addr::LOCALHOST.into(), crowd, metrics);
+        (near.expect("a client"), far)
     }
 
     fn options() -> Arc<RelayOptions> {
@@ -221,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_whose_task_is_cut_off_before_it_began_leaves_its_place_and_is_reset() {
-        let (crowd, metrics) = (Crowd::new(4), Metrics::default());
+        let (crowd, metrics) = (Crowd::new(4, 4), Metrics::default());
         let _served = metrics.serve(crowd.present());
         let (client, far) = client(&crowd, &metrics).await;
         assert!(text(&metrics).contains("relay_connections 1"));
@@ -230,11 +277,12 @@ mod tests {
         wait_reset(far).await;
         assert!(text(&metrics).contains("relay_connections 0"));
         assert_eq!(crowd.present.load(Ordering::Relaxed), 0);
+        assert!(crowd.origins().is_empty());
     }
 
     #[tokio::test]
     async fn a_client_that_is_refused_is_reset_and_counted_as_one_too_many() {
-        let (crowd, metrics) = (Crowd::new(4), Metrics::default());
+        let (crowd, metrics) = (Crowd::new(4, 4), Metrics::default());
         let (client, far) = client(&crowd, &metrics).await;
         client.refuse();
         wait_reset(far).await;
@@ -243,7 +291,7 @@ mod tests {
 
     #[tokio::test]
     async fn half_closed_clients_are_held_for_less_when_more_than_half_of_the_places_are_taken() {
-        let (crowd, metrics) = (Crowd::new(4), Metrics::default());
+        let (crowd, metrics) = (Crowd::new(4, 4), Metrics::default());
         let mut clients = Vec::new();
         for hold in [USUAL, USUAL, CROWDED_HOLD, CROWDED_HOLD] {
             clients.push(client(&crowd, &metrics).await);

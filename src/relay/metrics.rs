@@ -13,6 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabel
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -38,6 +39,8 @@ pub struct Metrics {
     websockets_lost: Counter,
     destinations_refused: Counter,
     streams_stalled: Counter,
+    buffered: Gauge,
+    buffers_max: Gauge,
 }
 
 impl Default for Metrics {
@@ -54,6 +57,8 @@ impl Default for Metrics {
             websockets_lost: Counter::default(),
             destinations_refused: Counter::default(),
             streams_stalled: Counter::default(),
+            buffered: Gauge::default(),
+            buffers_max: Gauge::default(),
         }
     }
 }
@@ -132,10 +137,11 @@ pub enum OutcomeValue {
     SessionEnded,
     HeldTooLong,
     TooMany,
+    TooManyOfOneClient,
 }
 
 impl OutcomeValue {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Finished,
         Self::ClientGone,
         Self::Refused,
@@ -143,6 +149,7 @@ impl OutcomeValue {
         Self::SessionEnded,
         Self::HeldTooLong,
         Self::TooMany,
+        Self::TooManyOfOneClient,
     ];
 }
 
@@ -208,6 +215,8 @@ impl Metrics {
             websockets_lost,
             destinations_refused,
             streams_stalled,
+            buffered,
+            buffers_max,
         } = self.clone();
         relay.register_collector(Box::new(serving));
         for outcome in OutcomeValue::ALL {
@@ -248,6 +257,10 @@ impl Metrics {
         relay.register("destinations_refused", help, destinations_refused);
         let help = "Streams reset since their client did not read and kept others waiting";
         relay.register("streams_stalled", help, streams_stalled);
+        let help = "What sessions keep in memory on its way to destinations and clients";
+        relay.register_with_unit("buffered", help, Unit::Bytes, buffered);
+        let help = "What they may keep";
+        relay.register_with_unit("buffers_max", help, Unit::Bytes, buffers_max);
     }
 
     /// A listener is served, which has these clients.
@@ -310,6 +323,12 @@ impl Metrics {
 
     pub(super) fn destination_refused(&self) {
         self.destinations_refused.inc();
+    }
+
+    /// The count of what is kept, of which there may be so many bytes.
+    pub(super) fn buffered(&self, bytes_max: i64) -> Gauge {
+        self.buffers_max.set(bytes_max);
+        self.buffered.clone()
     }
 
     pub(super) fn stream_stalled(&self) {

@@ -5,6 +5,7 @@
 
 mod acceptor;
 mod backoff;
+mod budget;
 mod client;
 mod listener;
 mod metrics;
@@ -30,6 +31,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, warn};
 
+pub use budget::sessions_max;
 pub use metrics::Metrics;
 pub use options::RelayOptions;
 pub use report::{
@@ -39,6 +41,7 @@ pub use report::{
 
 use crate::broker::Broker;
 use backoff::Backoff;
+use budget::Budget;
 use ports::Ports;
 use serve::{Exit, Server, Shared};
 use wish::{Order, Wish};
@@ -57,6 +60,7 @@ impl Relay {
     pub fn new(options: RelayOptions, broker: Arc<dyn Broker>, metrics: Metrics) -> Self {
         let addresses = options.listen_addresses.clone();
         let ports = Ports::new(addresses, options.ports.clone(), options.port_quarantine);
+        let budget = Budget::new(options.buffers_max, &metrics);
         let (options, ports) = (Arc::new(options), Arc::new(ports));
         Self {
             shared: Arc::new(Shared {
@@ -64,6 +68,7 @@ impl Relay {
                 broker,
                 ports,
                 metrics,
+                budget: Arc::new(budget),
             }),
             wishes: Arc::default(),
             servers: TaskTracker::new(),

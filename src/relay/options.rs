@@ -45,6 +45,10 @@ pub struct RelayOptions {
     pub stall_limit: Duration,
     /// Clients at once on one listener.
     pub connections_max: usize,
+    /// Those of them that may come from one address.
+    pub connections_max_per_client: usize,
+    /// Bytes that all sessions together keep for their clients and destinations.
+    pub buffers_max: usize,
     /// Which stream URLs are trusted with a token.
     pub url_policy: UrlPolicy,
     /// TLS towards the message gateway.
@@ -73,6 +77,8 @@ impl RelayOptions {
             half_close_hold: Duration::from_mins(1),
             stall_limit: Duration::from_secs(30),
             connections_max: 256,
+            connections_max_per_client: 128,
+            buffers_max: 512 << 20,
             url_policy: UrlPolicy::Strict,
             tls,
             proxies: Proxies::default(),

@@ -1,5 +1,6 @@
 //! Serves one listener: drives its machine, calls the broker, keeps its reports, lets clients in.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tracing::{Instrument as _, error, info, warn};
 
 use super::acceptor::accept;
 use super::backoff::Backoff;
+use super::budget::Budget;
 use super::client::{Admission, Client, Crowd};
 use super::listener::{Action, Listener, Now};
 use super::metrics::{Metrics, Served};
@@ -31,6 +33,7 @@ pub(super) struct Shared {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) ports: Arc<Ports>,
     pub(super) metrics: Metrics,
+    pub(super) budget: Arc<Budget>,
 }
 
 enum Outcome {
@@ -99,7 +102,7 @@ impl Server {
         let options = shared.options.clone();
         let preferred_port = inherited.port;
         let backoff = Backoff::new(options.backoff_min, options.record_timeout);
-        let crowd = Crowd::new(options.connections_max);
+        let crowd = Crowd::new(options.connections_max, options.connections_max_per_client);
         let served = shared.metrics.serve(crowd.present());
         let mut server = Self {
             id,
@@ -251,7 +254,8 @@ impl Server {
                 let (options, metrics) = (self.shared.options.clone(), self.shared.metrics.clone());
                 self.starting.is_of(&ticket.session_id);
                 let start = self.starting.span();
-                let tunnel = Tunnel::open(options, broker, identity, ticket, metrics, start);
+                let share = self.shared.budget.share();
+                let tunnel = Tunnel::open(options, broker, identity, ticket, metrics, share, start);
                 self.tunnel_state = Some(tunnel.state());
                 self.tunnel = Some(tunnel);
             }
@@ -345,24 +349,25 @@ impl Server {
         }
     }
 
-    fn admit(&mut self, client: std::io::Result<TcpStream>) {
-        let client = match client {
+    fn admit(&mut self, client: std::io::Result<(TcpStream, IpAddr)>) {
+        let (client, from) = match client {
             Ok(client) => client,
             Err(error) => {
                 warn!(listener = %self.id, %error, "a client could not be accepted");
                 return;
             }
         };
-        let Some(client) = Client::new(client, &self.crowd, &self.shared.metrics) else {
+        let Some(client) = Client::new(client, from, &self.crowd, &self.shared.metrics) else {
             return;
         };
-        let limit = self.shared.options.connections_max;
-        if self.clients.len() >= limit {
+        let (limit, present) = (self.shared.options.connections_max, self.clients.len());
+        if present >= limit || client.is_one_too_many_of_its_own() {
             let now = Instant::now();
             let said = self.full_said_at;
             if said.is_none_or(|at| now >= at + FULL_SAID_EVERY) {
                 self.full_said_at = Some(now);
-                warn!(listener = %self.id, limit, "clients are reset: there are too many connections");
+                let limit_per_client = self.shared.options.connections_max_per_client;
+                warn!(listener = %self.id, %from, present, limit, limit_per_client, "clients are reset: there are too many connections, or too many of one address");
             }
             return client.refuse();
         }

@@ -8,16 +8,17 @@ use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::BufMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::metrics::Metrics;
-use super::tunnel::TunnelStream;
+use super::tunnel::{TunnelStream, WriteError};
 use crate::protocol::ResetCause;
 
-/// Bytes read from a client at once; two buffers' worth fits what a stream takes.
+/// Bytes read from a client at once, if its stream has room for as many; two buffers' worth fits what a stream takes.
 const CLIENT_READ_BYTES: usize = 32 << 10;
 
 /// Bytes read from a stream at once.
@@ -172,45 +173,43 @@ async fn upload(client: &ReadHalf<'_>, stream: &TunnelStream, metrics: &Metrics)
         if client.readable().await.is_err() {
             return Upload::ClientGone;
         }
+        // What can't go on waits in the client's socket, and no buffer waits with it.
+        let mut room = match room(client, stream).await {
+            Ok(room) => room,
+            Err(end) => return end,
+        };
         // Only while there is something to read: most connections say nothing most of the time.
-        let mut buffer = Vec::with_capacity(CLIENT_READ_BYTES);
-        loop {
+        let mut buffer = Vec::with_capacity(CLIENT_READ_BYTES.min(room));
+        while room > 0 {
             buffer.clear();
-            match client.try_read_buf(&mut buffer) {
+            match client.try_read_buf(&mut (&mut buffer).limit(CLIENT_READ_BYTES.min(room))) {
                 Ok(0) => return Upload::HalfClosed,
                 Ok(count) => metrics.bytes_up(count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(_) => return Upload::ClientGone,
             }
-            if let Err(end) = write(client, stream, &buffer).await {
-                return end;
-            }
+            room = match stream.write(&buffer) {
+                Ok(room) => room,
+                Err(WriteError) => return Upload::NotWanted,
+            };
         }
     }
 }
 
-/// Hands all of `bytes` to the stream. While it takes none, a client that breaks would be noticed by nobody: it keeps
-/// its place for as long as the last of what it said may take, and no longer.
-async fn write(
-    client: &ReadHalf<'_>,
-    stream: &TunnelStream,
-    mut bytes: &[u8],
-) -> Result<(), Upload> {
+/// How many bytes the stream takes, once it takes some. While it takes none, a client that breaks would be noticed by
+/// nobody: it keeps its place for as long as the last of what it said may take, and no longer.
+async fn room(client: &ReadHalf<'_>, stream: &TunnelStream) -> Result<usize, Upload> {
     let mut give_up_at = None;
-    while !bytes.is_empty() {
+    loop {
         tokio::select! {
             biased;
-            written = stream.write(bytes) => match written {
-                Ok(taken) => bytes = bytes.get(taken..).unwrap_or_default(),
-                Err(_) => return Err(Upload::NotWanted),
-            },
+            room = stream.room() => return room.map_err(|_| Upload::NotWanted),
             _ = client.ready(Interest::ERROR), if give_up_at.is_none() => {
                 give_up_at = Some(Instant::now() + FINISH_TIMEOUT);
             }
             () = at(give_up_at), if give_up_at.is_some() => return Err(Upload::ClientGone),
         }
     }
-    Ok(())
 }
 
 async fn download(

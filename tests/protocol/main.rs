@@ -9,6 +9,7 @@
 
 mod agent;
 mod delivery;
+mod frugality;
 mod handshake;
 mod limits;
 mod malformed;

@@ -231,7 +231,8 @@ impl World {
         let mut busy = false;
         for (id, client) in &mut self.clients {
             let (upload, _) = client.upload.as_slices();
-            let written = self.session.write(*id, upload).unwrap_or(0);
+            let room = self.session.room(*id).unwrap_or(0).min(upload.len());
+            let written = self.session.write(*id, &upload[..room]).unwrap_or(0);
             client.upload.drain(..written);
             if client.finishes && client.upload.is_empty() && !client.finished {
                 client.finished = true;

@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "so does a test fail")]
 
 mod brokers;
+mod budget;
 mod bytes;
 mod failures;
 #[path = "../support/front.rs"]

@@ -263,6 +263,36 @@ async fn clients_beyond_the_limit_are_reset() {
     );
 }
 
+#[tokio::test]
+async fn clients_of_one_address_leave_places_to_those_of_others() {
+    let ground = ground(echo().await, |options| {
+        options.connections_max = 3;
+        options.connections_max_per_client = 2;
+    });
+    let ground = ground.await;
+    let mut clients = vec![heard(ground.dial().await).await];
+    clients.push(heard(ground.dial().await).await);
+    wait_reset(&mut ground.dial().await).await;
+    let line = "connections_ended_total{outcome=\"TooManyOfOneClient\"} 1";
+    wait_metric(&ground, line).await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    let other = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0));
+    socket.bind(other).expect("an address of this host");
+    let other = socket.connect(ground.address().await).await;
+    clients.push(heard(other.expect("it listens")).await);
+    clients.remove(0);
+    wait_metric(&ground, "ssm_operator_relay_connections 2").await;
+    heard(ground.dial().await).await;
+}
+
+/// A client to which its first word was sent back.
+async fn heard(mut client: TcpStream) -> TcpStream {
+    client.write_u8(1).await.expect("sent");
+    let echoed = within("the echo", client.read_u8()).await;
+    assert_eq!(echoed.expect("an echo"), 1);
+    client
+}
+
 /// A destination that says what each of its clients has said, once that has closed. Meanwhile it says more than a
 /// client takes at once if it `floods`.
 async fn listening(floods: bool) -> (SocketAddr, mpsc::UnboundedReceiver<Vec<u8>>) {

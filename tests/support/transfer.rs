@@ -67,7 +67,8 @@ impl Drop for Server {
     }
 }
 
-async fn serve(mut connection: TcpStream) -> Result<()> {
+/// Serves transfers, one after the other, on a connection.
+pub async fn serve(mut connection: TcpStream) -> Result<()> {
     // Several exchanges may follow each other on one connection.
     while let Ok(up_bytes) = connection.read_u64().await {
         let down_bytes = connection.read_u64().await?;
@@ -96,13 +97,15 @@ pub async fn exchange_half_closed(
     hear(connection, sent, down_bytes).await
 }
 
-async fn ask(connection: &mut TcpStream, up_bytes: u64, down_bytes: u64) -> Result<[u8; 32]> {
+/// The first half of [`exchange`]; the digest of what was sent.
+pub async fn ask(connection: &mut TcpStream, up_bytes: u64, down_bytes: u64) -> Result<[u8; 32]> {
     connection.write_u64(up_bytes).await.context("send")?;
     connection.write_u64(down_bytes).await.context("send")?;
     send(connection, up_bytes, 1).await.context("send")
 }
 
-async fn hear(connection: &mut TcpStream, sent: [u8; 32], down_bytes: u64) -> Result<()> {
+/// The second half.
+pub async fn hear(connection: &mut TcpStream, sent: [u8; 32], down_bytes: u64) -> Result<()> {
     let mut theirs = [0; 32];
     connection
         .read_exact(&mut theirs)

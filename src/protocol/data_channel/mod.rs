@@ -1,5 +1,6 @@
 //! The client's data channel: handshake, numbering, acknowledgements. It outlives its websockets.
 
+mod config;
 mod event;
 
 use std::collections::VecDeque;
@@ -14,10 +15,12 @@ use crate::protocol::handshake::{
     Version,
 };
 use crate::protocol::inbox::{Arrival, Inbox};
+use crate::protocol::memory::Memory;
 use crate::protocol::message::{
     FLAG_SYN, FLAGS_CONTROL, Message, MessageError, MessageType, PayloadType,
 };
 use crate::protocol::outbox::Outbox;
+pub use config::Config;
 pub use event::{End, Established, Event};
 
 use crate::protocol::payload::{Acknowledgement, ChannelClosed, Flag};
@@ -41,19 +44,6 @@ const OUTPUT_CHARS_MAX: usize = 1024;
 /// client waits. The gateway answers pings for an agent that is gone, and one destination that does not read stops the
 /// agent for all streams: only a new session helps.
 pub const UNANSWERED_MAX: Duration = Duration::from_mins(5);
-
-/// What the owner gives a data channel.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The instant that `epoch_ms` names.
-    pub origin: Instant,
-    /// Milliseconds since the Unix epoch at `origin`.
-    pub epoch_ms: u64,
-    /// Seed of message ids.
-    pub seed: u64,
-    /// Bytes of messages sent and not acknowledged.
-    pub outbox_bytes_max: usize,
-}
 
 /// The machine.
 #[derive(Debug)]
@@ -219,6 +209,20 @@ impl DataChannel {
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.outbox.has_room()
+    }
+
+    /// What waits to be acknowledged, and what waits for a missing message.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        Memory {
+            outgoing: self.outbox.bytes(),
+            incoming: self.inbox.bytes(),
+        }
+    }
+
+    /// So many bytes may wait for a missing message from now on; those beyond come again.
+    pub fn set_ahead_bytes_max(&mut self, bytes: usize) {
+        self.inbox.set_ahead_bytes_max(bytes);
     }
 
     /// Sends bytes of the multiplexer: at most as many as the agent takes in one message, and not none.

@@ -7,22 +7,34 @@
 //!
 //! The agent takes a FIN for a full close, so that none is sent while an answer is still wanted.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
+
+use crate::protocol::memory::Memory;
 
 /// Bytes that one stream may have waiting to be sent: as much as a socket's buffer, so that a fast client is slowed
 /// down by its own stream and not by the session's.
 pub const SEND_BYTES_MAX: usize = 64 << 10;
 
+/// Unread bytes are kept in pieces of at most so many, so that who holds one of them keeps no more memory than that.
+const PIECE_BYTES_MAX: usize = 64 << 10;
+
 /// One stream.
 #[derive(Debug, Default)]
 pub struct Stream {
     syn_sent: bool,
-    outgoing: BytesMut,
+    outgoing: VecDeque<u8>,
     last_sent: Option<Instant>,
     fin: Fin,
-    incoming: BytesMut,
+    incoming: VecDeque<BytesMut>,
+    incoming_bytes: usize,
+    /// What the pieces keep of memory.
+    incoming_memory: usize,
+    /// What was read last, and is given back by the next read.
+    lent_bytes: usize,
+    lent_memory: usize,
     received_bytes: u64,
     remote_finished: bool,
 }
@@ -38,21 +50,25 @@ enum Fin {
 impl Stream {
     /// Takes as many bytes as there is room for; none when it is full, finished, or closed by the far end.
     pub fn write(&mut self, bytes: &[u8]) -> usize {
+        let bytes = bytes.get(..self.room()).unwrap_or(bytes);
+        let needed = self.outgoing.len() + bytes.len();
+        if needed > self.outgoing.capacity() {
+            // In few steps, and never beyond the limit.
+            let capacity = needed.next_power_of_two().min(SEND_BYTES_MAX);
+            self.outgoing
+                .reserve_exact(capacity.saturating_sub(self.outgoing.len()));
+        }
+        self.outgoing.extend(bytes);
+        bytes.len()
+    }
+
+    /// How many bytes [`Self::write`] would take.
+    #[must_use]
+    pub fn room(&self) -> usize {
         if self.fin != Fin::Open || self.remote_finished {
             return 0;
         }
-        let taken = bytes
-            .len()
-            .min(SEND_BYTES_MAX.saturating_sub(self.outgoing.len()));
-        self.outgoing
-            .extend_from_slice(bytes.get(..taken).unwrap_or_default());
-        taken
-    }
-
-    /// Whether [`Self::write`] would take a byte.
-    #[must_use]
-    pub fn is_writable(&self) -> bool {
-        self.fin == Fin::Open && !self.remote_finished && self.outgoing.len() < SEND_BYTES_MAX
+        SEND_BYTES_MAX.saturating_sub(self.outgoing.len())
     }
 
     /// Whether more than half of the room is taken. Who waits for room is woken when it no longer is, and so for many
@@ -76,18 +92,32 @@ impl Stream {
             self.forget_outgoing();
             self.finish();
         }
-        self.incoming = BytesMut::new();
+        self.incoming = VecDeque::new();
+        (self.incoming_bytes, self.incoming_memory) = (0, 0);
+        (self.lent_bytes, self.lent_memory) = (0, 0);
     }
 
     /// What is queued is not sent any more, and its memory is given back.
     pub fn forget_outgoing(&mut self) {
-        self.outgoing = BytesMut::new();
+        self.outgoing = VecDeque::new();
     }
 
     /// Takes bytes of the far end. They are copied: a piece would keep the whole message that it came in.
     pub fn handle_data(&mut self, bytes: &[u8]) {
         self.received_bytes = self.received_bytes.saturating_add(bytes.len() as u64);
-        self.incoming.extend_from_slice(bytes);
+        self.incoming_bytes += bytes.len();
+        match self.incoming.back_mut() {
+            Some(last) if last.len() + bytes.len() <= PIECE_BYTES_MAX => {
+                let before = last.capacity();
+                last.extend_from_slice(bytes);
+                self.incoming_memory += last.capacity() - before;
+            }
+            Some(_) | None => {
+                let piece = BytesMut::from(bytes);
+                self.incoming_memory += piece.capacity();
+                self.incoming.push_back(piece);
+            }
+        }
     }
 
     /// The far end has closed: what is still queued would be thrown away.
@@ -96,15 +126,34 @@ impl Stream {
         self.forget_outgoing();
     }
 
-    /// Up to `bytes_max` unread bytes.
+    /// Up to `bytes_max` unread bytes. They count until they are [given back](Self::give_back).
     pub fn read(&mut self, bytes_max: usize) -> Option<Bytes> {
-        let bytes = self.incoming.len().min(bytes_max);
-        if bytes == self.incoming.len() {
-            // A buffer that was emptied piece by piece would keep all the memory that it ever had.
-            let all = std::mem::take(&mut self.incoming);
-            return (bytes > 0).then(|| all.freeze());
-        }
-        (bytes > 0).then(|| self.incoming.split_to(bytes).freeze())
+        let piece = self.incoming.front_mut().filter(|_| bytes_max > 0)?;
+        let before = piece.capacity();
+        let bytes = match piece.get(..bytes_max) {
+            Some(part) if part.len() < piece.len() => {
+                // A part would keep all of the piece.
+                let part = Bytes::copy_from_slice(part);
+                piece.advance(bytes_max);
+                self.incoming_memory -= before - piece.capacity();
+                self.lent_memory = part.len();
+                part
+            }
+            Some(_) | None => {
+                self.incoming_memory -= before;
+                self.lent_memory = before;
+                self.incoming.pop_front()?.freeze()
+            }
+        };
+        self.incoming_bytes -= bytes.len();
+        self.lent_bytes = bytes.len();
+        Some(bytes)
+    }
+
+    /// What was read last is no longer held by who read it; how many bytes that were.
+    pub fn give_back(&mut self) -> usize {
+        self.lent_memory = 0;
+        std::mem::take(&mut self.lent_bytes)
     }
 
     /// What there is to send.
@@ -126,10 +175,13 @@ impl Stream {
     pub fn take_data(&mut self, bytes: usize, payload: &mut BytesMut, now: Instant) {
         self.last_sent = Some(now);
         let bytes = bytes.min(self.outgoing.len());
-        payload.extend_from_slice(self.outgoing.get(..bytes).unwrap_or_default());
-        self.outgoing.advance(bytes);
+        let (first, second) = self.outgoing.as_slices();
+        let (first, wrapped) = (first.get(..bytes).unwrap_or(first), second);
+        payload.extend_from_slice(first);
+        payload.extend_from_slice(wrapped.get(..bytes - first.len()).unwrap_or_default());
+        self.outgoing.drain(..bytes);
         if self.outgoing.is_empty() {
-            self.outgoing = BytesMut::new();
+            self.forget_outgoing();
         }
     }
 
@@ -144,10 +196,25 @@ impl Stream {
         self.fin = Fin::Sent;
     }
 
-    /// Unread bytes.
+    /// Unread bytes, and those that were read and not given back.
     #[must_use]
     pub fn incoming_bytes(&self) -> usize {
-        self.incoming.len()
+        self.incoming_bytes + self.lent_bytes
+    }
+
+    /// Whether a read would give nothing.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.incoming.is_empty()
+    }
+
+    /// Memory of what is to be sent, and of what came and was not given back.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        Memory {
+            outgoing: self.outgoing.capacity(),
+            incoming: self.incoming_memory + self.lent_memory,
+        }
     }
 
     /// Whether any byte of the far end has ever come.
@@ -159,7 +226,7 @@ impl Stream {
     /// Whether all bytes that have ever come are still unread.
     #[must_use]
     pub fn is_untouched(&self) -> bool {
-        self.received_bytes == self.incoming.len() as u64
+        self.received_bytes == self.incoming_bytes as u64
     }
 
     /// Whether the far end has closed.

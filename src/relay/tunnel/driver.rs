@@ -17,6 +17,7 @@ use super::{Inner, Shared, TunnelState};
 use crate::broker::{Broker, BrokerError, Identity, Next, SessionId, Ticket};
 use crate::protocol::{End, Event, StreamId};
 use crate::relay::backoff::Backoff;
+use crate::relay::budget::TURN_BYTES_MAX;
 use crate::relay::metrics::Metrics;
 use crate::relay::options::RelayOptions;
 use crate::relay::report::Destination;
@@ -25,6 +26,10 @@ use crate::relay::websocket::{Failure, OpenError, Websocket, breaks_rules};
 
 /// Messages that are read, and written, before other tasks get their turn.
 const MESSAGES_PER_TURN: usize = 128;
+
+/// How soon a session that has to be frugal looks whether it still has to be: others do not wake it when they give memory
+/// back.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// The first and the longest delay between tries to resume: the agent is patient, the clients are not.
 const RESUME_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
@@ -182,6 +187,7 @@ impl Driver {
         self.shared.driver.register(cx.waker());
         let mut inner = self.shared.lock();
         inner.session.handle_timeout(Instant::now().into_std());
+        inner.settle();
         let (received, pumped) = Self::receive(cx, &mut inner, websocket);
         if let Some(end) = self.handle_events(&mut inner) {
             return Poll::Ready(Pumped::Ended(end));
@@ -190,7 +196,7 @@ impl Driver {
             return Poll::Ready(pumped);
         }
         // Acknowledgements of what was received take no turn of what waits.
-        let messages_max = MESSAGES_PER_TURN + received;
+        let messages_max = MESSAGES_PER_TURN + received.messages;
         let sent = match Self::send(cx, &mut inner, websocket, messages_max) {
             Ok(sent) => sent,
             Err(why) => return Poll::Ready(Pumped::Lost(why)),
@@ -202,8 +208,17 @@ impl Driver {
         if inner.session.has_place() {
             self.shared.place.notify_waiters();
         }
+        inner.settle();
+        if inner.held_back && inner.session.takes_well() {
+            inner.held_back = false;
+            wake_all(&mut inner.writers);
+        }
         let reading = inner.session.wants_to_read();
-        let deadline = inner.session.poll_timeout();
+        let mut deadline = inner.session.poll_timeout();
+        if inner.session.is_frugal() {
+            let look_again = (Instant::now() + LOOK_AGAIN).into_std();
+            deadline = Some(deadline.map_or(look_again, |deadline| deadline.min(look_again)));
+        }
         drop(inner);
         if let Poll::Ready(error) = websocket.poll_ping(cx, reading) {
             return Poll::Ready(Pumped::Lost(error.to_string()));
@@ -211,7 +226,7 @@ impl Driver {
         if let Poll::Ready(Err(error)) = websocket.poll_flush(cx) {
             return Poll::Ready(Pumped::Lost(error.to_string()));
         }
-        let turn_is_over = received == MESSAGES_PER_TURN || sent == messages_max;
+        let turn_is_over = received.is_turn() || sent == messages_max;
         if let Some(deadline) = deadline {
             timer.as_mut().reset(Instant::from_std(deadline));
         }
@@ -226,12 +241,14 @@ impl Driver {
         cx: &mut Context<'_>,
         inner: &mut Inner,
         websocket: &mut Websocket,
-    ) -> (usize, Option<Pumped>) {
-        let mut received = 0;
-        while received < MESSAGES_PER_TURN && inner.session.wants_to_read() {
+    ) -> (Received, Option<Pumped>) {
+        let mut received = Received::default();
+        while !received.is_turn() && inner.session.wants_to_read() {
             match websocket.poll_receive(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Some(Ok(message))) => {
+                    received.messages += 1;
+                    received.bytes += message.len();
                     inner
                         .session
                         .handle_message(&message, Instant::now().into_std());
@@ -250,7 +267,6 @@ impl Driver {
                     return (received, Some(Pumped::Lost(why)));
                 }
             }
-            received += 1;
         }
         (received, None)
     }
@@ -308,6 +324,20 @@ impl Driver {
     }
 }
 
+/// What has come in one turn.
+#[derive(Default)]
+struct Received {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Received {
+    /// Others get their turn.
+    fn is_turn(&self) -> bool {
+        self.messages >= MESSAGES_PER_TURN || self.bytes >= TURN_BYTES_MAX
+    }
+}
+
 enum Pumped {
     Ended(End),
     Lost(String),
@@ -328,6 +358,12 @@ impl Pumped {
 
 fn wake(wakers: &mut HashMap<StreamId, Waker>, id: StreamId) {
     if let Some(waker) = wakers.remove(&id) {
+        waker.wake();
+    }
+}
+
+fn wake_all(wakers: &mut HashMap<StreamId, Waker>) {
+    for (_, waker) in wakers.drain() {
         waker.wake();
     }
 }

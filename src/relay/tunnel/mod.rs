@@ -20,12 +20,13 @@ use tracing::Span;
 
 use crate::broker::{Broker, Identity, Ticket};
 use crate::protocol::{Config, End, Established, Limits, PortSession, StreamId};
+use crate::relay::budget::Share;
 use crate::relay::metrics::Metrics;
 use crate::relay::options::RelayOptions;
 use crate::relay::report::Destination;
 use driver::Driver;
 
-pub use stream::TunnelStream;
+pub use stream::{TunnelStream, WriteError};
 
 /// Bytes sent and not acknowledged: the product of 20 MB/s and 50 ms of round trip.
 const OUTBOX_BYTES_MAX: usize = 1 << 20;
@@ -63,6 +64,9 @@ struct Inner {
     session: PortSession,
     readers: HashMap<StreamId, Waker>,
     writers: HashMap<StreamId, Waker>,
+    /// Some of the writers wait for memory, and not for room in their streams.
+    held_back: bool,
+    share: Share,
     /// Since when a websocket is up; none while there is none.
     connected_since: Option<Instant>,
     /// No driver serves the session any more.
@@ -102,6 +106,7 @@ impl Tunnel {
         identity: Identity,
         ticket: Ticket,
         metrics: Metrics,
+        share: Share,
         start: Span,
     ) -> Self {
         let epoch = SystemTime::now()
@@ -122,6 +127,8 @@ impl Tunnel {
                 session: PortSession::new(config, limits),
                 readers: HashMap::new(),
                 writers: HashMap::new(),
+                held_back: false,
+                share,
                 connected_since: None,
                 closed: false,
             }),
@@ -189,6 +196,18 @@ impl TunnelHandle {
     }
 }
 
+impl Inner {
+    /// Says what the session keeps, and hears whether it may keep more; whether that is different now.
+    fn settle(&mut self) -> bool {
+        let frugal = self.share.settle(self.session.memory().bytes());
+        let changed = frugal != self.session.is_frugal();
+        if changed {
+            self.session.set_frugal(frugal, Instant::now().into_std());
+        }
+        changed
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -196,6 +215,13 @@ impl Shared {
 
     fn wake_driver(&self) {
         self.driver.wake();
+    }
+
+    /// What whoever changes the session's buffers does afterwards, and whoever is about to take more before.
+    fn settle(&self, inner: &mut Inner) {
+        if inner.settle() {
+            self.wake_driver();
+        }
     }
 
     fn close(&self) {

@@ -29,12 +29,34 @@ impl TunnelStream {
         poll_fn(|cx| self.poll_read(cx, bytes_max)).await
     }
 
-    /// Takes at least one of `bytes`, which are not empty; how many.
+    /// Waits until bytes may be taken from the client; how many.
     ///
     /// # Errors
     /// The far end has closed, or the stream broke: nothing more is wanted.
-    pub async fn write(&self, bytes: &[u8]) -> Result<usize, WriteError> {
-        poll_fn(|cx| self.poll_write(cx, bytes)).await
+    pub async fn room(&self) -> Result<usize, WriteError> {
+        poll_fn(|cx| self.poll_room(cx)).await
+    }
+
+    /// Takes `bytes`, which are no more than there was [room](Self::room) for; how much room is left.
+    ///
+    /// # Errors
+    /// The far end has closed, or the stream broke: nothing more is wanted.
+    pub fn write(&self, bytes: &[u8]) -> Result<usize, WriteError> {
+        let mut inner = self.shared.lock();
+        let was_queued = inner.session.is_queued(self.id);
+        let taken = inner.session.write(self.id, bytes);
+        self.shared.settle(&mut inner);
+        let room = inner.session.room(self.id);
+        let over = inner.closed || taken != Some(bytes.len());
+        drop(inner);
+        if over {
+            return Err(WriteError);
+        }
+        // The driver knows of a stream in the queue, and sleeps only while none of it may be sent.
+        if !was_queued {
+            self.shared.wake_driver();
+        }
+        Ok(room.unwrap_or_default())
     }
 
     /// Why the stream broke, once it has: for who waits for a client and does not read. It shares its waker with
@@ -66,22 +88,24 @@ impl TunnelStream {
     ) -> Poll<Result<Option<Bytes>, ResetCause>> {
         let mut inner = self.shared.lock();
         let was_full = !inner.session.wants_to_read();
-        match inner.session.read(self.id, bytes_max) {
-            Read::Bytes(bytes) => {
-                let has_room_again = was_full && inner.session.wants_to_read();
-                drop(inner);
-                if has_room_again {
-                    self.shared.wake_driver();
-                }
-                Poll::Ready(Ok(Some(bytes)))
-            }
+        let read = inner.session.read(self.id, bytes_max);
+        self.shared.settle(&mut inner);
+        // What was read before is with the client now.
+        let has_room_again = was_full && inner.session.wants_to_read();
+        if matches!(read, Read::Pending) && !inner.closed {
+            inner.readers.insert(self.id, cx.waker().clone());
+        }
+        let closed = inner.closed;
+        drop(inner);
+        if has_room_again {
+            self.shared.wake_driver();
+        }
+        match read {
+            Read::Bytes(bytes) => Poll::Ready(Ok(Some(bytes))),
             Read::Finished => Poll::Ready(Ok(None)),
             Read::Reset(cause) => Poll::Ready(Err(cause)),
-            Read::Pending if inner.closed => Poll::Ready(Err(ResetCause::SessionEnded)),
-            Read::Pending => {
-                inner.readers.insert(self.id, cx.waker().clone());
-                Poll::Pending
-            }
+            Read::Pending if closed => Poll::Ready(Err(ResetCause::SessionEnded)),
+            Read::Pending => Poll::Pending,
         }
     }
 
@@ -95,26 +119,20 @@ impl TunnelStream {
         Poll::Pending
     }
 
-    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, WriteError>> {
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<usize, WriteError>> {
         let mut inner = self.shared.lock();
         if inner.closed {
             return Poll::Ready(Err(WriteError));
         }
-        let was_queued = inner.session.is_queued(self.id);
-        match inner.session.write(self.id, bytes) {
+        self.shared.settle(&mut inner);
+        match inner.session.room(self.id) {
             None => Poll::Ready(Err(WriteError)),
             Some(0) => {
+                inner.held_back |= !inner.session.takes();
                 inner.writers.insert(self.id, cx.waker().clone());
                 Poll::Pending
             }
-            Some(taken) => {
-                drop(inner);
-                // The driver knows of a stream in the queue, and sleeps only while none of it may be sent.
-                if !was_queued {
-                    self.shared.wake_driver();
-                }
-                Poll::Ready(Ok(taken))
-            }
+            Some(room) => Poll::Ready(Ok(room)),
         }
     }
 }
@@ -123,6 +141,7 @@ impl Drop for TunnelStream {
     fn drop(&mut self) {
         let mut inner = self.shared.lock();
         inner.session.discard(self.id);
+        self.shared.settle(&mut inner);
         inner.readers.remove(&self.id);
         inner.writers.remove(&self.id);
         drop(inner);

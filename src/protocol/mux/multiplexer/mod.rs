@@ -3,20 +3,25 @@
 //! Version 1 has no flow control for a stream: the receiver as a whole stops reading when it holds too much. So the
 //! budget is one for all streams, and a stream that keeps it full can be named.
 
+mod parser;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use parser::Parser;
+
+use crate::protocol::memory::Memory;
 use crate::protocol::mux::frame::{Command, FrameError, HEADER_BYTES, Header, StreamId};
 use crate::protocol::mux::stream::Stream;
 
 /// Unread bytes of all streams together before nothing more is read: what the agent's own end holds.
 pub const RECEIVE_BYTES_MAX: usize = 4 << 20;
 
-/// The budget counts as used up until so many bytes were taken: who takes a few now and then keeps the others waiting as
-/// much as who takes none, and who reads slower than the agent sends does not.
-const RELIEF_BYTES: usize = RECEIVE_BYTES_MAX / 2;
+/// The budget counts as used up until this part of it, a half, was taken: who takes a few bytes now and then keeps the others
+/// waiting as much as who takes none, and who reads slower than the agent sends does not.
+const RELIEF_PART: usize = 2;
 
 /// The first stream's id; the client's are odd, and 1 is never used.
 const FIRST_STREAM: StreamId = 3;
@@ -44,25 +49,14 @@ pub struct Multiplexer {
     discarded: HashSet<StreamId>,
     nops: u32,
     parser: Parser,
+    memory: Memory,
+    /// Bytes that came and are not known to be on their way to the client.
     unread_bytes: usize,
+    unread_bytes_max: usize,
     full_since: Option<Instant>,
     /// Bytes taken since then.
     relief_bytes: usize,
     events: VecDeque<StreamEvent>,
-}
-
-/// Where the reader is in the run of bytes.
-#[derive(Debug)]
-enum Parser {
-    Header {
-        bytes: [u8; HEADER_BYTES],
-        have: usize,
-    },
-    Data {
-        stream: StreamId,
-        command: Command,
-        left: usize,
-    },
 }
 
 impl Default for Multiplexer {
@@ -75,7 +69,9 @@ impl Default for Multiplexer {
             discarded: HashSet::new(),
             nops: 0,
             parser: Parser::start(),
+            memory: Memory::default(),
             unread_bytes: 0,
+            unread_bytes_max: RECEIVE_BYTES_MAX,
             full_since: None,
             relief_bytes: 0,
             events: VecDeque::new(),
@@ -106,21 +102,21 @@ impl Multiplexer {
 
     /// Takes bytes for a stream; how many, 0 when it is full or over.
     pub fn write(&mut self, id: StreamId, bytes: &[u8]) -> usize {
-        let taken = self
-            .streams
-            .get_mut(&id)
-            .map_or(0, |stream| stream.write(bytes));
+        let taken = self.change(id, |stream| stream.write(bytes)).unwrap_or(0);
         if taken > 0 {
             self.queue(id);
         }
         taken
     }
 
-    /// Up to `bytes_max` unread bytes of a stream.
+    /// Up to `bytes_max` unread bytes of a stream. They count as unread until the next read: who reads holds them.
     pub fn read(&mut self, id: StreamId, bytes_max: usize) -> Option<Bytes> {
-        let bytes = self.streams.get_mut(&id)?.read(bytes_max)?;
-        self.release(bytes.len());
-        Some(bytes)
+        let (given_back, bytes) =
+            self.change(id, |stream| (stream.give_back(), stream.read(bytes_max)))?;
+        if given_back > 0 {
+            self.release(given_back);
+        }
+        bytes
     }
 
     /// Closes a stream behind what it has to send.
@@ -134,11 +130,14 @@ impl Multiplexer {
     /// Nobody uses the stream any more: it is closed, at once unless it was finished before, and then forgotten. What
     /// the far end still sends for it is thrown away.
     pub fn discard(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(&id) else {
+        let unread = self.change(id, |stream| {
+            let unread = stream.incoming_bytes();
+            stream.discard();
+            unread
+        });
+        let (Some(unread), Some(stream)) = (unread, self.streams.get(&id)) else {
             return;
         };
-        let unread = stream.incoming_bytes();
-        stream.discard();
         let unknown = stream.pending().syn && stream.pending().data_bytes == 0;
         if stream.is_fin_sent() || unknown {
             // The far end knows of its end, or never knew of it.
@@ -165,52 +164,13 @@ impl Multiplexer {
     /// The run is broken: nothing that follows can be understood.
     pub fn handle_bytes(&mut self, mut bytes: Bytes, now: Instant) -> Result<(), FrameError> {
         while !bytes.is_empty() {
-            match &mut self.parser {
-                Parser::Header {
-                    bytes: header,
-                    have,
-                } => {
-                    let taken = bytes.len().min(HEADER_BYTES - *have);
-                    for (to, from) in header.iter_mut().skip(*have).zip(bytes.split_to(taken)) {
-                        *to = from;
-                    }
-                    *have += taken;
-                    if *have == HEADER_BYTES {
-                        let Header {
-                            command,
-                            length,
-                            stream,
-                        } = Header::decode(*header)?;
-                        self.parser = Parser::Data {
-                            stream,
-                            command,
-                            left: usize::from(length),
-                        };
-                    }
-                }
-                Parser::Data {
-                    stream,
-                    command,
-                    left,
-                } => {
-                    let (stream, command) = (*stream, *command);
-                    let data = bytes.split_to(bytes.len().min(*left));
-                    *left -= data.len();
-                    if command == Command::Push {
-                        self.handle_data(stream, &data, now);
-                    }
-                }
-            }
-            if let Parser::Data {
-                stream,
-                command,
-                left: 0,
-            } = self.parser
-            {
-                self.parser = Parser::start();
-                if command == Command::Fin {
-                    self.handle_finish(stream);
-                }
+            let Some(piece) = self.parser.take(&mut bytes)? else {
+                break;
+            };
+            match piece.command {
+                Command::Push => self.handle_data(piece.stream, &piece.data, now),
+                Command::Fin if piece.last => self.handle_finish(piece.stream),
+                Command::Fin | Command::Syn | Command::Nop => {}
             }
         }
         Ok(())
@@ -248,7 +208,24 @@ impl Multiplexer {
     /// Whether the far end's next bytes have room.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.unread_bytes < RECEIVE_BYTES_MAX
+        self.unread_bytes < self.unread_bytes_max
+    }
+
+    /// Unread bytes may be so many from now on.
+    pub fn set_unread_bytes_max(&mut self, bytes: usize, now: Instant) {
+        self.unread_bytes_max = bytes;
+        if self.has_room() {
+            self.full_since = None;
+            self.relief_bytes = 0;
+        } else {
+            self.full_since.get_or_insert(now);
+        }
+    }
+
+    /// What the buffers of all streams keep.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.memory
     }
 
     /// Whether a stream has its turn to send still before it.
@@ -282,6 +259,7 @@ impl Multiplexer {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
+        let before = stream.memory();
         let was_crowded = stream.is_crowded();
         let pending = stream.pending();
         if pending.syn {
@@ -300,10 +278,12 @@ impl Multiplexer {
             stream.fin_sent();
             payload.put_slice(&header(Command::Fin, 0, id));
         }
-        if was_crowded && !stream.is_crowded() && stream.is_writable() {
+        if was_crowded && !stream.is_crowded() && stream.room() > 0 {
             self.events.push_back(StreamEvent::Writable(id));
         }
         let (more, fin_sent) = (!stream.pending().is_empty(), stream.is_fin_sent());
+        self.memory += stream.memory();
+        self.memory -= before;
         if more {
             self.queue(id);
         } else if fin_sent && self.discarded.remove(&id) {
@@ -318,12 +298,12 @@ impl Multiplexer {
         if data.is_empty() || stream.remote_finished() || self.discarded.contains(&id) {
             return;
         }
-        if stream.incoming_bytes() == 0 {
+        if stream.is_drained() {
             self.events.push_back(StreamEvent::Readable(id));
         }
         self.unread_bytes += data.len();
-        stream.handle_data(data);
-        if self.unread_bytes >= RECEIVE_BYTES_MAX {
+        self.change(id, |stream| stream.handle_data(data));
+        if !self.has_room() {
             self.full_since.get_or_insert(now);
         }
     }
@@ -333,7 +313,7 @@ impl Multiplexer {
             return;
         };
         if !stream.remote_finished() {
-            stream.handle_finish();
+            self.change(id, Stream::handle_finish);
             self.events.push_back(StreamEvent::Finished(id));
         }
     }
@@ -341,24 +321,26 @@ impl Multiplexer {
     fn release(&mut self, bytes: usize) {
         self.unread_bytes = self.unread_bytes.saturating_sub(bytes);
         self.relief_bytes += bytes;
-        if self.full_since.is_none() || (self.has_room() && self.relief_bytes >= RELIEF_BYTES) {
+        let relief = self.unread_bytes_max / RELIEF_PART;
+        if self.full_since.is_none() || (self.has_room() && self.relief_bytes >= relief) {
             self.full_since = None;
             self.relief_bytes = 0;
         }
     }
 
+    /// Whatever changes what a stream keeps is done in here.
+    fn change<R>(&mut self, id: StreamId, change: impl FnOnce(&mut Stream) -> R) -> Option<R> {
+        let stream = self.streams.get_mut(&id)?;
+        let before = stream.memory();
+        let result = change(stream);
+        self.memory += stream.memory();
+        self.memory -= before;
+        Some(result)
+    }
+
     fn queue(&mut self, id: StreamId) {
         if self.queued.insert(id) {
             self.turns.push_back(id);
-        }
-    }
-}
-
-impl Parser {
-    fn start() -> Self {
-        Self::Header {
-            bytes: [0; HEADER_BYTES],
-            have: 0,
         }
     }
 }

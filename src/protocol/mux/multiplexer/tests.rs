@@ -36,6 +36,43 @@ proptest! {
             prop_assert_eq!(finished, Some(id == 5));
         }
         prop_assert_eq!(mux.unread_bytes, 0);
+        prop_assert_eq!(mux.memory(), Memory::default());
+    }
+
+    #[test]
+    fn memory_is_counted_while_it_is_kept(
+        steps in vec((prop_oneof![Just(3), Just(5)], 0..6_u8, 1..70_000_usize), 0..60),
+    ) {
+        let mut mux = Multiplexer::default();
+        prop_assert_eq!((mux.open(), mux.open()), (Some(3), Some(5)));
+        for (id, what, bytes) in steps {
+            match what {
+                0 => drop(mux.write(id, &vec![7; bytes])),
+                1 => drop(mux.poll_payload(bytes.max(64), Instant::now())),
+                2 | 3 => {
+                    let run = frame(Command::Push, id, &vec![7; bytes.min(65_535)]);
+                    prop_assert_eq!(mux.handle_bytes(run.into(), Instant::now()), Ok(()));
+                }
+                _ => drop(mux.read(id, bytes)),
+            }
+            let mut sum = Memory::default();
+            for (_, stream) in mux.streams() {
+                sum += stream.memory();
+                let pending = stream.pending().data_bytes;
+                prop_assert!(stream.memory().outgoing >= pending);
+                prop_assert!(stream.memory().outgoing <= 64 << 10);
+                prop_assert_eq!(stream.memory().outgoing == 0, pending == 0);
+                prop_assert!(stream.memory().incoming >= stream.incoming_bytes());
+            }
+            prop_assert_eq!(mux.memory(), sum);
+        }
+        for id in [3, 5] {
+            while mux.read(id, usize::MAX).is_some() {}
+            mux.discard(id);
+        }
+        while mux.poll_payload(1024, Instant::now()).is_some() {}
+        prop_assert_eq!(mux.memory(), Memory::default());
+        prop_assert_eq!(mux.unread_bytes, 0);
     }
 
     #[test]

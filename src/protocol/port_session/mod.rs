@@ -2,15 +2,20 @@
 //!
 //! This is the machine that a tunnel drives: messages and `now` in, messages, events and a deadline out.
 
+mod event;
+
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::data_channel::{self, Config, DataChannel, End, Established};
-use super::mux::frame::StreamId;
-use super::mux::multiplexer::{Multiplexer, StreamEvent};
-use super::mux::stream::Stream;
+use crate::protocol::data_channel::{self, Config, DataChannel, End};
+use crate::protocol::inbox::AHEAD_BYTES_MAX;
+use crate::protocol::memory::{FRUGAL_AHEAD_BYTES, FRUGAL_SEND_BYTES, FRUGAL_UNREAD_BYTES, Memory};
+use crate::protocol::mux::frame::StreamId;
+use crate::protocol::mux::multiplexer::{Multiplexer, RECEIVE_BYTES_MAX, StreamEvent};
+use crate::protocol::mux::stream::Stream;
+pub use event::{Event, Limits, Read, ResetCause};
 
 /// Bytes of one Output payload: what both real peers send. What more the gateway takes is not known.
 const UPLINK_PAYLOAD_BYTES: usize = 1024;
@@ -22,64 +27,13 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// for its stream: the agent sends both, by two ways that may overtake each other.
 const REFUSAL_WINDOW: Duration = Duration::from_millis(100);
 
-/// What happens in a port session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The handshake is complete.
-    Established(Established),
-    /// [`PortSession::read`] has something new to say.
-    Readable(StreamId),
-    /// [`PortSession::write`] takes bytes again, or says that the stream is over.
-    Writable(StreamId),
-    /// The agent has reached the destination of a stream.
-    DestinationReached,
-    /// The agent could not reach the destination of a stream.
-    DestinationRefused,
-    /// A stream was reset since it had kept the others waiting for too long.
-    StreamStalled(StreamId),
-    /// The session is over, or has to be ended.
-    Ended(End),
-}
-
-/// What reading a stream gives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Read {
-    /// Bytes, never none.
-    Bytes(Bytes),
-    /// Nothing yet.
-    Pending,
-    /// The far end has closed, and all its bytes were read.
-    Finished,
-    /// The stream broke.
-    Reset(ResetCause),
-}
-
-/// Why a stream broke.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ResetCause {
-    /// The destination refused.
-    Refused,
-    /// Its client did not read, and kept the others waiting.
-    Stalled,
-    /// The session is over, or the stream was forgotten.
-    SessionEnded,
-}
-
-/// What streams may use up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Streams at once. One that nobody uses any more counts until what it had to send is on its way.
-    pub streams_max: usize,
-    /// How long the receive budget may be used up while several streams share it, before the fullest is reset.
-    pub stall_limit: Duration,
-}
-
 /// The machine.
 #[derive(Debug)]
 pub struct PortSession {
     channel: DataChannel,
     mux: Multiplexer,
     limits: Limits,
+    frugal: bool,
     keepalive_at: Option<Instant>,
     /// When the first data may go, until it may.
     first_data_at: Option<Instant>,
@@ -102,6 +56,7 @@ impl PortSession {
             channel: DataChannel::new(config),
             mux: Multiplexer::default(),
             limits,
+            frugal: false,
             keepalive_at: None,
             first_data_at: None,
             doubtful: VecDeque::new(),
@@ -155,17 +110,59 @@ impl PortSession {
     }
 
     /// Takes bytes for a stream; how many, 0 when it is full. `None` when it is over.
+    ///
+    /// Who has not yet taken them from a client asks for [`Self::room`] before: bytes that are there are taken by a
+    /// frugal session too.
     pub fn write(&mut self, id: StreamId, bytes: &[u8]) -> Option<usize> {
-        let stream = self.mux.stream(id)?;
-        let over = self.ended || self.resets.contains_key(&id) || stream.is_finishing();
-        if over || stream.remote_finished() {
-            None
-        } else {
-            Some(self.mux.write(id, bytes))
-        }
+        self.open_stream(id)?;
+        Some(self.mux.write(id, bytes))
     }
 
-    /// Reads up to `bytes_max` bytes of a stream.
+    /// How many bytes may be taken from a stream's client; `None` when it is over.
+    #[must_use]
+    pub fn room(&self, id: StreamId) -> Option<usize> {
+        let room = self.open_stream(id)?.room();
+        Some(if self.takes() { room } else { 0 })
+    }
+
+    /// Whether bytes may be taken from clients whose streams have room.
+    #[must_use]
+    pub fn takes(&self) -> bool {
+        !self.frugal || self.memory().outgoing < FRUGAL_SEND_BYTES
+    }
+
+    /// Whether so many may be taken that it is worth to tell all who wait for it.
+    #[must_use]
+    pub fn takes_well(&self) -> bool {
+        !self.frugal || self.memory().outgoing <= FRUGAL_SEND_BYTES / 2
+    }
+
+    /// What all buffers keep: what is on its way to the agent until it is acknowledged, and what is on its way to a
+    /// client until the read behind it.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.mux.memory() + self.channel.memory()
+    }
+
+    /// Whether the session does with little memory: it goes on, and takes little at once.
+    #[must_use]
+    pub fn is_frugal(&self) -> bool {
+        self.frugal
+    }
+
+    /// There is no memory but the least for this session, or there is again.
+    pub fn set_frugal(&mut self, frugal: bool, now: Instant) {
+        self.frugal = frugal;
+        let (unread, ahead) = if frugal {
+            (FRUGAL_UNREAD_BYTES, FRUGAL_AHEAD_BYTES)
+        } else {
+            (RECEIVE_BYTES_MAX, AHEAD_BYTES_MAX)
+        };
+        self.mux.set_unread_bytes_max(unread, now);
+        self.channel.set_ahead_bytes_max(ahead);
+    }
+
+    /// Reads up to `bytes_max` bytes of a stream. They count as unread until the next read of it.
     pub fn read(&mut self, id: StreamId, bytes_max: usize) -> Read {
         if let Some(cause) = self.resets.get(&id) {
             return Read::Reset(*cause);
@@ -333,6 +330,12 @@ impl PortSession {
     fn stalled_at(&self) -> Option<Instant> {
         let since = self.mux.full_since()?.max(self.shared_since?);
         self.is_shared().then(|| since + self.limits.stall_limit)
+    }
+
+    fn open_stream(&self, id: StreamId) -> Option<&Stream> {
+        let stream = self.mux.stream(id)?;
+        let over = self.ended || self.resets.contains_key(&id) || stream.is_finishing();
+        (!over && !stream.remote_finished()).then_some(stream)
     }
 
     fn is_shared(&self) -> bool {

@@ -1,0 +1,57 @@
+//! What a session keeps in memory, and how little it can do with.
+//!
+//! The machines only say how much they keep. Whether there is more for them is decided by who knows of other sessions;
+//! one that is told to be frugal goes on in small steps, each way on its own, so that neither waits for the other.
+
+use std::ops::{Add, AddAssign, SubAssign};
+
+/// Bytes that buffers keep, by where their content goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// To the far end.
+    pub outgoing: usize,
+    /// To the clients.
+    pub incoming: usize,
+}
+
+impl Memory {
+    /// Both ways together.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        self.outgoing.saturating_add(self.incoming)
+    }
+}
+
+impl Add for Memory {
+    type Output = Self;
+
+    fn add(mut self, other: Self) -> Self {
+        self += other;
+        self
+    }
+}
+
+impl AddAssign for Memory {
+    fn add_assign(&mut self, other: Self) {
+        self.outgoing = self.outgoing.saturating_add(other.outgoing);
+        self.incoming = self.incoming.saturating_add(other.incoming);
+    }
+}
+
+impl SubAssign for Memory {
+    fn sub_assign(&mut self, other: Self) {
+        self.outgoing = self.outgoing.saturating_sub(other.outgoing);
+        self.incoming = self.incoming.saturating_sub(other.incoming);
+    }
+}
+
+/// With so many bytes on their way to the agent, all streams together, a frugal session takes nothing more of its
+/// clients: one stream's worth.
+pub const FRUGAL_SEND_BYTES: usize = 64 << 10;
+
+/// With so many bytes that its clients have not taken, a frugal session reads nothing more: two pieces, so that one
+/// client may be slow.
+pub const FRUGAL_UNREAD_BYTES: usize = 128 << 10;
+
+/// So many bytes a frugal session keeps ahead of a missing message; what comes beyond is sent again.
+pub const FRUGAL_AHEAD_BYTES: usize = 64 << 10;
