@@ -1,7 +1,7 @@
 //! Probes and metrics over HTTP: `/livez`, `/readyz` and `/metrics`.
 //!
 //! Alive is a process whose runtime answers. Ready is one whose named checks all hold; each is printed, so that a
-//! person who asks sees which one does not.
+//! person who asks sees which one does not, and what is amiss though they hold.
 
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,26 +22,43 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 
 /// The named checks of a process.
 #[derive(Clone, Debug, Default)]
-pub struct Checks(Vec<(&'static str, watch::Receiver<bool>)>);
+pub struct Checks {
+    all: Vec<(&'static str, watch::Receiver<bool>)>,
+    remarks: Vec<(&'static str, watch::Receiver<String>)>,
+}
 
 impl Checks {
     /// Adds a check that does not hold yet; whoever gets the sender says when it does.
     pub fn add(&mut self, name: &'static str) -> watch::Sender<bool> {
         let (sender, receiver) = watch::channel(false);
-        self.0.push((name, receiver));
+        self.all.push((name, receiver));
         sender
     }
 
-    /// Whether all hold, and a line for each.
+    /// Adds what may be amiss with a process that is ready all the same; whoever gets the sender says what, and says
+    /// nothing while all is well.
+    pub fn remark(&mut self, name: &'static str) -> watch::Sender<String> {
+        let (sender, receiver) = watch::channel(String::new());
+        self.remarks.push((name, receiver));
+        sender
+    }
+
+    /// Whether all hold, and a line for each, and for what is amiss.
     fn evaluate(&self) -> (bool, String) {
         let mut all = true;
         let mut lines = String::new();
-        for (name, receiver) in &self.0 {
+        for (name, receiver) in &self.all {
             let holds = *receiver.borrow();
             all &= holds;
             let (sign, word) = if holds { ('+', "ok") } else { ('-', "not yet") };
             // Writing to a String can't fail.
             let _ = writeln!(lines, "[{sign}] {name}: {word}");
+        }
+        for (name, receiver) in &self.remarks {
+            let remark = receiver.borrow().clone();
+            if !remark.is_empty() {
+                let _ = writeln!(lines, "[!] {name}: {remark}");
+            }
         }
         (all, lines)
     }
@@ -144,6 +161,23 @@ mod tests {
 
         caches.send_replace(true);
         assert!(got(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    async fn what_is_amiss_is_printed_and_makes_no_process_unready() {
+        let mut checks = Checks::default();
+        checks.add("controller caches").send_replace(true);
+        let remark = checks.remark("watched namespaces");
+        let (address, _shutdown) = served(checks, Registry::default()).await;
+        let answer = got(address, "/readyz").await;
+        assert!(answer.ends_with("[+] controller caches: ok\n"), "{answer}");
+        remark.send_replace("shop can't be read".to_owned());
+        let answer = got(address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(
+            answer.ends_with("[!] watched namespaces: shop can't be read\n"),
+            "{answer}"
+        );
     }
 
     #[tokio::test]

@@ -77,6 +77,13 @@ pub struct DefinitionLabels {
     pub kind: Kind,
 }
 
+/// Label of what is watched.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ScopeLabels {
+    /// The namespace, `*` for all of them.
+    pub scope: String,
+}
+
 /// Label of a poll.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PollLabels {
@@ -97,6 +104,10 @@ pub struct Metrics {
     pub poll_timestamp: Family<PollLabels, Gauge>,
     /// 1 while this process leads, 0 while it stands by.
     pub leading: Gauge,
+    /// 1 once this process, which leads, knows all that its decisions need.
+    pub synced: Gauge,
+    /// 1 once the Services and slices of a watched namespace were read, 0 while they are not.
+    pub scope_synced: Family<ScopeLabels, Gauge>,
     /// Sessions that nobody had recorded and that were terminated.
     pub swept: Counter,
     /// Relays whose Lease is alive.
@@ -120,6 +131,8 @@ impl Metrics {
             poll_errors,
             poll_timestamp,
             leading,
+            synced,
+            scope_synced,
             swept,
             relays_alive,
             listeners_unbound,
@@ -129,6 +142,16 @@ impl Metrics {
             "leading",
             "1 while this process leads, 0 while it stands by",
             leading.clone(),
+        );
+        registry.register(
+            "synced",
+            "1 once the leader has read sessions, classes, listeners and relays, and decides; 0 before",
+            synced.clone(),
+        );
+        registry.register(
+            "scope_synced",
+            "1 once the leader has read the Services and EndpointSlices of a watched namespace (* for all), 0 while it can't",
+            scope_synced.clone(),
         );
         registry.register(
             "reconciles",
@@ -186,12 +209,23 @@ impl Metrics {
     /// Says whether this process leads. What one that stands by once saw is nobody's state any more.
     pub fn lead(&self, leads: bool) {
         self.leading.set(i64::from(leads));
+        self.synced.set(0);
         if !leads {
             self.relays_alive.set(0);
             self.listeners_unbound.set(0);
             self.poll_timestamp.clear();
             self.crd_outdated.clear();
+            self.scope_synced.clear();
         }
+    }
+
+    /// Says whether a watched namespace could be read.
+    pub fn scope_synced(&self, scope: &str, synced: bool) {
+        let labels = ScopeLabels {
+            scope: scope.to_owned(),
+        };
+        let gauge = self.scope_synced.get_or_create(&labels);
+        gauge.set(i64::from(synced));
     }
 
     /// Counts a reconcile.

@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 use ssm_session_operator::binding::BindingMetrics;
 use ssm_session_operator::controller::metrics::{
-    DefinitionLabels, Kind, Metrics, Outcome, PollLabels, ReconcileLabels, WatchLabels,
+    DefinitionLabels, Kind, Metrics, Outcome, PollLabels, ReconcileLabels, ScopeLabels, WatchLabels,
 };
 use ssm_session_operator::relay;
 
@@ -29,6 +29,8 @@ fn text() -> String {
         poll_errors,
         poll_timestamp,
         leading: _,
+        synced: _,
+        scope_synced,
         swept: _,
         relays_alive: _,
         listeners_unbound: _,
@@ -46,6 +48,11 @@ fn text() -> String {
     let region = PollLabels {
         region: "eu-central-1".to_owned(),
     };
+    scope_synced
+        .get_or_create(&ScopeLabels {
+            scope: "shop".to_owned(),
+        })
+        .set(1);
     poll_errors.get_or_create(&region).inc();
     poll_timestamp.get_or_create(&region).set(1);
 

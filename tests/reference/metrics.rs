@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use ssm_session_operator::controller::metrics::{DefinitionLabels, Kind, PollLabels};
+use ssm_session_operator::controller::metrics::{DefinitionLabels, Kind, PollLabels, ScopeLabels};
 use ssm_session_operator::{binding, controller, relay};
 
 use crate::page;
@@ -25,6 +25,11 @@ pub fn page() -> String {
     // These have a series for each Region that is polled, and none until one is.
     drop(controller.poll_errors.get_or_create(&labels));
     drop(controller.poll_timestamp.get_or_create(&labels));
+    let scope = ScopeLabels {
+        scope: OPEN.to_owned(),
+    };
+    // One for each namespace that is watched.
+    drop(controller.scope_synced.get_or_create(&scope));
     // And these once a kind was looked at.
     for kind in Kind::DEFINED {
         drop(

@@ -62,6 +62,8 @@ pub struct World {
     /// there who the chart makes them.
     pub kubeconfig: PathBuf,
     rights: Rights,
+    /// Namespaces in which processes may be refused something.
+    refusing: Vec<String>,
     /// With what processes that are started from now on call AWS: variables of the default chain.
     pub credentials: Vec<(&'static str, String)>,
     folder: PathBuf,
@@ -109,6 +111,7 @@ impl World {
             server,
             kubeconfig: ground.kubeconfig().to_owned(),
             rights: Rights::default(),
+            refusing: Vec::new(),
             credentials: vec![
                 ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE".to_owned()),
                 ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),

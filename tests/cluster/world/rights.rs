@@ -5,7 +5,7 @@ use futures::future::join_all;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, PostParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams};
 use kube::config::AuthInfo;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
@@ -91,31 +91,71 @@ impl World {
     /// Makes the accounts, roles and bindings, and waits until they count.
     async fn install_rights(&self, mode: &str) {
         let all = rendered(mode).await;
-        let text = serde_json::to_string(&all).expect("plain data");
-        let text = text.replace(HOME, &self.operator_namespace);
-        let text = text.replace(USER, &self.namespace);
-        let all: Vec<DynamicObject> = serde_json::from_str(&text).expect("objects");
+        let all = self.placed(&all, &self.namespace);
         join_all(all.iter().map(|object| self.make(object))).await;
-        let bindings = all
-            .iter()
-            .filter(|object| object.data.get("roleRef").is_some());
-        join_all(bindings.map(|binding| self.counts(binding, &all))).await;
+        self.count(&all, true).await;
     }
 
-    async fn make(&self, object: &DynamicObject) {
+    /// Gives controllers the rights in one more namespace that the chart renders for each that is watched.
+    pub async fn grant_in(&self, namespace: &str) {
+        let all = self.rights_in(namespace).await;
+        join_all(all.iter().map(|object| self.make(object))).await;
+        self.count(&all, true).await;
+    }
+
+    /// Takes them away again, as the deletion of a namespace does, or an administrator. What is refused there from now on
+    /// is expected.
+    pub async fn revoke_in(&mut self, namespace: &str) {
+        self.refusing.push(namespace.to_owned());
+        let all = self.rights_in(namespace).await;
+        for object in &all {
+            let name = object.name_any();
+            let deleted = self.api_of(object).delete(&name, &DeleteParams::default());
+            deleted.await.expect("the administrator may delete them");
+        }
+        self.count(&all, false).await;
+    }
+
+    async fn rights_in(&self, namespace: &str) -> Vec<DynamicObject> {
+        let mut all = rendered("split").await;
+        all.retain(|object| object["metadata"]["namespace"] == USER);
+        self.placed(&all, namespace)
+    }
+
+    /// Objects for this world, and for this namespace of a user.
+    fn placed(&self, all: &[Value], namespace: &str) -> Vec<DynamicObject> {
+        let text = serde_json::to_string(all).expect("plain data");
+        let text = text.replace(HOME, &self.operator_namespace);
+        let text = text.replace(USER, namespace);
+        serde_json::from_str(&text).expect("objects")
+    }
+
+    fn api_of(&self, object: &DynamicObject) -> Api<DynamicObject> {
         let types = object.types.as_ref().expect("it is rendered with its type");
         let kind = GroupVersionKind::try_from(types).expect("a kind");
         let kind = ApiResource::from_gvk(&kind);
-        let api: Api<DynamicObject> = match object.namespace() {
+        match object.namespace() {
             Some(namespace) => Api::namespaced_with(self.client.clone(), &namespace, &kind),
             None => Api::all_with(self.client.clone(), &kind),
-        };
+        }
+    }
+
+    async fn make(&self, object: &DynamicObject) {
+        let api = self.api_of(object);
         let made = api.create(&PostParams::default(), object).await;
         made.expect("the administrator may make them");
     }
 
+    /// Waits until all bindings count, or none does.
+    async fn count(&self, all: &[DynamicObject], allowed: bool) {
+        let bindings = all
+            .iter()
+            .filter(|object| object.data.get("roleRef").is_some());
+        join_all(bindings.map(|binding| self.counts(binding, all, allowed))).await;
+    }
+
     /// The authorizer hears of a binding, and of its role, a moment later.
-    async fn counts(&self, binding: &DynamicObject, all: &[DynamicObject]) {
+    async fn counts(&self, binding: &DynamicObject, all: &[DynamicObject], allowed: bool) {
         let role = &binding.data["roleRef"];
         let mut roles = all.iter();
         let role = roles.find(|object| {
@@ -146,9 +186,9 @@ impl World {
         });
         let review: SubjectAccessReview = serde_json::from_value(review).expect("a review");
         let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
-        self.until("the rights count", async || {
+        self.until("the rights count, or count no more", async || {
             let answer = reviews.create(&PostParams::default(), &review).await?;
-            Ok(answer.status.is_some_and(|status| status.allowed))
+            Ok(answer.status.is_some_and(|status| status.allowed) == allowed)
         })
         .await;
     }
@@ -161,7 +201,11 @@ impl World {
     /// Whatever a process has wanted and may not is a rule that the chart lacks.
     pub(super) fn nobody_was_refused(&self) {
         let requests = self.requests();
-        let refused = refused(&requests);
+        let mut refused = refused(&requests);
+        refused.retain(|request| {
+            let namespace = request.namespace.as_ref();
+            !namespace.is_some_and(|of| self.refusing.contains(of))
+        });
         assert!(
             refused.is_empty(),
             "the chart gives no right to {refused:#?}"
