@@ -16,8 +16,9 @@ const ELSEWHERE: &str = "fedcba9876543210";
 async fn finalizers(world: &World, finalizers: &[String]) {
     let patch = Patch::Merge(json!({ "metadata": { "finalizers": finalizers } }));
     let sessions = world.sessions();
-    let patched = sessions.patch("orders", &PatchParams::default(), &patch);
-    patched.await.expect("people may change finalizers");
+    let params = PatchParams::default();
+    let patched = sessions.patch("orders", &params, &patch).await;
+    patched.expect("people may change finalizers");
 }
 
 /// What is said of a session that was let go, once nothing of it is left.

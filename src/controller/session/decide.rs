@@ -39,11 +39,8 @@ pub fn decide(observed: &Observed, settings: &Settings, now: Now) -> Plan {
             return plan;
         }
     }
-    if held.is_some() {
-        decide_last_word(&mut plan, observed, settings, now);
-    } else {
-        plan.mirror = decide_mirror(observed, settings, now);
-    }
+    plan.mirror = decide_mirror(observed, settings, now, false);
+    decide_last_word(&mut plan, observed, settings, now);
     let draining = observed.is_draining();
     if leaving {
         leave::decide_leaving(&mut plan, observed, settings, now);
@@ -97,11 +94,13 @@ fn decide_last_word(plan: &mut Plan, observed: &Observed, settings: &Settings, n
     let says = if plan.last_word {
         conditions::says_held(&observed.previous)
     } else {
-        leave::has_something(observed)
+        leave::may_have_said(observed)
     };
     if says {
         plan.last_word = true;
-        plan.mirror = decide_mirror(observed, settings, now);
+        // Nobody corrects it once our listeners are gone.
+        let last = observed.listeners.is_empty();
+        plan.mirror = decide_mirror(observed, settings, now, last);
         plan.status = Some(SsmSessionStatus {
             class: None,
             endpoint: None,
@@ -232,9 +231,8 @@ fn decide_slices(plan: &mut Plan, observed: &Observed) {
     plan.apply_slices = wanted;
 }
 
-fn decide_mirror(observed: &Observed, settings: &Settings, now: Now) -> Mirror {
-    // Nobody corrects the last word once our listeners are gone.
-    let last = observed.held_by().is_some() && observed.listeners.is_empty();
+/// `last`: what AWS has not said of an end by now is not waited for.
+fn decide_mirror(observed: &Observed, settings: &Settings, now: Now, last: bool) -> Mirror {
     let history_timeout = if last || leave::gives_up(observed, settings, now) {
         Duration::ZERO
     } else {

@@ -1,6 +1,7 @@
 //! How a session is let go, because it is deleted, because its class is another installation's, or because ours is asked
 //! to drain: what we made for it is taken away, and then our finalizer. Pure.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use kube::ResourceExt as _;
@@ -62,10 +63,21 @@ pub fn decide_let_go(plan: &mut Plan, observed: &Observed) {
     plan.delete_slices = slices_of_ours(observed);
 }
 
-/// Whether anything of ours is there for a session.
+/// Whether what a status says may be what we said: something of ours is there, and the status shows no AWS sessions, or
+/// some of ours.
 #[must_use]
-pub fn has_something(observed: &Observed) -> bool {
-    !observed.listeners.is_empty() || !slices_of_ours(observed).is_empty()
+pub fn may_have_said(observed: &Observed) -> bool {
+    if observed.listeners.is_empty() && slices_of_ours(observed).is_empty() {
+        return false;
+    }
+    let statuses = observed.listeners.iter().flat_map(|l| &l.status);
+    let recorded: HashSet<&str> = statuses
+        .flat_map(|status| &status.sessions)
+        .map(|session| session.session_id.as_str())
+        .collect();
+    let mut shown = observed.previous.sessions.iter();
+    observed.previous.sessions.is_empty()
+        || shown.any(|session| recorded.contains(session.session_id.as_str()))
 }
 
 /// Decides for a session that stays, when the installation is asked to drain.

@@ -109,9 +109,9 @@ impl World {
         self.refusing.push(namespace.to_owned());
         let all = self.rights_in(namespace).await;
         for object in &all {
-            let name = object.name_any();
-            let deleted = self.api_of(object).delete(&name, &DeleteParams::default());
-            deleted.await.expect("the administrator may delete them");
+            let (api, name) = (self.api_of(object), object.name_any());
+            let deleted = api.delete(&name, &DeleteParams::default()).await;
+            deleted.expect("the administrator may delete them");
         }
         self.count(&all, false).await;
     }

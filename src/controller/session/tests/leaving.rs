@@ -264,6 +264,10 @@ fn the_status_of_a_session_is_the_one_that_holds_its_own_once_that_one_says_anyt
     let plan = world.decide();
     assert_eq!(plan.status, None, "said once");
     assert_eq!(plan.delete_listeners.len(), 1, "and what is left goes");
+    // One that comes back and has some of its own there does not take the word from who serves it by now.
+    world.observed.memory = Memory::default();
+    world.observed.previous.sessions[0].session_id = "s-of-theirs".into();
+    assert_eq!(world.decide().status, None);
     // Another process that comes to it late has nothing there, and says nothing.
     world.observed.memory = Memory::default();
     world.observed.slices.clear();
