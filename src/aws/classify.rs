@@ -5,6 +5,7 @@
 //! them, when a signature does not match.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::meta::ProviderChainError;
@@ -82,6 +83,13 @@ where
 
 impl From<&CredentialsError> for Cause {
     fn from(error: &CredentialsError) -> Self {
+        // Several callers may share one, which alone says what went wrong.
+        let shared = error
+            .source()
+            .and_then(|source| source.downcast_ref::<Arc<CredentialsError>>());
+        if let Some(shared) = shared {
+            return Self::from(shared.as_ref());
+        }
         let refused = levels(error)
             .find_map(|level| level.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>());
         if let Some(refused) = refused {
@@ -102,9 +110,9 @@ impl From<&CredentialsError> for Cause {
     }
 }
 
-/// AWS's id of the request that failed.
-fn id_in<E>(error: &SdkError<E, HttpResponse>) -> RequestId {
-    RequestId::new(operation::RequestId::request_id(error))
+/// AWS's id of the request that it answered, or failed to.
+pub(super) fn id_in(answer: &impl operation::RequestId) -> RequestId {
+    RequestId::new(answer.request_id())
 }
 
 fn credentials_error(error: &(dyn Error + 'static)) -> Option<Cause> {

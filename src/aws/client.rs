@@ -18,7 +18,7 @@ use aws_sdk_ssm::config::{
     StalledStreamProtectionConfig,
 };
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_ssm::operation::RequestId;
+use aws_sdk_ssm::operation;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::field::Empty;
 use tracing::instrument::WithSubscriber;
@@ -26,13 +26,13 @@ use tracing::{Instrument as _, Span, info_span};
 
 use super::AwsOptions;
 use super::chain::DefaultChain;
-use super::classify::{Cause, classify};
+use super::classify::{Cause, classify, id_in};
 use super::credentials::KeptCredentials;
 use super::limiter::{Lane, Limiter, Overdue};
 use super::mute::mute;
 use super::role::{AssumedRole, StsOptions};
 use super::sign;
-use crate::broker::{BrokerError, ErrorKind, Identity, Next, SignedHeaders, StreamUrl};
+use crate::broker::{BrokerError, ErrorKind, Identity, Next, RequestId, SignedHeaders, StreamUrl};
 
 /// The SDK's defaults as of this date, so that an update of the SDK changes none of them.
 fn behaviour() -> BehaviorVersion {
@@ -149,7 +149,7 @@ impl Client {
     ) -> Result<O, BrokerError>
     where
         F: Future<Output = Result<O, SdkError<E, HttpResponse>>> + Send,
-        O: RequestId,
+        O: operation::RequestId,
         E: ProvideErrorMetadata + Error + 'static,
     {
         let span = info_span!(
@@ -161,13 +161,13 @@ impl Client {
             cloud.region = self.region,
             aws.request_id = Empty,
             error.type = Empty,
-            otel.status_code = Empty,
+            otel.status_description = Empty,
         );
         let result = self.send(operation, send, &span);
         let result = result.instrument(span.clone()).await;
         if let Err(error) = &result {
             span.record("error.type", tracing::field::debug(error.kind));
-            span.record("otel.status_code", "ERROR");
+            span.record("otel.status_description", error.summary());
         }
         result
     }
@@ -180,7 +180,7 @@ impl Client {
     ) -> Result<O, BrokerError>
     where
         F: Future<Output = Result<O, SdkError<E, HttpResponse>>> + Send,
-        O: RequestId,
+        O: operation::RequestId,
         E: ProvideErrorMetadata + Error + 'static,
     {
         if let Some(wrong) = self.wrong {
@@ -198,12 +198,15 @@ impl Client {
             let turn = self.limiter.turn(operation.lane, start_by).await;
             turn.map_err(|Overdue| overdue(operation))?;
             let answer = timeout_at(deadline, send().with_subscriber(mute().clone())).await;
-            if let Some(id) = answer.iter().find_map(RequestId::request_id) {
+            let id = answer
+                .as_ref()
+                .map_or_else(|_elapsed| RequestId::default(), id_in);
+            if let Some(id) = id.as_str() {
                 span.record("aws.request_id", id);
             }
             let cause = match answer {
                 Ok(Ok(output)) => {
-                    let (operation, request_id) = (operation.name, output.request_id());
+                    let (operation, request_id) = (operation.name, id.as_str());
                     tracing::debug!(operation, request_id, attempt, "AWS has answered");
                     return Ok(output);
                 }

@@ -7,9 +7,13 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
-use tokio::time::{Instant, timeout};
+use futures::future::join_all;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::credentials::{DOUBT_AFTER, KeptCredentials, RENEW_AHEAD, RENEW_PAUSE};
+use super::classify::Cause;
+use super::credentials::{
+    ASK_PAUSE, DOUBT_AFTER, FORGET_AFTER, KeptCredentials, RENEW_AHEAD, RENEW_PAUSE,
+};
 
 /// Counts how often it is asked.
 #[derive(Clone, Debug)]
@@ -45,16 +49,22 @@ fn counting(lifetime: Option<Duration>) -> (KeptCredentials, Arc<AtomicUsize>) {
     (KeptCredentials::new(Arc::new(source), RENEW_AHEAD), asked)
 }
 
-#[tokio::test]
-async fn credentials_are_kept_while_they_are_good_and_no_longer() {
-    let minute = Duration::from_mins(1);
-    for (lifetime, expected) in [(Some(60 * minute), 1), (Some(4 * minute), 2), (None, 2)] {
+#[tokio::test(start_paused = true)]
+async fn credentials_are_kept_while_they_are_good_and_hardly_longer() {
+    let (minute, ended) = (Duration::from_mins(1), Duration::ZERO);
+    for (lifetime, expected) in [
+        (Some(60 * minute), 1),
+        (Some(4 * minute), 2),
+        (Some(ended), 2),
+        (None, 6),
+    ] {
         let (kept, asked) = counting(lifetime);
-        for _ in 0..2 {
+        for _ in 0..6 {
             assert_eq!(
                 kept.provide_credentials().await.unwrap().access_key_id(),
                 "AKIDEXAMPLE"
             );
+            tokio::time::advance(ASK_PAUSE / 4).await;
         }
         assert_eq!(asked.load(Ordering::SeqCst), expected, "{lifetime:?}");
         assert!(!format!("{kept:?}").contains("SECRET"));
@@ -82,7 +92,7 @@ impl ProvideCredentials for Once {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn credentials_that_can_not_be_renewed_serve_until_they_expire() {
     for (lifetime, serves) in [(RENEW_AHEAD / 2, true), (Duration::ZERO, false)] {
         let source = Once {
@@ -91,6 +101,7 @@ async fn credentials_that_can_not_be_renewed_serve_until_they_expire() {
         };
         let kept = KeptCredentials::new(Arc::new(source), RENEW_AHEAD);
         kept.provide_credentials().await.unwrap();
+        tokio::time::advance(ASK_PAUSE).await;
         assert_eq!(kept.provide_credentials().await.is_ok(), serves);
     }
 }
@@ -120,6 +131,7 @@ async fn falling() -> (Arc<Falling>, KeptCredentials) {
     let source = Arc::new(Falling::default());
     let kept = KeptCredentials::new(source.clone(), TIMEOUT);
     kept.provide_credentials().await.unwrap();
+    tokio::time::advance(ASK_PAUSE).await;
     (source, kept)
 }
 
@@ -193,13 +205,61 @@ async fn nobody_who_has_credentials_is_left_without_by_a_doubt() {
     assert_eq!(credentials.access_key_id(), "AKIDONCE");
 }
 
-#[tokio::test]
-async fn forgotten_credentials_are_resolved_anew() {
+#[tokio::test(start_paused = true)]
+async fn credentials_that_aws_never_accepts_are_resolved_anew_once_in_a_while_and_not_for_every_call()
+ {
     let (kept, asked) = counting(Some(Duration::from_hours(1)));
-    kept.provide_credentials().await.unwrap();
-    kept.forget();
-    kept.provide_credentials().await.unwrap();
-    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    for expected in 1..5 {
+        for _ in 0..10 {
+            kept.provide_credentials().await.unwrap();
+            assert_eq!(asked.load(Ordering::SeqCst), expected);
+            tokio::time::advance(FORGET_AFTER / 10).await;
+            kept.forget();
+        }
+    }
+}
+
+/// Says after a while that there are none, and has some from then on.
+#[derive(Debug, Default)]
+struct Unbound(AtomicUsize);
+
+impl ProvideCredentials for Unbound {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let first = self.0.fetch_add(1, Ordering::SeqCst) == 0;
+        future::ProvideCredentials::new(async move {
+            if first {
+                sleep(TIMEOUT / 2).await;
+                return Err(CredentialsError::not_loaded("no role is bound"));
+            }
+            let credentials = Credentials::new("AKIDBOUND", "SECRET", None, None, "test");
+            Ok(credentials)
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_wait_share_one_failure_and_after_a_pause_the_source_is_asked_again() {
+    let source = Arc::new(Unbound::default());
+    let asked = || source.0.load(Ordering::SeqCst);
+    let kept = KeptCredentials::new(source.clone(), TIMEOUT);
+    let from = Instant::now();
+    let all = join_all((0..50).map(|_| kept.provide_credentials())).await;
+    assert!(from.elapsed() < TIMEOUT, "one after the other");
+    tokio::time::advance(ASK_PAUSE / 2).await;
+    for told in all.into_iter().chain([kept.provide_credentials().await]) {
+        let why = Cause::from(&told.unwrap_err());
+        let words = "the credential provider was not enabled: no role is bound";
+        assert_eq!(why, Cause::Credentials(words.to_owned()));
+    }
+    assert_eq!(asked(), 1);
+
+    tokio::time::advance(ASK_PAUSE / 2).await;
+    let credentials = kept.provide_credentials().await.unwrap();
+    assert_eq!(credentials.access_key_id(), "AKIDBOUND");
+    assert_eq!(asked(), 2);
 }
 
 /// Never answers, but may remember what it gave before.
@@ -223,10 +283,8 @@ impl ProvideCredentials for Silent {
 async fn a_provider_that_does_not_answer_is_given_up_or_falls_back() {
     let kept = KeptCredentials::new(Arc::new(Silent::default()), TIMEOUT);
     let error = kept.provide_credentials().await.unwrap_err();
-    assert!(
-        matches!(error, CredentialsError::ProviderTimedOut(_)),
-        "{error}"
-    );
+    let words = "credentials provider timed out after 10 seconds";
+    assert_eq!(Cause::from(&error), Cause::Credentials(words.to_owned()));
     let earlier = Credentials::new("AKIDEARLIER", "SECRET", None, None, "test");
     let silent = Silent(Mutex::new(Some(earlier)));
     let kept = KeptCredentials::new(Arc::new(silent), TIMEOUT);

@@ -20,16 +20,24 @@ pub struct BrokerError {
 
 /// AWS's id of a request that it answered, by which its support finds the request.
 ///
-/// It is another one for each call. So it is no part of what an error is, and one that comes again is the same error:
-/// all ids are equal, and nothing is reported anew for another. No status and no message has it.
-#[derive(Clone, Debug, Default)]
+/// It is another one for each call, so that no status, no message and no report has it: nothing is said anew because of
+/// another id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestId(Option<String>);
 
+/// Several times what those of SSM and STS have, which are UUIDs of 36 characters.
+const REQUEST_ID_CHARS_MAX: usize = 128;
+
 impl RequestId {
-    /// The id in an answer, if it has one.
+    /// The id in an answer, if it has one. It is a stranger's text that goes into logs: what is longer than 128 characters,
+    /// or has others than ASCII's letters, digits and signs, is no id.
     #[must_use]
     pub fn new(id: Option<&str>) -> Self {
-        Self(id.map(str::to_owned))
+        let sound = |id: &&str| {
+            (1..=REQUEST_ID_CHARS_MAX).contains(&id.len())
+                && id.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        Self(id.filter(sound).map(str::to_owned))
     }
 
     /// The id, for the field `request_id` of a log line.
@@ -38,14 +46,6 @@ impl RequestId {
         self.0.as_deref()
     }
 }
-
-impl PartialEq for RequestId {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for RequestId {}
 
 /// The kinds of failure that callers tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,6 +108,12 @@ impl BrokerError {
             request_id: RequestId::default(),
         }
     }
+
+    /// The call and the kind, without AWS's words: for traces.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        format!("{}: {:?}", self.operation, self.kind)
+    }
 }
 
 #[cfg(test)]
@@ -115,14 +121,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_that_comes_again_is_the_same_though_its_request_is_another() {
-        let error = |id| BrokerError {
-            request_id: RequestId::new(Some(id)),
-            ..BrokerError::new(ErrorKind::AccessDenied, "StartSession", "AccessDenied: no")
-        };
-        let (first, second) = (error("11111111"), error("22222222"));
-        assert_eq!(first, second);
-        assert_eq!(first.to_string(), "StartSession: AccessDenied: no");
-        assert_eq!(second.request_id.as_str(), Some("22222222"));
+    fn a_request_id_is_short_and_readable_or_left_out() {
+        let longest = "x".repeat(REQUEST_ID_CHARS_MAX);
+        for id in ["0dc5b7af-96ef-4c1b-8d0e-example", "a/b+c==", &longest] {
+            assert_eq!(RequestId::new(Some(id)).as_str(), Some(id));
+        }
+        let longer = format!("{longest}x");
+        for none in ["", "two words", "line\n", "\u{1b}[31m", "größe", &longer] {
+            assert_eq!(RequestId::new(Some(none)), RequestId::default(), "{none:?}");
+        }
     }
 }

@@ -60,15 +60,16 @@ impl Identity {
         } = self;
         match ssmmessages_endpoint {
             Some(endpoint) => host_of_endpoint(endpoint),
-            None => Ok(HostPort {
-                host: format!(
-                    "ssmmessages.{}.{}",
-                    checked_region(region)?,
-                    dns_suffix(region)
-                ),
-                port: HTTPS_PORT,
-            }),
+            None => public_gateway(region),
         }
+    }
+
+    /// Where AWS says that the message gateway of the Region is, whatever endpoint it is reached by.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with the Region.
+    pub(super) fn public_ssmmessages_host(&self) -> Result<HostPort, String> {
+        public_gateway(&self.region)
     }
 
     /// The Region in which STS is asked for this identity's credentials, by a process that runs in the Region `own`.
@@ -82,6 +83,14 @@ impl Identity {
         };
         own.filter(same).unwrap_or(&self.region)
     }
+}
+
+fn public_gateway(region: &str) -> Result<HostPort, String> {
+    let (region, suffix) = (checked_region(region)?, dns_suffix(region));
+    Ok(HostPort {
+        host: format!("ssmmessages.{region}.{suffix}"),
+        port: HTTPS_PORT,
+    })
 }
 
 fn partition(region: &str) -> Option<&'static (&'static str, &'static str)> {

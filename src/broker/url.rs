@@ -1,4 +1,5 @@
-//! Stream URLs: checked before a token goes there, then used exactly as AWS gave them.
+//! Stream URLs: checked before a token goes there, then used as AWS gave them. Where a class has an endpoint of its own for
+//! the message gateway, that takes the place of the host.
 //!
 //! It promises that the authority it checked is the one that a client connects to. The grammar is therefore
 //! narrower than that of URLs: what two parsers could read in two ways is refused, and what is left is read a
@@ -63,6 +64,27 @@ impl HostPort {
             port,
         })
     }
+
+    /// Whether both are the same place; DNS names have no case.
+    fn is(&self, other: &Self) -> bool {
+        self.host.eq_ignore_ascii_case(&other.host) && self.port == other.port
+    }
+}
+
+/// As URLs write it; the port of `https://` and `wss://` is left out.
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') {
+            write!(f, "[{host}]")?;
+        } else {
+            f.write_str(host)?;
+        }
+        if *port == HTTPS_PORT {
+            return Ok(());
+        }
+        write!(f, ":{port}")
+    }
 }
 
 fn check_name(name: &str) -> Result<(), &'static str> {
@@ -96,7 +118,7 @@ fn parse_port(digits: &str) -> Result<u16, &'static str> {
         .ok_or("a port that is none")
 }
 
-/// A checked stream URL, used verbatim.
+/// A checked stream URL, with path and query as AWS gave them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StreamUrl {
     url: String,
@@ -109,7 +131,7 @@ const WSS: &str = "wss://";
 const WS: &str = "ws://";
 
 impl StreamUrl {
-    /// Checks scheme, host and port; never rebuilds the URL.
+    /// Checks scheme, host and port.
     ///
     /// # Errors
     /// A sentence that says what is wrong with the URL, without its path and query.
@@ -122,22 +144,28 @@ impl StreamUrl {
                     return Err("the stream URL is not wss://".to_owned());
                 }
                 let gateway = identity.ssmmessages_host()?;
-                let same =
-                    url.at.host.eq_ignore_ascii_case(&gateway.host) && url.at.port == gateway.port;
-                if !same {
-                    let (host, port) = (&url.at.host, url.at.port);
-                    let HostPort {
-                        host: expected,
-                        port: expected_port,
-                    } = gateway;
-                    return Err(format!(
-                        "the stream URL leads to {host}:{port}, not to the message gateway \
-                         {expected}:{expected_port}; if it is meant, set the ssmmessages endpoint"
-                    ));
+                if url.at.is(&gateway) {
+                    return Ok(url);
                 }
-                Ok(url)
+                let (HostPort { host, port }, expected) = (&url.at, &gateway);
+                if url.at.is(&identity.public_ssmmessages_host()?) {
+                    return url.by(&gateway);
+                }
+                Err(format!(
+                    "the stream URL leads to {host}:{port}, not to the message gateway {}:{}; if it is meant, set the \
+                     ssmmessages endpoint",
+                    expected.host, expected.port
+                ))
             }
         }
+    }
+
+    /// The same by the endpoint of the class: AWS names the gateway of its Region also to those who reach that by an
+    /// interface endpoint only. Path and query are the session's own, and stay.
+    fn by(self, endpoint: &HostPort) -> Result<Self, String> {
+        let rest = &self.url[self.authority_end..];
+        Self::read(&format!("{WSS}{endpoint}{rest}"))
+            .map_err(|wrong| format!("by the ssmmessages endpoint, the stream URL has {wrong}"))
     }
 
     fn read(url: &str) -> Result<Self, &'static str> {
@@ -186,7 +214,7 @@ impl StreamUrl {
         })
     }
 
-    /// The URL exactly as AWS gave it. Its query may identify the session: it is not for logs.
+    /// The URL to connect to. Its query may identify the session: it is not for logs.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.url

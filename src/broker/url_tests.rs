@@ -41,24 +41,37 @@ fn the_url_of_the_regions_gateway_is_used_verbatim() {
 }
 
 #[test]
-fn the_endpoint_of_the_class_is_trusted_and_then_the_regions_gateway_is_not() {
-    let endpoint = identity(Some("https://vpce-1.example.com:8443"));
-    let url = "wss://vpce-1.example.com:8443/v1/data-channel/x?role=publish_subscribe";
-    assert_eq!(
-        StreamUrl::check(url, &endpoint, UrlPolicy::Strict)
-            .unwrap()
-            .port(),
-        8443
-    );
-    for url in [
-        &usual(),
-        "wss://vpce-1.example.com/x",
-        "wss://vpce-1.example.com:443/x",
+fn the_endpoint_of_the_class_takes_the_place_of_the_regions_gateway() {
+    let by = |endpoint: &str, url: &str| {
+        let checked = StreamUrl::check(url, &identity(Some(endpoint)), UrlPolicy::Strict);
+        checked.map(|checked| checked.as_str().to_owned())
+    };
+    let session = "/v1/data-channel/john@corp-0a1b2c?role=publish_subscribe&cell-number=AAEB%3D";
+    let of_aws = format!("wss://{GATEWAY}{session}");
+    for (endpoint, expected) in [
+        ("https://vpce-1.example.com", "wss://vpce-1.example.com"),
+        (
+            "https://vpce-1.example.com:8443",
+            "wss://vpce-1.example.com:8443",
+        ),
+        ("https://[fd00::1]:8443", "wss://[fd00::1]:8443"),
     ] {
-        assert!(
-            StreamUrl::check(url, &endpoint, UrlPolicy::Strict).is_err(),
-            "{url}"
-        );
+        let expected = format!("{expected}{session}");
+        // As AWS writes it, in a case of its own, and by the endpoint already.
+        let shouted = of_aws.replace(GATEWAY, &GATEWAY.to_uppercase());
+        for url in [&of_aws, &shouted, &expected] {
+            assert_eq!(by(endpoint, url).as_deref(), Ok(expected.as_str()));
+        }
+    }
+    for url in [
+        "wss://vpce-2.example.com:8443/x".to_owned(),
+        "wss://vpce-1.example.com/x".to_owned(),
+        format!("wss://{GATEWAY}:8443/x"),
+        "wss://ssmmessages.eu-west-1.amazonaws.com/x".to_owned(),
+        format!("ws://{GATEWAY}/x"),
+    ] {
+        let refused = by("https://vpce-1.example.com:8443", &url);
+        assert!(refused.is_err(), "{refused:?}");
     }
 }
 

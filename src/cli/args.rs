@@ -176,11 +176,11 @@ pub struct RelayArgs {
     /// Ports for listeners: below the kernel's ephemeral ports, so that no outgoing connection takes one
     #[arg(long, default_value = "10240-32767", value_name = "FIRST-LAST", value_parser = port_range)]
     pub port_range: RangeInclusive<u16>,
-    /// How many listeners this relay takes: each holds buffers of some MiB. When all relays are full, further sessions
-    /// wait as NoCapacity
+    /// How many listeners this relay takes: each holds about 150 KiB, and up to 9 MiB where clients or target do not keep
+    /// up. When all relays are full, further sessions wait as NoCapacity
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     pub capacity: u32,
-    /// Clients at once on one listener: each holds a stream's buffers
+    /// Clients at once on one listener: each holds buffers of up to 128 KiB
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub connections_max: u32,
     /// How often the Lease is renewed

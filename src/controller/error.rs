@@ -71,6 +71,21 @@ impl Error {
         self.status().is_some_and(|status| status.code == 403)
     }
 
+    /// What kind of failure it is, in words of our own: for traces.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        match self {
+            Self::Api { .. } => match self.status() {
+                Some(status) => {
+                    format!("the API server refuses a call: HTTP status {}", status.code)
+                }
+                None => "the API server can't be called".to_owned(),
+            },
+            Self::Aws { source, .. } => source.summary(),
+            Self::Deadline => "the API server did not answer within the deadline".to_owned(),
+        }
+    }
+
     /// AWS's id of the request that failed, for logs.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
@@ -103,6 +118,7 @@ pub fn words(error: &kube::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::ErrorKind;
 
     fn refused(code: u16, cause: Option<&str>) -> Error {
         let details = cause.map(|reason| serde_json::json!({ "causes": [{ "reason": reason }] }));
@@ -120,6 +136,16 @@ mod tests {
             assert_eq!(refused(code, None).refusal(), None, "{code}");
         }
         assert!(refused(403, None).is_forbidden() && !refused(422, None).is_forbidden());
+    }
+
+    #[test]
+    fn a_trace_is_told_the_kind_of_a_failure_and_nobodys_words() {
+        let told = refused(403, None).summary();
+        assert_eq!(told, "the API server refuses a call: HTTP status 403");
+        let source = BrokerError::new(ErrorKind::AccessDenied, "TerminateSession", "words");
+        let action = "end session s-1".to_owned();
+        let told = Error::Aws { action, source }.summary();
+        assert_eq!(told, "TerminateSession: AccessDenied");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! this one where it stands when another may lead.
 
 pub mod backoff;
+mod concerns;
 mod context;
 mod definitions;
 mod drain;

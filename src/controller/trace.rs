@@ -19,7 +19,7 @@ pub(super) async fn reconcile<K: Resource<DynamicType = ()>, T>(
         k8s.namespace.name = object.namespace(),
         name = object.name_any(),
         outcome = Empty,
-        otel.status_code = Empty,
+        otel.status_description = Empty,
     );
     let result = steps.instrument(span.clone()).await;
     let outcome = match &result {
@@ -28,8 +28,10 @@ pub(super) async fn reconcile<K: Resource<DynamicType = ()>, T>(
         Err(_) => Outcome::Failure,
     };
     span.record("outcome", tracing::field::debug(outcome));
-    if outcome == Outcome::Failure {
-        span.record("otel.status_code", "ERROR");
+    if let Err(error) = &result
+        && outcome == Outcome::Failure
+    {
+        span.record("otel.status_description", error.summary());
     }
     result
 }

@@ -1,5 +1,4 @@
-//! What watches what: caches and their streams, the two controllers, and who is asked to look again when something
-//! else changes.
+//! What watches what: caches and their streams, and the two controllers.
 
 use std::future::{pending, ready};
 use std::sync::{Arc, Mutex};
@@ -18,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::backoff::{Backoff, jittered};
+use super::concerns::{ask_for_class, ask_for_service, ask_owners};
 use super::context::{Context, Stores};
 use super::drain::Drain;
 use super::error::Error;
@@ -318,49 +318,6 @@ async fn until_ended(
     tokio::select! {
         () = unsynced => {}
         () = controller => {}
-    }
-}
-
-/// Asks the sessions that own an object to look again.
-fn ask_owners<K: Resource<DynamicType = ()>>(context: &Context, object: &K) {
-    let namespace = object.namespace().unwrap_or_default();
-    for owner in object.owner_references() {
-        if owner.kind == SsmSession::kind(&()) {
-            context.trigger_session(&namespace, &owner.name);
-        }
-    }
-}
-
-/// Asks the session that owns a Service, and those that wait for its name.
-fn ask_for_service(context: &Context, service: &Service) {
-    ask_owners(context, service);
-    let (namespace, name) = (service.namespace(), service.name_any());
-    let waits = |session: &SsmSession| {
-        session.namespace() == namespace && session::service_name(session) == name
-    };
-    for session in context.sessions.filter(waits) {
-        context.trigger_session(
-            &session.namespace().unwrap_or_default(),
-            &session.name_any(),
-        );
-    }
-}
-
-/// Asks the sessions that name a class, and those that name none, since it may be the default.
-fn ask_for_class(context: &Context, class: &SsmSessionClass) {
-    let name = class.name_any();
-    let concerns = |session: &SsmSession| {
-        session
-            .spec
-            .class_name
-            .as_ref()
-            .is_none_or(|of| *of == name)
-    };
-    for session in context.sessions.filter(concerns) {
-        context.trigger_session(
-            &session.namespace().unwrap_or_default(),
-            &session.name_any(),
-        );
     }
 }
 

@@ -71,7 +71,7 @@ pub struct Aws {
     #[schemars(length(min = 1, max = limit::REGION_CHARS_MAX))]
     #[x_kube(validation = rule::REGION)]
     pub region: String,
-    /// Endpoints other than the Region's public ones, such as VPC endpoints.
+    /// Endpoints other than the Region's public ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
     /// ARN of the IAM role that controller and relays assume for every call, in whatever account it is. Without it they
@@ -131,12 +131,12 @@ impl Aws {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoints {
-    /// URL of the SSM API.
+    /// URL of the SSM API, such as a VPC endpoint without private DNS name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = limit::ENDPOINT_CHARS_MAX))]
     #[x_kube(validation = rule::ENDPOINT)]
     pub ssm: Option<String>,
-    /// URL of the message gateway; the host of a stream URL must be its host.
+    /// URL by which the message gateway is reached. AWS names its public gateway in every stream URL; this takes its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = limit::ENDPOINT_CHARS_MAX))]
     #[x_kube(validation = rule::ENDPOINT)]

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{START_CALL_TIMEOUT, START_RETRY};
+use super::process::{START_CALL_TIMEOUT, START_RETRY};
 use crate::binding;
 use crate::crd::{INSTALLATION_LABEL, INSTALLATION_LEASE, installation};
 

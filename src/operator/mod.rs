@@ -6,6 +6,7 @@
 mod api_server;
 mod installation;
 mod options;
+mod process;
 mod supervise;
 
 use std::io::{ErrorKind, Write};
@@ -13,45 +14,30 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context, bail};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, Client};
+use kube::Api;
 use prometheus_client::registry::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tokio_rustls::rustls::ClientConfig;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Checks};
-use crate::aws::AwsBroker;
 use crate::binding::{self, BindingMetrics, Readiness};
-use crate::broker::Broker;
 use crate::cli::{
     Cli, Command, CommonArgs, ControllerArgs, DrainArgs, InstallationArgs, RelayArgs,
 };
 use crate::election::Candidate;
-use crate::proxy::Proxies;
 use crate::relay::{self, Relay};
 use crate::telemetry::{self, TraceOptions, Traces};
 use crate::{controller, crd, drain};
-use installation::{Claim, wait_for_namespace};
 use options::{
-    aws_options, binding_options, controller_options, drain_options, election_timing,
-    process_identity, relay_options, trace_options,
+    binding_options, controller_options, drain_options, election_timing, process_identity,
+    relay_options, trace_options,
 };
+use process::{Process, connect, namespace_uid, start, tls};
 use supervise::{Task, on_signal, supervise};
-
-/// How long the API server may take to accept a connection, and to answer at the start before it is asked again.
-const START_CALL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Between two tries at the start; probes say meanwhile that the process is not ready.
-const START_RETRY: Duration = Duration::from_secs(1);
 
 /// The whole program.
 #[must_use]
@@ -143,16 +129,6 @@ fn write_crds(dir: Option<&Path>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What every process of this program has.
-struct Process {
-    client: Client,
-    broker: Arc<dyn Broker>,
-    tls: Arc<ClientConfig>,
-    proxies: Proxies,
-    namespace_uid: String,
-    registry: Arc<Mutex<Registry>>,
-}
-
 async fn run(
     common: &CommonArgs,
     controller: Option<ControllerArgs>,
@@ -161,11 +137,20 @@ async fn run(
     let shutdown = on_signal()?;
     let mut checks = Checks::default();
     let relay_readiness = relay.is_some().then(|| Readiness {
-        lease: checks.add("relay lease"),
-        listed: checks.add("listeners listed"),
+        lease: checks.add(
+            "relay lease",
+            "the API server has not let it be written yet, or the relay ends",
+        ),
+        listed: checks.add(
+            "listeners listed",
+            "the API server has not listed them yet, or the relay ends",
+        ),
     });
     let controller_readiness = controller.is_some().then(|| controller::Readiness {
-        synced: checks.add("controller caches"),
+        synced: checks.add(
+            "controller caches",
+            "the API server has not listed all that is watched yet",
+        ),
         unreadable: checks.remark("watched namespaces"),
     });
 
@@ -181,7 +166,8 @@ async fn run(
     let registry = Arc::new(Mutex::new(Registry::default()));
     let shown = registry.clone();
     let admin = Task::spawn("admin", |stop| async move {
-        Ok(admin::run(listener, checks, shown, stop).await?)
+        admin::run(listener, checks, shown, stop).await;
+        Ok(())
     });
 
     let Some(process) = start(common, controller.is_some(), registry, &shutdown).await? else {
@@ -227,93 +213,6 @@ async fn bind_admin(address: SocketAddr) -> std::io::Result<TcpListener> {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
         }
         bound => bound,
-    }
-}
-
-/// Clients and what is read once; `None` when the process is to end before that.
-async fn start(
-    common: &CommonArgs,
-    controls: bool,
-    registry: Arc<Mutex<Registry>>,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<Option<Process>> {
-    let client = connect().await?;
-    let tls = Arc::new(tls()?);
-    let variable = |name: &str| std::env::var(name).ok();
-    let proxies = Proxies::read(variable, tls.clone())?;
-    if !proxies.is_empty() {
-        info!(%proxies, "AWS is called through a proxy");
-    }
-    let InstallationArgs {
-        namespace,
-        controller_name,
-        ..
-    } = &common.installation;
-    let Some(namespace_uid) = namespace_uid(&client, namespace, shutdown).await else {
-        return Ok(None);
-    };
-    let claim = Claim {
-        namespace,
-        namespace_uid: &namespace_uid,
-        controller_name,
-        writes: controls,
-    };
-    if !wait_for_namespace(&client, &claim, shutdown).await {
-        return Ok(None);
-    }
-    let aws = AwsBroker::new(aws_options(common, proxies.clone(), variable));
-    let broker: Arc<dyn Broker> = Arc::new(aws);
-    Ok(Some(Process {
-        client,
-        broker,
-        tls,
-        proxies,
-        namespace_uid,
-        registry,
-    }))
-}
-
-/// A client of the API server, as the kubeconfig or the pod says.
-async fn connect() -> anyhow::Result<Client> {
-    // kube's client takes the process's provider; that one is set already is only possible in tests.
-    let _ = ring::default_provider().install_default();
-    api_server::client(START_CALL_TIMEOUT).await
-}
-
-/// TLS to whomever the system's root certificates vouch for.
-fn tls() -> anyhow::Result<ClientConfig> {
-    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_platform_verifier()
-        .context("reading the system's root certificates")?;
-    Ok(tls.with_no_client_auth())
-}
-
-/// UID of the operator's namespace, asked for until it is known; `None` at `shutdown`.
-async fn namespace_uid(
-    client: &Client,
-    namespace: &str,
-    shutdown: &CancellationToken,
-) -> Option<String> {
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    loop {
-        let error = match timeout(START_CALL_TIMEOUT, namespaces.get(namespace)).await {
-            Ok(Ok(object)) => match object.metadata.uid {
-                Some(uid) => return Some(uid),
-                None => "it has no UID".to_owned(),
-            },
-            Ok(Err(error)) => binding::words(&error),
-            Err(_) => format!("no answer within {START_CALL_TIMEOUT:?}"),
-        };
-        warn!(
-            namespace,
-            error, "the operator's namespace can't be read: trying again"
-        );
-        let delay = START_RETRY.mul_f64(0.5 + fastrand::f64());
-        tokio::select! {
-            () = shutdown.cancelled() => return None,
-            () = tokio::time::sleep(delay) => {}
-        }
     }
 }
 

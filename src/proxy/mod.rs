@@ -1,7 +1,7 @@
 //! Which connections to AWS go through an HTTP proxy, and the way through it.
 //!
 //! One set of rules for the SDK and for websockets, read from the environment as other programs read it. It promises
-//! that the link-local addresses at which nodes and pods get credentials never take a proxy; that every proxied
+//! that loopback and link-local addresses, at which nodes and pods get credentials, never take a proxy; that every proxied
 //! connection is a tunnel made by CONNECT, so that the proxy sees a host and a port and no more; and that the proxy's
 //! user and password are never printed.
 
@@ -172,15 +172,17 @@ fn shown(url: &str) -> Option<String> {
     sound.then(|| format!("{scheme}://{redacted}{host}{port}"))
 }
 
-/// Whether a host is the node's own: its metadata, the agent of EKS Pod Identity and that of ECS. They give credentials
-/// to who asks, and a proxy would get its own or nobody's.
+/// Whether a host is the pod's own or its node's: a sidecar, the node's metadata, the agent of EKS Pod Identity and that of
+/// ECS. They give credentials to who asks, and a proxy would get its own or nobody's.
 fn is_near(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    match bare.parse() {
-        Ok(IpAddr::V4(address)) => address.is_link_local(),
+    match bare.parse().map(|address: IpAddr| address.to_canonical()) {
+        Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),
         Ok(IpAddr::V6(address)) => {
-            address.is_unicast_link_local() || address.segments()[..2] == [0xfd00, 0x0ec2]
+            address.is_loopback()
+                || address.is_unicast_link_local()
+                || address.segments()[..2] == [0xfd00, 0x0ec2]
         }
-        Err(_) => false,
+        Err(_) => bare.trim_end_matches('.').eq_ignore_ascii_case("localhost"),
     }
 }

@@ -83,8 +83,8 @@ fn what_no_proxy_names_is_reached_directly() {
 }
 
 #[test]
-fn the_nodes_own_addresses_never_take_a_proxy() {
-    let proxies = proxies(&[("HTTP_PROXY", "http://proxy.test:1")]);
+fn addresses_of_the_pod_and_of_its_node_never_take_a_proxy() {
+    let proxies = proxies(&[("HTTP_PROXY", "http://proxy.test:1"), ("NO_PROXY", ".svc")]);
     for near in [
         "http://169.254.169.254/latest/meta-data",
         "http://169.254.170.2/v2/credentials",
@@ -92,10 +92,23 @@ fn the_nodes_own_addresses_never_take_a_proxy() {
         "http://[fd00:ec2::23]/v1/credentials",
         "http://[fd00:ec2::254]/latest",
         "http://[fe80::1]/",
+        "http://localhost:1338/",
+        "http://LocalHost./",
+        "http://127.0.0.1/",
+        "http://127.1.2.3:8080/",
+        "http://[::1]/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://[::ffff:169.254.169.254]/",
     ] {
         assert_eq!(way(&proxies, near), "direct", "{near}");
     }
-    assert_eq!(way(&proxies, "http://[fd00:ec3::1]/"), "proxy.test:1");
+    for far in ["[fd00:ec3::1]", "localhost.test", "128.0.0.1", "[::2]"] {
+        assert_eq!(
+            way(&proxies, &format!("http://{far}/")),
+            "proxy.test:1",
+            "{far}"
+        );
+    }
 }
 
 #[test]

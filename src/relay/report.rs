@@ -5,7 +5,7 @@ use std::fmt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
-use crate::broker::{BrokerError, Identity, SessionId, StartRequest};
+use crate::broker::{BrokerError, Identity, RequestId, SessionId, StartRequest};
 
 /// Names a listener for its owner; the relay looks no further into it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -134,9 +134,9 @@ pub enum Destination {
 /// What went wrong with a listener.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// A call to AWS failed.
+    /// A call to AWS failed. Without the id of its request, so that the same failure gives an equal report.
     #[error(transparent)]
-    Broker(#[from] BrokerError),
+    Broker(BrokerError),
     /// The data channel could not be opened, or the agent did not shake hands in time.
     #[error("data channel: {0}")]
     DataChannel(String),
@@ -152,6 +152,31 @@ pub enum Failure {
     /// The state could not be recorded, so AWS was not called or its session was terminated again.
     #[error("state could not be recorded: {0}")]
     Recording(String),
+}
+
+impl Failure {
+    /// What kind of failure it is, in words of our own.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let words = match self {
+            Self::Broker(error) => return error.summary(),
+            Self::DataChannel(_) => "no data channel",
+            Self::Unsupported(_) => "unsupported session",
+            Self::SessionClosed(_) => "the session ended",
+            Self::NoPort(_) => "no port to listen on",
+            Self::Recording(_) => "state could not be recorded",
+        };
+        words.to_owned()
+    }
+}
+
+impl From<BrokerError> for Failure {
+    fn from(error: BrokerError) -> Self {
+        Self::Broker(BrokerError {
+            request_id: RequestId::default(),
+            ..error
+        })
+    }
 }
 
 /// Keeps reports where they outlive the relay. Implemented by the floor above.

@@ -261,8 +261,8 @@ impl Server {
             Action::Hold => {
                 self.admission.send_replace(Admission::Hold);
             }
-            Action::Close => {
-                self.starting.failed();
+            Action::Close(reason) => {
+                self.starting.failed(&self.machine.summary(reason));
                 self.admission.send_replace(Admission::Hold);
                 self.tunnel_state = None;
                 self.tunnel = None;
@@ -287,7 +287,7 @@ impl Server {
                     Ok(_) => self.shared.metrics.session_started(),
                     Err(error) => {
                         self.shared.metrics.start_failed();
-                        self.starting.failed();
+                        self.starting.failed(&error.summary());
                         warn!(listener = %self.id, %error, request_id = error.request_id.as_str(), "session not started, trying again later");
                     }
                 }

@@ -51,19 +51,60 @@ pub enum OpenError {
     Failed(Failure),
 }
 
+impl OpenError {
+    /// What failed, in words of our own.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        match self {
+            Self::Refused(_) => "the stream URL is refused".to_owned(),
+            Self::Failed(failure) => failure.at.to_string(),
+        }
+    }
+}
+
 /// A websocket that did not come about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
+    /// What failed.
+    pub at: Step,
     /// Why, for a status too.
     pub why: String,
     /// That of the upgrade, or of what its signature needs, if AWS refused it.
     pub request_id: RequestId,
 }
 
-impl From<String> for Failure {
-    fn from(why: String) -> Self {
+/// A step on the way to a websocket that failed, in words of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Step {
+    /// The request for the upgrade.
+    #[error("the upgrade could not be signed")]
+    Request,
+    /// The connection to the gateway, or to a proxy and through it.
+    #[error("the gateway can't be connected to")]
+    Connection,
+    /// TLS with the gateway.
+    #[error("no TLS with the gateway")]
+    Tls,
+    /// The upgrade, with its status if it was answered.
+    #[error("the gateway refuses the websocket{}", .0.map(|status| format!(": HTTP status {status}")).unwrap_or_default())]
+    Upgrade(Option<u16>),
+    /// The token.
+    #[error("the token could not be shown")]
+    Admission,
+    /// All of them together took too long.
+    #[error("no websocket within {CONNECT_TIMEOUT:?}")]
+    Time,
+}
+
+impl Step {
+    /// It failed for this reason.
+    fn failed(self, why: String) -> Failure {
         let request_id = RequestId::default();
-        Self { why, request_id }
+        Failure {
+            at: self,
+            why,
+            request_id,
+        }
     }
 }
 
@@ -98,18 +139,19 @@ impl Websocket {
         let opening = async {
             let mut inner = upgrade(options, broker, identity, &url).await?;
             let open = OpenDataChannel::new(Uuid::new_v4(), client_id, ticket.expose_token());
-            let text = serde_json::to_string(&open).map_err(|e| format!("admission: {e}"))?;
+            let text = serde_json::to_string(&open)
+                .map_err(|e| Step::Admission.failed(format!("admission: {e}")))?;
             inner
                 .send(Message::text(text))
                 .await
-                .map_err(|e| format!("admission: {e}"))?;
-            Ok::<_, Failure>(inner)
+                .map_err(|e| Step::Admission.failed(format!("admission: {e}")))?;
+            Ok(inner)
         };
         let inner = timeout(CONNECT_TIMEOUT, opening)
             .await
             .unwrap_or_else(|_| {
                 let why = format!("{url:?} did not answer in {CONNECT_TIMEOUT:?}");
-                Err(Failure::from(why))
+                Err(Step::Time.failed(why))
             })
             .map_err(OpenError::Failed)?;
         Ok(Self {
@@ -232,17 +274,23 @@ async fn upgrade(
         .sign_upgrade(identity, url)
         .await
         .map_err(|error| Failure {
+            at: Step::Request,
             why: format!("the upgrade could not be signed: {error}"),
             request_id: error.request_id,
         })?;
+    let unsound = |why| Step::Request.failed(why);
     let mut request = url
         .as_str()
         .into_client_request()
-        .map_err(|e| format!("stream URL: {e}"))?;
+        .map_err(|e| unsound(format!("stream URL: {e}")))?;
     for (name, value) in &headers.0 {
-        let name = HeaderName::try_from(name.as_str()).map_err(|e| format!("header: {e}"))?;
-        let mut value = HeaderValue::try_from(value.expose_secret())
-            .map_err(|_| format!("header {name} has characters that no header may have"))?;
+        let name =
+            HeaderName::try_from(name.as_str()).map_err(|e| unsound(format!("header: {e}")))?;
+        let mut value = HeaderValue::try_from(value.expose_secret()).map_err(|_| {
+            unsound(format!(
+                "header {name} has characters that no header may have"
+            ))
+        })?;
         value.set_sensitive(true);
         request.headers_mut().insert(name, value);
     }
@@ -257,6 +305,7 @@ async fn upgrade(
         tokio_tungstenite::client_async_with_config(request, carrier, Some(config))
             .await
             .map_err(|error| Failure {
+                at: Step::Upgrade(status(&error)),
                 why: format!("{url:?} refuses the websocket: {}", refusal(&error)),
                 request_id: id_in(&error),
             })?;
@@ -265,17 +314,18 @@ async fn upgrade(
 
 /// What the websocket runs over: a connection to the gateway, or one through a proxy, and TLS with the gateway over
 /// either.
-async fn carrier(options: &RelayOptions, url: &StreamUrl) -> Result<Box<dyn Carrier>, String> {
+async fn carrier(options: &RelayOptions, url: &StreamUrl) -> Result<Box<dyn Carrier>, Failure> {
+    let unconnected = |why| Step::Connection.failed(why);
     if let Some(proxy) = options.proxies.to(url.authority(), url.tls()) {
         let through = proxy.connect(url.host(), url.port()).await;
-        let through = through.map_err(|error| error.to_string())?;
+        let through = through.map_err(|error| unconnected(error.to_string()))?;
         return secure(options, url, TokioIo::new(through)).await;
     }
     let tcp = connect(url)
         .await
-        .map_err(|error| format!("{url:?} can't be connected to: {error}"))?;
+        .map_err(|error| unconnected(format!("{url:?} can't be connected to: {error}")))?;
     tcp.set_nodelay(true)
-        .map_err(|error| format!("socket: {error}"))?;
+        .map_err(|error| unconnected(format!("socket: {error}")))?;
     secure(options, url, tcp).await
 }
 
@@ -284,17 +334,25 @@ async fn secure<S: Carrier + 'static>(
     options: &RelayOptions,
     url: &StreamUrl,
     stream: S,
-) -> Result<Box<dyn Carrier>, String> {
+) -> Result<Box<dyn Carrier>, Failure> {
     if !url.tls() {
         return Ok(Box::new(stream));
     }
+    let insecure = |why| Step::Tls.failed(why);
     let name = ServerName::try_from(url.host().to_owned())
-        .map_err(|_| format!("{url:?} has no name that TLS could check"))?;
+        .map_err(|_| insecure(format!("{url:?} has no name that TLS could check")))?;
     let tls = TlsConnector::from(options.tls.clone());
     let secured = tls.connect(name, stream).await;
     Ok(Box::new(
-        secured.map_err(|e| format!("TLS with {url:?}: {e}"))?,
+        secured.map_err(|e| insecure(format!("TLS with {url:?}: {e}")))?,
     ))
+}
+
+fn status(error: &WsError) -> Option<u16> {
+    match error {
+        WsError::Http(response) => Some(response.status().as_u16()),
+        _ => None,
+    }
 }
 
 /// AWS's id of the refused upgrade.

@@ -1,7 +1,8 @@
 //! Traces: the few spans that are worth a look, by OTLP over HTTP to a collector.
 //!
 //! Only what [`SPANS`] names leaves the process: a span of a library, which may show what it sees, does not. Nobody waits
-//! for the collector: spans wait in a queue that has an end, and beyond it they are dropped.
+//! for the collector: spans wait in a queue that has an end, and beyond it they are dropped. At the end of the process one
+//! that answers gets the last of them, and one that does not costs a second.
 
 use std::time::Duration;
 
@@ -9,13 +10,17 @@ use anyhow::Context as _;
 use http::Uri;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_otlp::{
+    Protocol, RetryPolicy, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
+};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider,
 };
 use tokio::runtime::Handle;
 use tokio_rustls::rustls::ClientConfig;
+use tokio_util::sync::CancellationToken;
 use tracing::{Metadata, Subscriber, warn};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
@@ -45,7 +50,8 @@ const QUEUE_SPANS_MAX: usize = 2048;
 /// Spans of one request.
 const BATCH_SPANS_MAX: usize = 512;
 
-/// How long the last spans have at the end of the process: a pod has 15 s more than the program's own deadline.
+/// How long a collector that answers may take for the last spans, five requests at most: a pod has 15 s more than the
+/// program's own deadline. One that does not answer is given up much sooner.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where spans go, and how many.
@@ -66,6 +72,7 @@ pub struct TraceOptions {
 /// What makes spans and sends them.
 pub struct Traces {
     provider: SdkTracerProvider,
+    leaving: CancellationToken,
 }
 
 impl Traces {
@@ -82,9 +89,12 @@ impl Traces {
             tls,
         } = options;
         let url = format!("{}{PATH}", endpoint.to_string().trim_end_matches('/'));
+        let leaving = CancellationToken::new();
         let exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(Collector::new(tls, runtime))
+            .with_http_client(Collector::new(tls, runtime, leaving.clone()))
+            // Between tries its thread would sleep, deaf to the end of the process.
+            .with_retry_policy(RetryPolicy::disabled())
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(url)
             .build()
@@ -111,7 +121,7 @@ impl Traces {
             .with_resource(resource)
             .with_sampler(Sampler::ParentBased(Box::new(sampler)))
             .build();
-        Ok(Self { provider })
+        Ok(Self { provider, leaving })
     }
 
     /// What hands spans over.
@@ -128,15 +138,136 @@ impl Traces {
             .with_filter(filter_fn(is_traced))
     }
 
-    /// Sends what waits, for some seconds at most. For a thread that may block, while the runtime still runs.
+    /// Sends what waits, for a second if the collector does not answer. For a thread that may block, while the runtime
+    /// still runs.
     pub fn finish(&self) {
-        if let Err(error) = self.provider.shutdown_with_timeout(FLUSH_TIMEOUT) {
+        if let Err(error) = self.send_the_last() {
             warn!(%error, "the last spans were not sent");
         }
+    }
+
+    /// An error means that the collector was still being waited for.
+    fn send_the_last(&self) -> OTelSdkResult {
+        self.leaving.cancel();
+        self.provider.shutdown_with_timeout(FLUSH_TIMEOUT)
     }
 }
 
 /// Whether this is a span that leaves the process.
 pub(super) fn is_traced(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && metadata.target().starts_with(TARGET) && SPANS.contains(&metadata.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use axum::Router;
+    use axum::extract::State;
+    use axum::http::StatusCode;
+    use axum::routing::post;
+    use tokio::net::TcpListener;
+    use tokio::sync::watch;
+    use tokio_rustls::rustls::RootCertStore;
+    use tracing::info_span;
+    use tracing_subscriber::Registry;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    /// What a collector does with each request.
+    #[derive(Clone, Copy)]
+    enum Answer {
+        Never,
+        With(StatusCode),
+    }
+
+    /// The requests that have come.
+    type Tries = watch::Sender<usize>;
+
+    /// A collector on loopback, and how many requests have come to it.
+    async fn collector(answer: Answer) -> (SocketAddr, Tries) {
+        let take = async move |State(tries): State<Tries>| {
+            tries.send_modify(|tries| *tries += 1);
+            match answer {
+                Answer::Never => std::future::pending().await,
+                Answer::With(status) => status,
+            }
+        };
+        let tries = Tries::default();
+        let routes = Router::new()
+            .route(PATH, post(take))
+            .with_state(tries.clone());
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(socket, routes).await });
+        (address, tries)
+    }
+
+    fn traces_to(address: SocketAddr) -> Traces {
+        // Whether the process has a default is not for a test to decide.
+        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let options = TraceOptions {
+            endpoint: format!("http://{address}").parse().unwrap(),
+            sampling: 1.0,
+            namespace: "ssm-operator".to_owned(),
+            instance: "pod".to_owned(),
+            tls,
+        };
+        Traces::new(options, Handle::current()).unwrap()
+    }
+
+    /// Makes so many spans.
+    fn trace(traces: &Traces, spans: usize) {
+        let subscriber = Registry::default().with(traces.layer());
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..spans {
+                drop(info_span!("reconcile"));
+            }
+        });
+    }
+
+    /// How the end went, on a thread that may block.
+    async fn end(traces: Traces) -> OTelSdkResult {
+        let ended = tokio::task::spawn_blocking(move || traces.send_the_last());
+        ended.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_process_ends_while_a_silent_collector_still_holds_the_first_batch() {
+        let (address, tries) = collector(Answer::Never).await;
+        let traces = traces_to(address);
+        trace(&traces, 3 * QUEUE_SPANS_MAX);
+        tries
+            .subscribe()
+            .wait_for(|tries| *tries > 0)
+            .await
+            .unwrap();
+        end(traces).await.expect("nothing is waited for any more");
+        assert_eq!(*tries.borrow(), 1, "and the others are not tried");
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_refused_is_not_sent_again() {
+        let (address, tries) = collector(Answer::With(StatusCode::SERVICE_UNAVAILABLE)).await;
+        let traces = traces_to(address);
+        trace(&traces, 1);
+        end(traces).await.unwrap();
+        assert_eq!(*tries.borrow(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_answers_gets_all_that_waits_at_the_end() {
+        let (address, tries) = collector(Answer::With(StatusCode::OK)).await;
+        let traces = traces_to(address);
+        trace(&traces, BATCH_SPANS_MAX + 1);
+        end(traces).await.unwrap();
+        assert!(*tries.borrow() >= 2, "a batch, and the rest");
+    }
 }

@@ -5,7 +5,7 @@
 //! Each is started by the first test that asks. Nobody drops it: when the process ends, its supervisor sees the end of
 //! its stdin, stops the components and removes their folder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use kube::Client;
@@ -116,6 +116,11 @@ impl Ground {
     /// The administrator's kubeconfig.
     pub fn kubeconfig(&self) -> &Path {
         self.control_plane.kubeconfig()
+    }
+
+    /// What service accounts ask the API server for.
+    pub fn audit_log(&self) -> PathBuf {
+        self.control_plane.audit_log()
     }
 
     /// What kubectl prints for these arguments and this input.

@@ -12,6 +12,7 @@ use ssm_session_operator::crd::{SsmListener, SsmSession};
 use ssm_session_operator::simulator::Status;
 use tokio::net::TcpStream;
 
+use crate::audit::{Request, requests};
 use crate::aws::{Aws, REMOTE_PORT, TARGET};
 use crate::ground::Ground;
 use crate::pods::InPlace;
@@ -23,9 +24,8 @@ use crate::{WAIT_MAX, dial};
 /// Some hundred messages each way: enough to see that bytes flow, and over at once.
 const CARRIED_BYTES: u64 = 300_000;
 
-/// What is said at debug is on besides: each request to the API server, and each that it refuses.
-const LOG_FILTER: &str =
-    "info,ssm_session_operator=trace,kube_client=debug,kube_client::client::builder=debug";
+/// For whoever reads why a test has failed.
+const LOG_FILTER: &str = "info,ssm_session_operator=trace";
 
 /// Whom the processes trust that have no bundle of their own: as the image's bundle, a file.
 pub const TRUSTED: &str = "trusted.pem";
@@ -264,6 +264,11 @@ impl Installed {
         ended.await.expect("AWS has ended them");
     }
 
+    /// What its processes have asked the API server for.
+    pub fn requests(&self) -> Vec<Request> {
+        requests(&self.ground.audit_log(), &self.namespace())
+    }
+
     /// All that its processes have logged.
     pub fn logs(&self) -> Vec<(String, String)> {
         let files = std::fs::read_dir(&self.folder).expect("the folder is there");
@@ -281,9 +286,8 @@ impl Installed {
     fn last_words(&self) -> String {
         let mut words = Vec::new();
         for (name, log) in self.logs() {
-            // Requests are for those who look for what is refused.
-            let own = log.lines().filter(|line| !line.contains("\"kube_client"));
-            let own: Vec<_> = own.map(|line| format!("{name}: {line}")).collect();
+            let own = log.lines().map(|line| format!("{name}: {line}"));
+            let own: Vec<_> = own.collect();
             words.extend_from_slice(&own[own.len().saturating_sub(20)..]);
         }
         words.join("\n")

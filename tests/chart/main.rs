@@ -26,6 +26,7 @@ mod wait;
 
 mod alerts;
 mod aws;
+mod documented;
 mod everything;
 mod ground;
 mod installed;

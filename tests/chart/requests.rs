@@ -1,43 +1,55 @@
-//! Rights, as rules grant them and as requests use them, in the same words: `get /namespaces`,
+//! Rights, as bindings grant them and as requests use them, in the same words: `get /namespaces`,
 //! `update ssm-operator.dev/ssmlisteners/status`.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::audit::Request;
 use crate::installed::Installed;
 
-/// What the client of the API server logs before each request.
-const REQUESTING: &str = "requesting";
+/// A right of an account: in one namespace, or everywhere.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Right {
+    /// The ServiceAccount.
+    pub account: String,
+    /// The namespace; absent for all.
+    pub namespace: Option<String>,
+    /// Verb and resource.
+    pub words: String,
+}
 
-/// The rights of components, by the rules that were installed for them.
-pub async fn granted(installed: &Installed, components: &[&str]) -> BTreeSet<(String, String)> {
+/// The rights of the accounts, by the bindings that were installed and the roles that these name.
+pub async fn granted(installed: &Installed) -> BTreeSet<Right> {
     let label = format!(
         "--selector=app.kubernetes.io/instance={}",
         installed.release
     );
-    let get = [
-        "get",
-        "roles,clusterroles",
-        &label,
-        "--all-namespaces",
-        "--output=json",
-    ];
-    let roles = installed.ground.kubectl(&get, "").await;
-    let roles = roles.expect("the administrator reads roles").out;
-    let roles: Value = serde_json::from_str(&roles).expect("JSON");
+    let read = async |kinds: &str| {
+        let get = ["get", kinds, &label, "--all-namespaces", "--output=json"];
+        let read = installed.ground.kubectl(&get, "").await;
+        let read = read.expect("the administrator reads roles").out;
+        let read: Value = serde_json::from_str(&read).expect("JSON");
+        read["items"].as_array().expect("a list").clone()
+    };
+    let roles = read("roles,clusterroles").await;
     let mut granted = BTreeSet::new();
-    for role in roles["items"].as_array().expect("a list") {
-        let name = role["metadata"]["name"].as_str().expect("it has a name");
-        let name = name.trim_end_matches("-watched");
-        let of = components
-            .iter()
-            .find(|component| name.ends_with(**component));
-        // Those of people are not for processes.
-        let Some(component) = of else { continue };
-        for rule in role["rules"].as_array().expect("it has rules") {
-            for right in rights(rule) {
-                granted.insert(((*component).to_owned(), right));
+    for binding in read("rolebindings,clusterrolebindings").await {
+        let (of, namespace) = (&binding["roleRef"], &binding["metadata"]["namespace"]);
+        let role = roles.iter().find(|role| {
+            let metadata = &role["metadata"];
+            role["kind"] == of["kind"]
+                && metadata["name"] == of["name"]
+                && metadata["namespace"] == *namespace
+        });
+        let rules = &role.expect("a binding names a role")["rules"];
+        for rule in rules.as_array().expect("it has rules") {
+            for words in rights(rule) {
+                granted.insert(Right {
+                    account: word(&binding["subjects"][0]["name"]),
+                    namespace: namespace.as_str().map(str::to_owned),
+                    words,
+                });
             }
         }
     }
@@ -45,10 +57,13 @@ pub async fn granted(installed: &Installed, components: &[&str]) -> BTreeSet<(St
     granted
 }
 
+fn word(value: &Value) -> String {
+    value.as_str().expect("a word").to_owned()
+}
+
 fn rights(rule: &Value) -> Vec<String> {
     let words = |key: &str| {
         let words = rule[key].as_array().expect("a list of words");
-        let word = |word: &Value| word.as_str().expect("a word").to_owned();
         words.iter().map(word).collect::<Vec<_>>()
     };
     let mut rights = Vec::new();
@@ -62,75 +77,38 @@ fn rights(rule: &Value) -> Vec<String> {
     rights
 }
 
-/// The rights that a process has used, by its log.
-pub fn used(log: &str) -> BTreeSet<String> {
-    let lines = log.lines().filter(|line| line.contains(REQUESTING));
-    let lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    lines
-        .filter(|line| line["message"] == REQUESTING)
-        .filter_map(|line| {
-            let span = &line["span"];
-            right(span["http.method"].as_str()?, span["http.url"].as_str()?)
-        })
-        .collect()
+/// Those of the rights that the requests have used.
+pub fn used(granted: &BTreeSet<Right>, requests: &[Request]) -> BTreeSet<Right> {
+    let mut used = BTreeSet::new();
+    for request in requests {
+        let Request {
+            account,
+            verb,
+            resource,
+            namespace,
+            ..
+        } = request;
+        let right = |namespace: Option<String>| Right {
+            account: account.clone(),
+            namespace,
+            words: format!("{verb} {resource}"),
+        };
+        let mut ways = [right(namespace.clone()), right(None)].into_iter();
+        used.extend(ways.find(|right| granted.contains(right)));
+    }
+    used
 }
 
-/// The right that a request needs; `None` where it asks for no resource.
-fn right(method: &str, url: &str) -> Option<String> {
-    let path = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let path = &path[path.find('/')?..];
-    let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    let mut segments = path.trim_matches('/').split('/');
-    let group = match segments.next()? {
-        "api" => "",
-        "apis" => segments.next()?,
-        _ => return None,
+/// Rights in one namespace that the account has everywhere.
+pub fn granted_twice(granted: &BTreeSet<Right>) -> Vec<&Right> {
+    let everywhere = |right: &Right| Right {
+        namespace: None,
+        ..right.clone()
     };
-    let _version = segments.next()?;
-    let mut rest: Vec<_> = segments.collect();
-    if rest.len() > 2 && rest[0] == "namespaces" {
-        rest.drain(..2);
-    }
-    let (resource, name) = (*rest.first()?, rest.get(1));
-    let subresource = rest.get(2).map_or(String::new(), |part| format!("/{part}"));
-    let verb = match (method, name) {
-        ("GET", _) if query.contains("watch=true") => "watch",
-        ("GET", Some(_)) => "get",
-        ("GET", None) => "list",
-        ("POST", _) => "create",
-        ("PUT", _) => "update",
-        ("PATCH", _) => "patch",
-        ("DELETE", Some(_)) => "delete",
-        ("DELETE", None) => "deletecollection",
-        _ => return None,
-    };
-    Some(format!("{verb} {group}/{resource}{subresource}"))
-}
-
-#[test]
-fn requests_are_read_as_rules_say_them() {
-    let server = "https://127.0.0.1:6443";
-    for (method, path, expected) in [
-        ("GET", "/api/v1/namespaces/ops", "get /namespaces"),
-        ("GET", "/api/v1/services?&watch=true", "watch /services"),
-        (
-            "POST",
-            "/api/v1/namespaces/shop/services?",
-            "create /services",
-        ),
-        (
-            "PUT",
-            "/apis/ssm-operator.dev/v1alpha1/namespaces/ops/ssmlisteners/a/status?&x=y",
-            "update ssm-operator.dev/ssmlisteners/status",
-        ),
-        (
-            "GET",
-            "/apis/coordination.k8s.io/v1/namespaces/ops/leases?&limit=500",
-            "list coordination.k8s.io/leases",
-        ),
-    ] {
-        let found = right(method, &format!("{server}{path}"));
-        assert_eq!(found.as_deref(), Some(expected));
-    }
-    assert_eq!(right("GET", &format!("{server}/version")), None);
+    let mut twice: Vec<_> = granted
+        .iter()
+        .filter(|right| right.namespace.is_some())
+        .collect();
+    twice.retain(|right| granted.contains(&everywhere(right)));
+    twice
 }

@@ -26,6 +26,7 @@ async fn delete_namespace(world: &World) {
     let name = &world.namespace;
     let deleted = namespaces.delete(name, &DeleteParams::default()).await;
     deleted.expect("the namespace can be deleted");
+    world.rights_go_with_the_namespace();
     world
         .until("the namespace is gone", async || {
             Ok(namespaces.get_opt(name).await?.is_none())

@@ -61,6 +61,7 @@ mod proxied;
 mod proxy;
 mod replaced;
 mod request_ids;
+mod rights;
 mod roles;
 mod scopes;
 mod secrets;

@@ -30,8 +30,9 @@ async fn without_an_api_server_a_process_lives_and_is_not_ready_until_it_is_back
     assert_eq!(get(&mut operator, "/livez").await.status, 200);
     let unready = get(&mut operator, "/readyz").await;
     assert_eq!(unready.status, 503);
-    let lines =
-        "[-] relay lease: not yet\n[-] listeners listed: not yet\n[-] controller caches: not yet\n";
+    let lines = "[-] relay lease: the API server has not let it be written yet, or the relay ends\n\
+                 [-] listeners listed: the API server has not listed them yet, or the relay ends\n\
+                 [-] controller caches: the API server has not listed all that is watched yet\n";
     assert_eq!(unready.body, lines);
 
     forwarder.mend();
@@ -62,7 +63,9 @@ async fn a_relay_is_not_ready_before_it_may_read_and_hold_its_lease() {
     let unready = get(&mut relay, "/readyz").await;
     assert_eq!(unready.status, 503);
     assert!(
-        unready.body.starts_with("[-] relay lease: not yet\n"),
+        unready
+            .body
+            .starts_with("[-] relay lease: the API server has not let it be written yet"),
         "{}",
         unready.body
     );

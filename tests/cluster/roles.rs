@@ -67,7 +67,7 @@ async fn connect(world: &World, team: &Team) -> (String, TcpStream) {
 #[tokio::test]
 async fn sessions_of_two_roles_are_called_for_by_their_own_and_outlive_its_credentials() {
     let world = World::new("roles").await;
-    // So near to their end that every call renews them.
+    // So near to their end that they are renewed every few seconds.
     world.inject(Fault::CredentialsLifetime { seconds: 60 });
     let teams = teams(&world).await;
     let controller = world.controller(&[]).await;

@@ -10,8 +10,7 @@ use crate::history::terminate_in_aws_as;
 use crate::http;
 use crate::listeners::live_session;
 use crate::process::Process;
-use crate::proxied::{AUTHORIZATION, PASSWORD as PROXY_PASSWORD, environment};
-use crate::proxy::Proxy;
+use crate::proxied::{PASSWORD as PROXY_PASSWORD, ROLE, behind_a_proxy};
 use crate::transfer;
 use crate::world::{SECRET_KEY, WAIT_MAX, World, reason};
 
@@ -26,9 +25,6 @@ const SECRETS: &[&str] = &[
     "publish_subscribe",
     "cell-number",
 ];
-
-/// The role of the class: what STS hands out is secret too.
-const ROLE: &str = "arn:aws:iam::111122223333:role/sessions";
 
 /// All levels of all crates, also of those that see secrets and are quiet unless they are named.
 const EVERYTHING: &str = "--log-filter=trace,aws_config=trace,aws_runtime=trace,aws_sdk_ssm=trace,aws_sdk_sts=trace,aws_sigv4=trace,\
@@ -57,18 +53,12 @@ impl Published {
 
 #[tokio::test]
 async fn no_token_and_no_key_is_in_any_object_log_or_metric() {
-    let mut world = World::new("secrets").await;
-    // Whatever goes to AWS shows the password to the proxy first.
-    let proxy = Proxy::start(&[], Some(AUTHORIZATION)).await;
-    let proxy = proxy.expect("a proxy");
-    world.credentials.extend(environment(&proxy));
+    // Whatever goes to AWS shows the password to the proxy first; and what STS hands out for the role is secret too.
+    let (world, proxy, class) = behind_a_proxy("secrets").await;
     let everything = [EVERYTHING, "--handshake-timeout=1s"];
     let controller = world.controller(&everything[..1]).await;
     let mut processes = [controller, world.relay("relay-a", &everything).await];
     let mut published = Published::default();
-    let class = format!("{}-role", world.class);
-    let role = json!({ "roleArn": ROLE });
-    world.create_class_with(&class, &role).await;
     let session = world.session_with("orders", json!({ "className": class }));
     world.create(&session).await;
     world.wait_available("orders").await;

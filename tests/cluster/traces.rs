@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use ssm_session_operator::simulator::{Fault, Operation, SimulatorOptions};
 use ssm_session_operator::telemetry::SPANS;
 use tokio::net::TcpListener;
 
@@ -95,6 +96,11 @@ async fn a_collector_is_told_of_starts_calls_and_reconciles_and_of_no_secret() {
     let tokens = world.simulator.issued_tokens();
     assert!(!tokens.is_empty(), "there is something to look for");
     for span in &spans {
+        let of_starts = span.name != "reconcile";
+        assert!(
+            span.error.is_none() || !of_starts,
+            "nothing has failed: {span:?}"
+        );
         for (key, value) in span.attributes.iter().chain(&span.resource) {
             let of_sdk = key.starts_with("telemetry.sdk.") || key == "service.version";
             assert!(of_sdk || TOLD.contains(&key.as_str()), "{key}: {value}");
@@ -102,6 +108,89 @@ async fn a_collector_is_told_of_starts_calls_and_reconciles_and_of_no_secret() {
             assert!(!secret && !value.contains(SECRET_KEY), "{key} has a secret");
         }
     }
+}
+
+/// Waits for a span that failed, and gives what it says of that; no secret is among it.
+async fn failed(world: &World, collector: &Collector, name: &str) -> String {
+    let told = ask_until(WAIT_MAX, async || {
+        let mut spans = collector.spans().into_iter();
+        spans.find_map(|span| span.error.filter(|_| span.name == name))
+    });
+    let told = told
+        .await
+        .unwrap_or_else(|| panic!("no {name} has failed: {:#?}", collector.spans()));
+    let tokens = world.simulator.issued_tokens();
+    let secret = tokens.iter().any(|token| told.contains(token.as_str()));
+    assert!(
+        !secret && !told.contains("://") && !told.contains(SECRET_KEY),
+        "{name} has a secret"
+    );
+    told
+}
+
+#[tokio::test]
+async fn a_collector_is_told_which_steps_of_a_start_failed_and_why() {
+    // Stream URLs lead to a port of loopback that is nobody's.
+    let options = SimulatorOptions {
+        stream_base: Some("ws://127.0.0.1:1".to_owned()),
+        ..SimulatorOptions::default()
+    };
+    let world = World::with("failed-starts", options).await;
+    let denied = Fault::Fail {
+        operation: Operation::StartSession,
+        calls: 1,
+        code: "AccessDeniedException".to_owned(),
+    };
+    world.simulator.inject(denied).expect("a fault");
+    let collector = Collector::start().await.expect("loopback takes one");
+    let endpoint = format!("--otlp-endpoint={}", collector.endpoint());
+    let relay = ["--handshake-timeout=1s", &endpoint];
+    let relay = world.relay("relay-a", &relay).await;
+    let controller = world.controller(&[]).await;
+    world.create(&world.session("orders")).await;
+
+    let told = failed(&world, &collector, "StartSession").await;
+    assert_eq!(told, "StartSession: AccessDenied");
+    let told = failed(&world, &collector, "start session").await;
+    assert_eq!(told, "StartSession: AccessDenied");
+    let told = failed(&world, &collector, "open websocket").await;
+    assert_eq!(told, "the gateway can't be connected to");
+    let gave_up = ask_until(WAIT_MAX, async || {
+        let told = |span: &Span| span.error.as_deref() == Some("no data channel");
+        collector.spans().iter().any(told).then_some(())
+    });
+    assert!(gave_up.await.is_some(), "{:#?}", collector.spans());
+    relay.stop().await.expect("it ends well");
+    controller.stop().await.expect("it ends well");
+}
+
+#[tokio::test]
+async fn a_collector_is_told_of_a_handshake_that_was_given_up_and_of_no_failure_where_all_is_well()
+{
+    let world = World::new("silent-start").await;
+    let silence = Fault::SilentStarts { calls: 1 };
+    world.simulator.inject(silence).expect("a fault");
+    let collector = Collector::start().await.expect("loopback takes one");
+    let endpoint = format!("--otlp-endpoint={}", collector.endpoint());
+    let operator = ["--handshake-timeout=1s", &endpoint];
+    let operator = world.all_in_one(&operator).await;
+    world.create(&world.session("orders")).await;
+    let told = failed(&world, &collector, "handshake").await;
+    assert_eq!(told, "given up: too late, or no longer wanted");
+    // The next start goes well, and so do all its parts.
+    let served = ask_until(WAIT_MAX, async || {
+        let spans = collector.spans();
+        let start = started(&spans)?;
+        let whole = parts(&spans, start).len() == 3;
+        whole.then(|| {
+            parts(&spans, start)
+                .iter()
+                .chain([&start])
+                .find_map(|span| span.error.clone())
+        })
+    });
+    assert_eq!(served.await, Some(None), "{:#?}", collector.spans());
+    operator.stop().await.expect("it ends well");
 }
 
 #[tokio::test]

@@ -43,11 +43,12 @@ fn ends() -> String {
     let reasons = reasons.expect("a session's end has a closed set of reasons");
     let reasons: Vec<_> = reasons.iter().filter_map(Value::as_str).collect();
     advice.assert_names(reasons.iter().copied());
-    let row = |reason: &&str| [code(reason), advice.rows[*reason].clone()];
+    let row = |reason: &&str| [code(reason), advice.rows[*reason].meaning.clone()];
     let rows: Vec<_> = reasons.iter().map(row).collect();
+    let link = advice.link("What to do");
     let table = table(["Reason", "Meaning"], &rows);
     format!(
-        "## {}\n\n`endReason` in `status.history`.\n\n{table}",
+        "## {}\n\n`endReason` in `status.history`. {link}.\n\n{table}",
         advice.heading
     )
 }

@@ -24,7 +24,7 @@ pub fn page() -> String {
     let mut rows: Vec<_> = others
         .iter()
         .map(|event| {
-            let meaning = advice.rows[&event.reason].clone();
+            let meaning = advice.rows[&event.reason].meaning.clone();
             [
                 word(event.type_),
                 code(&event.reason),
@@ -34,8 +34,9 @@ pub fn page() -> String {
         })
         .collect();
     rows.extend(troubles());
+    let link = advice.link("What to do");
     let table = table(["Type", "Reason", "Action", "Meaning"], &rows);
-    page::page("Events", ABOUT, &[table])
+    page::page("Events", ABOUT, &[format!("{link}."), table])
 }
 
 fn word(type_: EventType) -> String {

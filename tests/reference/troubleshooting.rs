@@ -7,8 +7,15 @@ use std::fs;
 pub struct Section {
     /// Its heading, as it is written.
     pub heading: String,
-    /// The meaning in each row of its tables, by the one name between backticks in the row's first cell.
-    pub rows: BTreeMap<String, String>,
+    /// Each row of its tables, by the one name between backticks in the row's first cell.
+    pub rows: BTreeMap<String, Row>,
+}
+
+/// What is said of a name; a cell that is not there is empty.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    pub meaning: String,
+    pub what_to_do: String,
 }
 
 /// The section whose heading begins so.
@@ -29,12 +36,17 @@ fn sections(text: &str) -> Vec<Section> {
     let section = |part: &str| {
         let (heading, body) = part.split_once('\n').unwrap_or((part, ""));
         let rows = body.lines().filter_map(|line| {
-            let mut cells = line.strip_prefix("| ")?.split(" | ");
-            let [_, named, _] = cells.next()?.split('`').collect::<Vec<_>>()[..] else {
+            let cells = line.strip_prefix('|')?.strip_suffix('|')?;
+            let mut cells = cells.split('|').map(|cell| cell.trim().to_owned());
+            let name = cells.next()?;
+            let [_, name, _] = name.split('`').collect::<Vec<_>>()[..] else {
                 return None;
             };
-            let meaning = cells.next()?.trim_end_matches(" |");
-            Some((named.to_owned(), meaning.to_owned()))
+            let row = Row {
+                meaning: cells.next().unwrap_or_default(),
+                what_to_do: cells.next().unwrap_or_default(),
+            };
+            Some((name.to_owned(), row))
         });
         Section {
             heading: heading.to_owned(),
@@ -45,7 +57,7 @@ fn sections(text: &str) -> Vec<Section> {
 }
 
 impl Section {
-    /// Fails unless the rows are these, no more and no less.
+    /// Fails unless the rows are these, no more and no less, and each has a meaning and what to do.
     pub fn assert_names<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
         let mut said: Vec<_> = self.rows.keys().map(String::as_str).collect();
         let mut known: Vec<_> = names.into_iter().collect();
@@ -56,6 +68,13 @@ impl Section {
             "docs/troubleshooting.md, `## {}`: left, what it has rows for; right, what the code knows",
             self.heading
         );
+        for (name, row) in &self.rows {
+            assert!(
+                !row.meaning.is_empty() && !row.what_to_do.is_empty(),
+                "docs/troubleshooting.md, `## {}`: the row of {name} has an empty cell",
+                self.heading
+            );
+        }
     }
 
     /// A link to it from `docs/reference`.
@@ -69,10 +88,25 @@ impl Section {
 
 #[test]
 fn rows_are_found_by_their_name_and_sections_by_their_heading() {
-    let text = "# Page\n\n## `Up`: is it?\n\n| Reason | Meaning | Do |\n|---|---|---|\n| `A` | it is | b |\n| Warning `B` | no |\n| `C` or `D` | - |\n";
+    let text = "# Page\n\n## `Up`: is it?\n\n| Reason | Meaning | What to do |\n|---|---|---|\n| `A` | it is | b |\n| Warning `B` | no | |\n| `C` or `D` | - | - |\n";
     let [section]: [Section; 1] = sections(text).try_into().ok().expect("one section");
     assert_eq!(section.heading, "`Up`: is it?");
-    let rows = [("A", "it is"), ("B", "no")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+    let row = |name: &str, meaning: &str, what_to_do: &str| {
+        let (meaning, what_to_do) = (meaning.to_owned(), what_to_do.to_owned());
+        let row = Row {
+            meaning,
+            what_to_do,
+        };
+        (name.to_owned(), row)
+    };
+    let rows = [row("A", "it is", "b"), row("B", "no", "")];
     assert_eq!(section.rows, BTreeMap::from(rows));
     assert_eq!(section.link("x"), "[x](../troubleshooting.md#up-is-it)");
+}
+
+#[test]
+#[should_panic(expected = "the row of B has an empty cell")]
+fn a_row_that_does_not_say_what_to_do_is_refused() {
+    let text = "\n## Ends\n| `A` | it is | b |\n| `B` | no | |\n";
+    sections(text)[0].assert_names(["A", "B"]);
 }

@@ -8,10 +8,11 @@ use anyhow::Result;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http;
 use axum::routing::post;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use prost::Message as _;
 use tokio::net::TcpListener;
 
@@ -30,6 +31,8 @@ pub struct Span {
     pub attributes: BTreeMap<String, String>,
     /// Of the process.
     pub resource: BTreeMap<String, String>,
+    /// Why it failed, if its status is that of an error.
+    pub error: Option<String>,
 }
 
 type Spans = Arc<Mutex<Vec<Span>>>;
@@ -65,9 +68,9 @@ impl Collector {
     }
 }
 
-async fn take(State(spans): State<Spans>, body: Bytes) -> StatusCode {
+async fn take(State(spans): State<Spans>, body: Bytes) -> http::StatusCode {
     let Ok(request) = ExportTraceServiceRequest::decode(body) else {
-        return StatusCode::BAD_REQUEST;
+        return http::StatusCode::BAD_REQUEST;
     };
     let mut taken = spans.lock().unwrap_or_else(PoisonError::into_inner);
     for of_process in request.resource_spans {
@@ -81,9 +84,12 @@ async fn take(State(spans): State<Spans>, body: Bytes) -> StatusCode {
             parent: span.parent_span_id,
             attributes: words(span.attributes),
             resource: resource.clone(),
+            error: span.status.and_then(|status| {
+                (status.code == StatusCode::Error as i32).then_some(status.message)
+            }),
         }));
     }
-    StatusCode::OK
+    http::StatusCode::OK
 }
 
 fn words(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {

@@ -5,7 +5,7 @@
     reason = "each test program that includes this file uses a part of it"
 )]
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
@@ -25,6 +25,9 @@ pub enum Answer {
     Silence,
 }
 
+/// A name that only the proxy knows: this machine, at any port. Loopback itself is never reached through a proxy.
+pub const HERE: &str = "here.test";
+
 /// In the body of every refusal.
 pub const PAGE: &str = "a-page-of-the-proxy";
 
@@ -34,6 +37,17 @@ struct Shared {
     /// `Basic …`, if it wants one.
     authorization: Option<String>,
     asked: Mutex<Vec<String>>,
+}
+
+impl Shared {
+    /// Where `host:port` is, for the names that the proxy knows. It connects to nothing else.
+    fn address_of(&self, to: &str) -> Option<SocketAddr> {
+        let known = self.names.iter().find(|(name, _)| name == to);
+        known.map(|(_, address)| *address).or_else(|| {
+            let port = to.strip_prefix(HERE)?.strip_prefix(':')?;
+            Some((Ipv4Addr::LOCALHOST, port.parse().ok()?).into())
+        })
+    }
 }
 
 /// A running proxy; dropping it ends it and every connection through it.
@@ -127,12 +141,10 @@ async fn serve(client: TcpStream, shared: &Shared, answer: watch::Receiver<Answe
             refuse(&mut client, 407).await
         }
         Answer::Connect => {
-            let known = shared.names.iter().find(|(name, _)| *name == to);
-            let server = match known {
-                Some((_, address)) => TcpStream::connect(address).await,
-                None => TcpStream::connect(&to).await,
+            let Some(address) = shared.address_of(&to) else {
+                return refuse(&mut client, 502).await;
             };
-            let Ok(mut server) = server else {
+            let Ok(mut server) = TcpStream::connect(address).await else {
                 return refuse(&mut client, 502).await;
             };
             client

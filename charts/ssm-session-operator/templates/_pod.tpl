@@ -107,6 +107,7 @@ spec:
     - name: admin
       containerPort: 8080
       protocol: TCP
+    {{- /* It asks for an answer alone: what a restart would not mend does not fail it. */}}
     livenessProbe:
       httpGet:
         path: /livez
@@ -209,8 +210,8 @@ spec:
 {{- end }}
 
 {{/*
-What is reached without the proxy: the cluster, and what gives credentials on the node. The program goes to the API server
-and to link-local addresses without a proxy anyway; what else is started in the pod may not.
+What is reached without the proxy: the cluster, and what gives credentials in the pod and on the node. The program goes to
+the API server, to loopback and to link-local addresses without a proxy anyway; what else is started in the pod may not.
 */}}
 {{- define "ssm.noProxy" -}}
 {{- $own := list "localhost" "127.0.0.0/8" "::1" "169.254.0.0/16" "fe80::/10" "fd00:ec2::/32" -}}

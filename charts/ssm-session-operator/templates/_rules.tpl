@@ -59,9 +59,12 @@
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   verbs: [get, list, create, update, delete]
+{{- if .Values.watchNamespaces }}
+# Elsewhere it may write Events everywhere.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
+{{- end }}
 {{- end }}
 
 {{- define "ssm.rules.relay" -}}

@@ -10,7 +10,8 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 
 use super::server::{Answer, Server};
-use super::{identity, keys, options, request, session, ticket};
+use super::{identity, keys, later, options, request, session, ticket};
+use crate::aws::credentials::{DOUBT_AFTER, FORGET_AFTER};
 use crate::aws::{AwsBroker, AwsOptions};
 use crate::broker::{Broker, ErrorKind, StreamUrl, UrlPolicy};
 
@@ -91,6 +92,7 @@ async fn credentials_are_kept_between_calls_until_aws_refuses_them() {
     let (broker, identity) = (broker(Renewing::default()), identity(&server));
     broker.start(&identity, &request()).await.unwrap();
     broker.resume(&identity, &session()).await.unwrap();
+    later(FORGET_AFTER).await;
     let error = broker.start(&identity, &request()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::CredentialsUnavailable);
     broker.start(&identity, &request()).await.unwrap();
@@ -107,9 +109,7 @@ async fn credentials_that_are_denied_a_call_are_renewed_once_a_minute() {
             let error = broker.resume(&identity, &session()).await.unwrap_err();
             assert_eq!(error.kind, ErrorKind::AccessDenied);
         }
-        tokio::time::pause();
-        tokio::time::advance(Duration::from_mins(1)).await;
-        tokio::time::resume();
+        later(DOUBT_AFTER).await;
     }
     broker.resume(&identity, &session()).await.unwrap_err();
     broker.resume(&identity, &session()).await.unwrap_err();

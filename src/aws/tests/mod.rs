@@ -73,6 +73,13 @@ fn ticket() -> Answer {
     Answer::ok(json!({ "SessionId": "john-0a1b2c", "TokenValue": TOKEN, "StreamUrl": STREAM_URL }))
 }
 
+/// Lets a time pass at once; sockets are waited for in real time.
+async fn later(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 /// The access key of each request that a server got.
 fn keys(server: &Server) -> Vec<String> {
     let requests = server.requests().into_iter();

@@ -9,7 +9,8 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::server::{Answer, Server};
-use super::{identity, keys, options, request, session, ticket};
+use super::{identity, keys, later, options, request, session, ticket};
+use crate::aws::credentials::ASK_PAUSE;
 use crate::aws::{AwsBroker, AwsOptions};
 use crate::broker::{
     Broker, ErrorKind, Identity, Role, SessionState, SignedHeaders, StreamUrl, UrlPolicy,
@@ -183,6 +184,7 @@ async fn a_role_is_assumed_anew_before_its_credentials_expire() {
     let (broker, identity) = broker(&sts, &ssm);
     for _ in 0..4 {
         broker.resume(&identity, &session()).await.unwrap();
+        later(ASK_PAUSE).await;
     }
     assert_eq!(keys(&ssm), ["ASIAONE", "ASIATWO", "ASIATHREE", "ASIATHREE"]);
 }
@@ -194,6 +196,7 @@ async fn while_sts_refuses_what_it_gave_before_serves_until_it_expires() {
     let ssm = Server::start([ticket()]).await;
     let (broker, identity) = broker(&sts, &ssm);
     broker.start(&identity, &request()).await.unwrap();
+    later(ASK_PAUSE).await;
     broker.resume(&identity, &session()).await.unwrap();
     assert_eq!(keys(&ssm), ["ASIAONE", "ASIAONE"]);
     assert_eq!(sts.requests().len(), 2);
@@ -210,13 +213,17 @@ async fn a_role_that_may_not_be_assumed_denies_access_in_words_of_sts_and_heals(
     .await;
     let ssm = Server::start([ticket()]).await;
     let (broker, identity) = broker(&sts, &ssm);
-    let error = broker.start(&identity, &request()).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::AccessDenied);
-    assert_eq!(
-        error.to_string(),
-        format!("StartSession: AssumeRole: AccessDenied: {words}")
-    );
+    for _ in 0..3 {
+        let error = broker.start(&identity, &request()).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::AccessDenied);
+        assert_eq!(
+            error.to_string(),
+            format!("StartSession: AssumeRole: AccessDenied: {words}")
+        );
+    }
+    assert_eq!(sts.requests().len(), 1, "not once for each call");
     assert_eq!(ssm.requests().len(), 0, "nothing is sent without the role");
+    later(ASK_PAUSE).await;
     broker.start(&identity, &request()).await.unwrap();
     assert_eq!(keys(&ssm), ["ASIAONE"]);
 }

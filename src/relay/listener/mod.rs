@@ -206,7 +206,7 @@ impl Listener {
         let (identity, wanted) = (identity.clone(), *wanted && self.stopping.is_none());
         let ticket = match result {
             Ok(ticket) => ticket,
-            Err(error) if wanted => return self.fail(Failure::Broker(error), now),
+            Err(error) if wanted => return self.fail(error.into(), now),
             Err(_) => return self.follow_edit(now),
         };
         let session = ticket.session_id.clone();
@@ -297,7 +297,7 @@ impl Listener {
                     .handle_terminate_failed(id, refused, now.monotonic);
                 if self.sessions.open_count() >= TERMINATING_MAX {
                     // No session is started until one of them is over, so this is what stands in the way.
-                    self.failure = Some(Failure::Broker(error));
+                    self.failure = Some(error.into());
                 }
             }
         }

@@ -2,7 +2,9 @@
 
 use tokio::time::Instant;
 
-use super::{Action, Listener, Now, Phase, Report, State, Stop, TERMINATING_MAX};
+use super::{
+    Action, EndReason, Failure, Listener, Now, Phase, Report, State, Stop, TERMINATING_MAX,
+};
 
 impl Listener {
     /// What is to be done next.
@@ -82,6 +84,14 @@ impl Listener {
             retry_at: self.retry_at,
             destination: self.destination,
         }
+    }
+
+    /// Why a start came to nothing, if its session was ended for this reason: for a trace.
+    #[must_use]
+    pub fn summary(&self, reason: EndReason) -> String {
+        let failed = reason == EndReason::StartFailed;
+        let failure = self.failure.as_ref().filter(|_| failed);
+        failure.map_or_else(|| format!("{reason:?}"), Failure::summary)
     }
 
     fn state(&self) -> State {

@@ -20,7 +20,7 @@ pub enum Action {
     /// Let no more clients in for now; those that are there stay.
     Hold,
     /// Let no client in, reset those that are there, close the data channel.
-    Close,
+    Close(EndReason),
     /// Call TerminateSession.
     Terminate(SessionId, Identity),
     /// Say that a session has ended; `own` if this run started it.

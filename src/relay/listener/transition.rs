@@ -163,7 +163,7 @@ impl Listener {
                 self.edits.reset();
             }
         }
-        self.actions.push_back(Action::Close);
+        self.actions.push_back(Action::Close(reason));
         let backoff = self.terminate_backoff();
         self.sessions
             .terminate(&session, reason, message, now.monotonic, &backoff);

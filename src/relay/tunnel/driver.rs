@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::future::{Either, select};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
-use tracing::{Instrument as _, Span, debug, info, info_span};
+use tracing::{Instrument as _, Span, debug, info};
 use uuid::Uuid;
 
 use super::{Inner, Shared, TunnelState};
@@ -20,6 +20,7 @@ use crate::relay::backoff::Backoff;
 use crate::relay::metrics::Metrics;
 use crate::relay::options::RelayOptions;
 use crate::relay::report::Destination;
+use crate::relay::starting::Part;
 use crate::relay::websocket::{Failure, OpenError, Websocket, breaks_rules};
 
 /// Messages that are read, and written, before other tasks get their turn.
@@ -53,12 +54,11 @@ impl Driver {
         let mut backoff = Backoff::new(RESUME_BACKOFF.0, RESUME_BACKOFF.1);
         let end = loop {
             let start = start.take();
-            let opening = start.as_ref().map_or_else(
-                Span::none,
-                |start| info_span!(parent: start, "open websocket", otel.kind = "client"),
-            );
+            let opening = start.as_ref().map_or_else(Part::none, Part::websocket);
             let connecting = self.connect(&ticket, client_id);
-            let why = match connecting.instrument(opening).await {
+            let opened = connecting.instrument(opening.span()).await;
+            opening.ended(opened.as_ref().err().map(OpenError::summary).as_deref());
+            let why = match opened {
                 Ok(websocket) => {
                     let opened_at = Instant::now();
                     let pumped = match start {
@@ -81,7 +81,11 @@ impl Driver {
                 }
                 // Another ticket would have the same URL.
                 Err(OpenError::Refused(why)) => break End::Violation(why),
-                Err(OpenError::Failed(Failure { why, request_id })) => {
+                Err(OpenError::Failed(Failure {
+                    at: _,
+                    why,
+                    request_id,
+                })) => {
                     let (_in, request_id) = (self.span.enter(), request_id.as_str());
                     info!(session = %session_id, why, request_id, "no websocket, trying again");
                     why
@@ -134,15 +138,21 @@ impl Driver {
     /// [`Self::pump`], and a span that ends with the handshake.
     async fn pump_from_start(&self, websocket: Websocket, start: Span) -> Pumped {
         let mut state = self.state.subscribe();
-        let handshake = info_span!(parent: &start, "handshake");
-        let shaken = async move {
-            // The sender lives as long as the driver does.
-            drop(state.wait_for(|state| state.established.is_some()).await);
-            drop((handshake, start));
-        };
+        let handshake = Part::handshake(&start);
+        drop(start);
+        let is_shaken = |state: &TunnelState| state.established.is_some();
+        // The sender lives as long as the driver does.
+        let shaken = async { drop(state.wait_for(is_shaken).await) };
         match select(pin!(self.pump(websocket)), pin!(shaken)).await {
-            Either::Left((pumped, _)) => pumped,
-            Either::Right(((), pump)) => pump.await,
+            Either::Left((pumped, _)) => {
+                let unshaken = !is_shaken(&self.state.borrow());
+                handshake.ended(unshaken.then(|| pumped.summary()));
+                pumped
+            }
+            Either::Right(((), pump)) => {
+                handshake.ended(None);
+                pump.await
+            }
         }
     }
 
@@ -301,6 +311,19 @@ impl Driver {
 enum Pumped {
     Ended(End),
     Lost(String),
+}
+
+impl Pumped {
+    /// Why there was no handshake, in words of our own.
+    fn summary(&self) -> &'static str {
+        match self {
+            Self::Lost(_) => "the websocket was lost",
+            Self::Ended(End::Closed(_)) => "the service closed the session",
+            Self::Ended(End::Unsupported(_)) => "no port session with the multiplexer",
+            Self::Ended(End::Violation(_)) => "the far end broke the protocol",
+            Self::Ended(End::Unanswered(_)) => "the agent does not answer",
+        }
+    }
 }
 
 fn wake(wakers: &mut HashMap<StreamId, Waker>, id: StreamId) {

@@ -22,6 +22,7 @@ use crate::transfer::Server;
 use rights::Rights;
 
 pub use course::carry;
+pub use rights::rendered_rights;
 pub use waits::{condition, reason};
 
 /// How long a condition may take: far above what anything here takes on a loaded machine.
@@ -46,6 +47,8 @@ pub struct World {
     pub ground: &'static Ground,
     /// A client of this test's runtime.
     pub client: Client,
+    /// What its test calls it.
+    name: String,
     /// Namespace of the operator.
     pub operator_namespace: String,
     /// Namespace of the user.
@@ -62,8 +65,6 @@ pub struct World {
     /// there who the chart makes them.
     pub kubeconfig: PathBuf,
     rights: Rights,
-    /// Namespaces in which processes may be refused something.
-    refusing: Vec<String>,
     /// With what processes that are started from now on call AWS: variables of the default chain.
     pub credentials: Vec<(&'static str, String)>,
     folder: PathBuf,
@@ -103,6 +104,7 @@ impl World {
         let world = Self {
             ground,
             client,
+            name: name.to_owned(),
             operator_namespace,
             namespace,
             class,
@@ -111,7 +113,6 @@ impl World {
             server,
             kubeconfig: ground.kubeconfig().to_owned(),
             rights: Rights::default(),
-            refusing: Vec::new(),
             credentials: vec![
                 ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE".to_owned()),
                 ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
@@ -159,7 +160,7 @@ impl Drop for World {
             );
             return;
         }
-        self.nobody_was_refused();
+        self.rights_fit();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

@@ -71,7 +71,7 @@ impl World {
     }
 
     /// The kubeconfig of a process: the present one, with the token of the ServiceAccount that it has in a cluster.
-    async fn kubeconfig_for(&self, command: &str, log: &Path) -> PathBuf {
+    async fn kubeconfig_for(&self, arguments: &[String], log: &Path) -> PathBuf {
         let mut config = Kubeconfig::read_from(&self.kubeconfig).expect("a kubeconfig");
         let access = config.auth_infos[0].auth_info.as_mut();
         let access = access.filter(|access| access.token.is_some() && access.impersonate.is_none());
@@ -79,7 +79,7 @@ impl World {
             // Somebody of the test's own.
             return self.kubeconfig.clone();
         };
-        *access = self.credentials_of(command).await;
+        *access = self.credentials_of(arguments).await;
         let path = log.with_extension("kubeconfig");
         // JSON is YAML.
         let text = serde_json::to_string(&config).expect("plain data");
@@ -96,7 +96,7 @@ impl World {
         let name = |argument: &str| argument.split('=').next().unwrap_or_default().to_owned();
         all.retain(|argument| !more.iter().any(|own| name(own) == name(argument)));
         all.extend(more.iter().map(|argument| (*argument).to_owned()));
-        let kubeconfig = self.kubeconfig_for(&all[0], &log).await;
+        let kubeconfig = self.kubeconfig_for(&all, &log).await;
         let mut environment = HashMap::from([
             ("KUBECONFIG", kubeconfig.display().to_string()),
             // Nobody asks for credentials beyond loopback.

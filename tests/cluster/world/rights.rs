@@ -1,8 +1,12 @@
 //! Who processes are for the API server: the chart's ServiceAccounts, with the rights that it renders for this world's
 //! namespaces and nothing else.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
 use futures::future::join_all;
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams};
@@ -14,20 +18,51 @@ use tokio::sync::OnceCell;
 use super::World;
 use crate::audit::{Request, refused, requests};
 use crate::programs::{objects, render};
+use crate::rights::{Where, idle};
 
 /// What stands in the rendered chart for the operator's namespace and for the user's.
 const HOME: &str = "home-of-a-world";
 const USER: &str = "user-of-a-world";
 
-/// Where the roles of a mode are that this world's processes have.
+/// The rights of a world's processes.
 #[derive(Default)]
 pub struct Rights {
-    split: OnceCell<()>,
-    all_in_one: OnceCell<()>,
+    made: Mutex<BTreeMap<Installation, Arc<OnceCell<()>>>>,
+    /// Those in the user's namespace are gone.
+    went: AtomicBool,
+    /// Namespaces in which somebody has taken them away.
+    taken: Mutex<BTreeSet<String>>,
+}
+
+/// What the roles depend on.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Installation {
+    mode: &'static str,
+    /// The operator's namespace.
+    home: String,
+    /// The namespaces whose sessions it serves.
+    watched: Vec<String>,
+}
+
+impl Installation {
+    /// The one that has a process with these arguments.
+    fn of(arguments: &[String]) -> Self {
+        let values = |option: &str| {
+            let option = format!("--{option}=");
+            let values = arguments.iter().filter_map(|it| it.strip_prefix(&option));
+            values.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let all_in_one = arguments[0] == "all-in-one";
+        Self {
+            mode: if all_in_one { "all-in-one" } else { "split" },
+            home: values("namespace").pop().expect("every process has one"),
+            watched: values("watch-namespace"),
+        }
+    }
 }
 
 /// The accounts and roles of a mode, as the chart renders them for one watched namespace.
-async fn rendered(mode: &str) -> Vec<Value> {
+async fn rendered(mode: &'static str) -> Vec<Value> {
     static SPLIT: OnceCell<Vec<Value>> = OnceCell::const_new();
     static ALL_IN_ONE: OnceCell<Vec<Value>> = OnceCell::const_new();
     let kept = if mode == "split" { &SPLIT } else { &ALL_IN_ONE };
@@ -58,28 +93,70 @@ async fn rendered(mode: &str) -> Vec<Value> {
     kept.get_or_init(render).await.clone()
 }
 
+/// Each right of a rendered rule: verb and resource.
+fn rights_of(rule: &Value) -> Vec<String> {
+    let words = |key: &str| {
+        let words = rule[key].as_array().into_iter().flatten();
+        words.filter_map(Value::as_str).collect::<Vec<_>>()
+    };
+    let mut rights = Vec::new();
+    for group in words("apiGroups") {
+        for resource in words("resources") {
+            let of_verb = |verb: &&str| format!("{verb} {group}/{resource}");
+            rights.extend(words("verbs").iter().map(of_verb));
+        }
+    }
+    rights
+}
+
+/// What the chart gives in mode split: component, place, verb and resource.
+pub async fn rendered_rights() -> BTreeSet<(String, Where, String)> {
+    let rendered = rendered("split").await;
+    let mut rights = BTreeSet::new();
+    for binding in rendered
+        .iter()
+        .filter(|object| object["roleRef"].is_object())
+    {
+        let (of, namespace) = (&binding["roleRef"], &binding["metadata"]["namespace"]);
+        let place = match namespace.as_str() {
+            Some(HOME) => Where::Home,
+            Some(_) => Where::Watched,
+            None => Where::Everywhere,
+        };
+        let role = rendered.iter().find(|role| {
+            role["kind"] == of["kind"]
+                && role["metadata"]["name"] == of["name"]
+                && role["metadata"]["namespace"] == *namespace
+        });
+        let rules = role.and_then(|role| role["rules"].as_array());
+        let account = binding["subjects"][0]["name"].as_str().unwrap_or_default();
+        let component = account.rsplit('-').next().unwrap_or_default();
+        for right in rules.expect("it has rules").iter().flat_map(rights_of) {
+            rights.insert((component.to_owned(), place, right));
+        }
+    }
+    rights
+}
+
 impl World {
-    /// A token of the ServiceAccount that the chart gives to processes of this command.
-    pub(super) async fn credentials_of(&self, command: &str) -> AuthInfo {
-        let (mode, made) = match command {
-            "all-in-one" => ("all-in-one", &self.rights.all_in_one),
-            _ => ("split", &self.rights.split),
+    /// A token of the ServiceAccount that the chart gives to a process with these arguments.
+    pub(super) async fn credentials_of(&self, arguments: &[String]) -> AuthInfo {
+        let installation = Installation::of(arguments);
+        let made = {
+            let mut all = self.rights.made.lock().expect("no test panics in here");
+            Arc::clone(all.entry(installation.clone()).or_default())
         };
-        made.get_or_init(|| self.install_rights(mode)).await;
-        // The drain has the ServiceAccount of what controls.
-        let component = if command == "drain" {
-            "controller"
-        } else {
-            command
+        made.get_or_init(|| self.install(&installation)).await;
+        let component = match arguments[0].as_str() {
+            // The drain has the ServiceAccount of what controls.
+            "drain" => "controller",
+            component => component,
         };
-        let account = format!("{}-{component}", self.operator_namespace);
-        let accounts: Api<ServiceAccount> =
-            Api::namespaced(self.client.clone(), &self.operator_namespace);
-        let request = TokenRequest {
-            spec: TokenRequestSpec::default(),
-            ..TokenRequest::default()
-        };
+        let home = &installation.home;
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), home);
+        let request = TokenRequest::default();
         let create = PostParams::default();
+        let account = format!("{home}-{component}");
         let token = accounts.create_token_request(&account, &create, &request);
         let token = token.await.expect("the API server makes tokens").status;
         AuthInfo {
@@ -89,24 +166,41 @@ impl World {
     }
 
     /// Makes the accounts, roles and bindings, and waits until they count.
-    async fn install_rights(&self, mode: &str) {
-        let all = rendered(mode).await;
-        let all = self.placed(&all, &self.namespace);
-        join_all(all.iter().map(|object| self.make(object))).await;
-        self.count(&all, true).await;
+    async fn install(&self, installation: &Installation) {
+        let Installation {
+            mode,
+            home,
+            watched,
+        } = installation;
+        let (mut all, rendered) = (Vec::new(), rendered(mode).await);
+        for object in &rendered {
+            let text = object.to_string().replace(HOME, home);
+            if object["metadata"]["namespace"] == USER {
+                let of_each = watched
+                    .iter()
+                    .map(|namespace| text.replace(USER, namespace));
+                all.extend(of_each);
+            } else {
+                all.push(text);
+            }
+        }
+        let object = |text: &String| serde_json::from_str::<DynamicObject>(text);
+        let all: Result<Vec<_>, _> = all.iter().map(object).collect();
+        let all = all.expect("objects");
+        self.give(&all).await;
     }
 
-    /// Gives controllers the rights in one more namespace that the chart renders for each that is watched.
-    pub async fn grant_in(&self, namespace: &str) {
-        let all = self.rights_in(namespace).await;
+    async fn give(&self, all: &[DynamicObject]) {
         join_all(all.iter().map(|object| self.make(object))).await;
-        self.count(&all, true).await;
+        self.count(all, true).await;
     }
 
-    /// Takes them away again, as the deletion of a namespace does, or an administrator. What is refused there from now on
-    /// is expected.
-    pub async fn revoke_in(&mut self, namespace: &str) {
-        self.refusing.push(namespace.to_owned());
+    /// Takes the rights of mode split in a watched namespace away. What is refused there is expected from now on.
+    pub async fn take_rights_in(&self, namespace: &str) {
+        {
+            let mut taken = self.rights.taken.lock().expect("no test panics in here");
+            taken.insert(namespace.to_owned());
+        }
         let all = self.rights_in(namespace).await;
         for object in &all {
             let (api, name) = (self.api_of(object), object.name_any());
@@ -116,18 +210,18 @@ impl World {
         self.count(&all, false).await;
     }
 
+    /// Gives them back.
+    pub async fn give_rights_in(&self, namespace: &str) {
+        let all = self.rights_in(namespace).await;
+        self.give(&all).await;
+    }
+
     async fn rights_in(&self, namespace: &str) -> Vec<DynamicObject> {
         let mut all = rendered("split").await;
         all.retain(|object| object["metadata"]["namespace"] == USER);
-        self.placed(&all, namespace)
-    }
-
-    /// Objects for this world, and for this namespace of a user.
-    fn placed(&self, all: &[Value], namespace: &str) -> Vec<DynamicObject> {
-        let text = serde_json::to_string(all).expect("plain data");
+        let text = serde_json::to_string(&all).expect("plain data");
         let text = text.replace(HOME, &self.operator_namespace);
-        let text = text.replace(USER, namespace);
-        serde_json::from_str(&text).expect("objects")
+        serde_json::from_str(&text.replace(USER, namespace)).expect("objects")
     }
 
     fn api_of(&self, object: &DynamicObject) -> Api<DynamicObject> {
@@ -142,8 +236,12 @@ impl World {
 
     async fn make(&self, object: &DynamicObject) {
         let api = self.api_of(object);
-        let made = api.create(&PostParams::default(), object).await;
-        made.expect("the administrator may make them");
+        match api.create(&PostParams::default(), object).await {
+            Ok(_) => {}
+            // An earlier process of the same namespace had it too.
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+            Err(error) => panic!("{}: {error}", object.name_any()),
+        }
     }
 
     /// Waits until all bindings count, or none does.
@@ -193,22 +291,35 @@ impl World {
         .await;
     }
 
-    /// What its processes have asked for so far, as whom the chart makes them.
-    fn requests(&self) -> Vec<Request> {
-        requests(&self.ground.audit_log(), &self.operator_namespace)
+    /// A namespace is deleted with the roles in it, while the operator still cleans up there: what it is refused then is
+    /// going anyway.
+    pub fn rights_go_with_the_namespace(&self) {
+        self.rights.went.store(true, Ordering::Relaxed);
     }
 
-    /// Whatever a process has wanted and may not is a rule that the chart lacks.
-    pub(super) fn nobody_was_refused(&self) {
-        let requests = self.requests();
-        let mut refused = refused(&requests);
-        refused.retain(|request| {
+    /// Whatever a process has wanted and may not is a rule that the chart lacks, and what this world is there to need must
+    /// have been used.
+    pub(super) fn rights_fit(&self) {
+        let made = self.rights.made.lock().expect("no test panics in here");
+        let homes: BTreeSet<_> = made.keys().map(|installation| &installation.home).collect();
+        let log = self.ground.audit_log();
+        let requests: Vec<_> = homes.iter().flat_map(|home| requests(&log, home)).collect();
+        let went = self.rights.went.load(Ordering::Relaxed);
+        let taken = self.rights.taken.lock().expect("no test panics in here");
+        let is_going = |request: &Request| {
             let namespace = request.namespace.as_ref();
-            !namespace.is_some_and(|of| self.refusing.contains(of))
-        });
+            namespace.is_some_and(|of| (went && *of == self.namespace) || taken.contains(of))
+        };
+        let mut refused = refused(&requests);
+        refused.retain(|request| !is_going(request));
         assert!(
             refused.is_empty(),
             "the chart gives no right to {refused:#?}"
+        );
+        let idle = idle(&self.name, &requests);
+        assert!(
+            idle.is_empty(),
+            "tests/cluster/rights.rs says that this test needs {idle:?}"
         );
     }
 }

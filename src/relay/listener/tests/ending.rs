@@ -1,6 +1,7 @@
 //! Sessions that end, listeners that are stopped, and what is terminated until AWS has answered.
 
 use super::*;
+use crate::broker::RequestId;
 use crate::relay::listener::TERMINATING_MAX;
 use crate::relay::report::Failure;
 
@@ -9,7 +10,7 @@ fn a_session_that_the_service_closes_is_followed_by_another() {
     let mut world = World::serving();
     world.ended(End::Closed("Session idle for too long".to_owned()));
     let actions = world.actions();
-    assert!(matches!(actions.first(), Some(Action::Close)));
+    assert!(matches!(actions.first(), Some(Action::Close(_))));
     assert_eq!(terminations(&actions), ["s-1"]);
     let failure = world.report().failure.expect("a failure").to_string();
     assert_eq!(failure, "the session ended: Session idle for too long");
@@ -112,7 +113,7 @@ fn stop_ends_whatever_goes_on() {
         assert_eq!(terminations(&actions).len(), live);
         assert_eq!((world.report().port, world.report().ready), (None, false));
         if live > 0 {
-            assert!(matches!(actions.first(), Some(Action::Close)));
+            assert!(matches!(actions.first(), Some(Action::Close(_))));
             assert_ne!(world.state(), State::Ended, "AWS has not answered");
             assert!(!world.listener.is_over());
             world.terminated("s-1");
@@ -294,6 +295,20 @@ fn nothing_new_is_started_while_too_many_old_sessions_wait_for_their_end() {
     let actions = world.actions();
     assert_eq!(terminations(&actions).len(), TERMINATING_MAX);
     assert_eq!(actions.len(), TERMINATING_MAX, "{actions:?}");
+
+    // The same failure for another request is no news.
+    let reports = ["id-one", "id-two"].map(|request| {
+        let failure = BrokerError {
+            request_id: RequestId::new(Some(request)),
+            ..failure(ErrorKind::Throttled)
+        };
+        let listener = &mut world.listener;
+        listener.handle_terminated(&id("old-1"), Err(failure), world.now);
+        world.report()
+    });
+    assert!(reports[0].failure.is_some());
+    assert_eq!(reports[0], reports[1]);
+
     world.terminated("old-0");
     world.actions();
     assert!(world.listener.awaited_claim().is_some());

@@ -205,7 +205,7 @@ impl Outside {
                     assert!(self.tunnel_open && self.admitted);
                     self.admitted = false;
                 }
-                Action::Close => (self.tunnel_open, self.admitted) = (false, false),
+                Action::Close(_) => (self.tunnel_open, self.admitted) = (false, false),
                 Action::Terminate(id, _) => {
                     let name = id.as_str().to_owned();
                     assert!(!self.terminating.contains(&name), "two calls at once");

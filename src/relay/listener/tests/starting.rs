@@ -92,7 +92,7 @@ fn a_session_that_is_not_recorded_in_time_is_terminated_again() {
     world.established();
     world.advance(options().record_timeout);
     let actions = world.actions();
-    assert!(matches!(actions.first(), Some(Action::Close)));
+    assert!(matches!(actions.first(), Some(Action::Close(_))));
     assert_eq!(terminations(&actions), ["s-1"]);
     let report = world.report();
     assert_eq!(report.state, State::Waiting);

@@ -45,7 +45,7 @@ fn a_wish_that_changes_replaces_the_session_on_the_same_port() {
     for mut world in [World::opening(), World::serving()] {
         world.spec(spec(2, "i-2"));
         let actions = world.actions();
-        assert!(matches!(actions.first(), Some(Action::Close)));
+        assert!(matches!(actions.first(), Some(Action::Close(_))));
         assert_eq!(terminations(&actions), ["s-1"]);
         let report = world.report();
         assert_eq!((report.state, report.port), (State::Starting, Some(PORT)));
@@ -67,7 +67,7 @@ fn another_identity_is_another_session() {
     other.identity = identity("us-east-1");
     world.spec(other);
     match world.actions().as_slice() {
-        [Action::Close, Action::Terminate(_, old)] => assert_eq!(old.region, "eu-central-1"),
+        [Action::Close(_), Action::Terminate(_, old)] => assert_eq!(old.region, "eu-central-1"),
         other => panic!("{other:?}"),
     }
     world.record();
@@ -112,7 +112,7 @@ fn a_session_that_somebody_terminated_is_not_started_again_at_once() {
         let actions = world.actions();
         assert!(matches!(
             actions.as_slice(),
-            [Action::Close, Action::Ended { own: true, .. }]
+            [Action::Close(_), Action::Ended { own: true, .. }]
         ));
         assert_eq!(
             world.end_of("s-1").map(|end| end.0),

@@ -1,7 +1,10 @@
 //! Probes and metrics over HTTP: `/livez`, `/readyz` and `/metrics`.
 //!
-//! Alive is a process whose runtime answers. Ready is one whose named checks all hold; each is printed, so that a
-//! person who asks sees which one does not, and what is amiss though they hold.
+//! Alive is a process whose runtime answers, and nothing else is asked: a part that has ended takes its process down by
+//! itself, and what is amiss outside of it, in the API server or in AWS, no restart mends. Ready is a process whose named
+//! checks all hold; each is printed with why it does not, and what is amiss though they hold, for whoever asks.
+
+mod connections;
 
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,15 +26,27 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// The named checks of a process.
 #[derive(Clone, Debug, Default)]
 pub struct Checks {
-    all: Vec<(&'static str, watch::Receiver<bool>)>,
+    all: Vec<Check>,
     remarks: Vec<(&'static str, watch::Receiver<String>)>,
 }
 
+#[derive(Clone, Debug)]
+struct Check {
+    name: &'static str,
+    unless: &'static str,
+    holds: watch::Receiver<bool>,
+}
+
 impl Checks {
-    /// Adds a check that does not hold yet; whoever gets the sender says when it does.
-    pub fn add(&mut self, name: &'static str) -> watch::Sender<bool> {
-        let (sender, receiver) = watch::channel(false);
-        self.all.push((name, receiver));
+    /// Adds a check that does not hold yet; whoever gets the sender says when it does. `unless` says what is so while it
+    /// does not.
+    pub fn add(&mut self, name: &'static str, unless: &'static str) -> watch::Sender<bool> {
+        let (sender, holds) = watch::channel(false);
+        self.all.push(Check {
+            name,
+            unless,
+            holds,
+        });
         sender
     }
 
@@ -47,12 +62,17 @@ impl Checks {
     fn evaluate(&self) -> (bool, String) {
         let mut all = true;
         let mut lines = String::new();
-        for (name, receiver) in &self.all {
-            let holds = *receiver.borrow();
+        for Check {
+            name,
+            unless,
+            holds,
+        } in &self.all
+        {
+            let holds = *holds.borrow();
             all &= holds;
-            let (sign, word) = if holds { ('+', "ok") } else { ('-', "not yet") };
+            let (sign, words) = if holds { ('+', "ok") } else { ('-', *unless) };
             // Writing to a String can't fail.
-            let _ = writeln!(lines, "[{sign}] {name}: {word}");
+            let _ = writeln!(lines, "[{sign}] {name}: {words}");
         }
         for (name, receiver) in &self.remarks {
             let remark = receiver.borrow().clone();
@@ -71,24 +91,21 @@ struct Shown {
 }
 
 /// Serves probes and metrics on `listener` until `shutdown` is cancelled.
-///
-/// # Errors
-/// When the socket fails.
 pub async fn run(
     listener: TcpListener,
     checks: Checks,
     registry: Arc<Mutex<Registry>>,
     shutdown: CancellationToken,
-) -> std::io::Result<()> {
+) {
     let routes = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(Shown { checks, registry });
-    // Not a graceful end: a probe that keeps its connection open must not keep the process.
+    // Not a graceful end: whoever is slow must not keep the process.
     tokio::select! {
-        served = axum::serve(listener, routes).into_future() => served,
-        () = shutdown.cancelled() => Ok(()),
+        () = connections::serve(listener, routes) => {}
+        () = shutdown.cancelled() => {}
     }
 }
 
@@ -125,6 +142,7 @@ mod tests {
 
     use prometheus_client::metrics::counter::Counter;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     use super::*;
 
@@ -138,7 +156,7 @@ mod tests {
     }
 
     async fn got(address: SocketAddr, path: &str) -> String {
-        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -149,15 +167,17 @@ mod tests {
     #[tokio::test]
     async fn a_process_is_ready_once_every_check_holds_and_each_is_printed() {
         let mut checks = Checks::default();
-        let lease = checks.add("relay lease");
-        let caches = checks.add("controller caches");
+        let lease = checks.add("relay lease", "it is not held");
+        let caches = checks.add("controller caches", "they are not filled");
         let (address, _shutdown) = served(checks, Registry::default()).await;
 
         assert!(got(address, "/livez").await.starts_with("HTTP/1.1 200"));
         lease.send_replace(true);
         let answer = got(address, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-        assert!(answer.contains("[+] relay lease: ok\n[-] controller caches: not yet\n"));
+        assert!(
+            answer.contains("[+] relay lease: ok\n[-] controller caches: they are not filled\n")
+        );
 
         caches.send_replace(true);
         assert!(got(address, "/readyz").await.starts_with("HTTP/1.1 200"));
@@ -166,7 +186,9 @@ mod tests {
     #[tokio::test]
     async fn what_is_amiss_is_printed_and_makes_no_process_unready() {
         let mut checks = Checks::default();
-        checks.add("controller caches").send_replace(true);
+        checks
+            .add("controller caches", "they are not filled")
+            .send_replace(true);
         let remark = checks.remark("watched namespaces");
         let (address, _shutdown) = served(checks, Registry::default()).await;
         let answer = got(address, "/readyz").await;
@@ -200,12 +222,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_holds_connections_keeps_no_probe_out_and_the_oldest_is_closed() {
+        let (address, _shutdown) = served(Checks::default(), Registry::default()).await;
+        let mut held = Vec::new();
+        for _ in 0..connections::CONNECTIONS_MAX {
+            held.push(TcpStream::connect(address).await.unwrap());
+        }
+        let probe = got(address, "/livez").await;
+        assert!(probe.starts_with("HTTP/1.1 200"), "{probe}");
+        // A byte would wait for the next; the end of the connection does not.
+        let oldest = held.first_mut().unwrap();
+        assert!(matches!(oldest.read(&mut [0; 1]).await, Ok(0) | Err(_)));
+        let youngest = held.last_mut().unwrap();
+        let request = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+        youngest.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        youngest.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    #[tokio::test]
     async fn it_ends_when_the_process_does() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let shutdown = CancellationToken::new();
         let registry = Arc::new(Mutex::new(Registry::default()));
         let serving = tokio::spawn(run(listener, Checks::default(), registry, shutdown.clone()));
         shutdown.cancel();
-        serving.await.unwrap().unwrap();
+        serving.await.unwrap();
     }
 }

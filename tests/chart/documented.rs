@@ -1,0 +1,98 @@
+//! What the pages show is good: of YAML the API server takes objects as they stand, and the chart values, and the API
+//! server what is rendered with them; JSON can be read.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::ground::{Ground, ground};
+use crate::programs::{NAMESPACE, chart, in_checkout, objects, run, tools};
+
+const PAGES: [&str; 5] = [
+    "README.md",
+    "charts/ssm-session-operator/README.md",
+    "docs/iam.md",
+    "docs/install.md",
+    "docs/network-policies.md",
+];
+
+/// A part of any pod, and so neither an object nor values.
+const PART_OF_A_POD: &str = "hostAliases:";
+
+/// What stands in the fences of a language on a page.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let text = fs::read_to_string(in_checkout(page)).expect("a page of the checkout");
+    let opening = format!("\n```{language}\n");
+    let parts = text.split(&opening).skip(1);
+    let block = |part: &str| {
+        let (block, _) = part.split_once("\n```\n").expect("a fence has an end");
+        format!("{block}\n")
+    };
+    parts.map(block).collect()
+}
+
+/// Fails unless the API server would take each of these, and warns of none.
+async fn assert_taken(ground: &Ground, page: &str, manifest: &str) {
+    let dry_run = [
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "--dry-run=server",
+        "--validate=strict",
+        "--filename=-",
+    ];
+    let applied = ground.kubectl(&dry_run, manifest).await;
+    let applied = applied.unwrap_or_else(|error| panic!("{page}: {error:#}"));
+    assert_eq!(applied.err, "", "{page}");
+    assert_eq!(applied.out.lines().count(), objects(manifest).len());
+}
+
+#[tokio::test]
+async fn every_object_and_every_value_of_the_pages_is_accepted() {
+    let ground = ground().await;
+    let (mut manifests, mut values) = (0, 0);
+    for page in PAGES {
+        let mut all = String::new();
+        for block in blocks(page, "yaml") {
+            if block.starts_with(PART_OF_A_POD) {
+                continue;
+            }
+            all.push_str("---\n");
+            if block.starts_with("apiVersion:") {
+                all.push_str(&block);
+                manifests += 1;
+            } else {
+                all.push_str(&rendered(page, &block).await);
+                values += 1;
+            }
+        }
+        assert_taken(ground, page, &all).await;
+    }
+    assert!(
+        manifests >= 5 && values >= 10,
+        "{manifests} and {values} were found"
+    );
+}
+
+/// What helm renders with these values, and nothing else.
+async fn rendered(page: &str, values: &str) -> String {
+    let (chart, namespace) = (chart(), format!("--namespace={NAMESPACE}"));
+    let arguments = ["template", "ssm", &chart, &namespace, "--values=-"];
+    let rendered = run(&tools().await.helm, &arguments, values).await;
+    let rendered = rendered.unwrap_or_else(|error| panic!("{page}: {values}\n{error:#}"));
+    rendered.out
+}
+
+#[test]
+fn every_policy_of_the_pages_is_json() {
+    let blocks: Vec<_> = PAGES.iter().flat_map(|page| blocks(page, "json")).collect();
+    assert!(blocks.len() >= 5, "{} were found", blocks.len());
+    for block in blocks {
+        // A part of an object is one when it is put into braces.
+        let read = [block.clone(), format!("{{{block}}}")];
+        let is_json = read
+            .iter()
+            .any(|text| serde_json::from_str::<Value>(text).is_ok());
+        assert!(is_json, "{block}");
+    }
+}
