@@ -16,6 +16,7 @@ pub mod lease;
 pub mod operator;
 pub mod protocol;
 pub mod proxy;
+pub mod reading;
 pub mod relay;
 #[cfg(feature = "simulator")]
 pub mod simulator;

@@ -29,6 +29,7 @@ use super::chain::DefaultChain;
 use super::classify::{Cause, classify, id_in};
 use super::credentials::KeptCredentials;
 use super::limiter::{Lane, Limiter, Overdue};
+use super::metrics::{Call, Outcome};
 use super::mute::mute;
 use super::role::{AssumedRole, StsOptions};
 use super::sign;
@@ -43,6 +44,7 @@ fn behaviour() -> BehaviorVersion {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Operation {
     pub(super) name: &'static str,
+    call: Call,
     pub(super) lane: Lane,
     attempts_max: u32,
 }
@@ -51,21 +53,25 @@ impl Operation {
     /// Once: a second StartSession may leave a second session.
     pub(super) const START: Self = Self {
         name: "StartSession",
+        call: Call::StartSession,
         lane: Lane::Session,
         attempts_max: 1,
     };
     pub(super) const RESUME: Self = Self {
         name: "ResumeSession",
+        call: Call::ResumeSession,
         lane: Lane::Session,
         attempts_max: 3,
     };
     pub(super) const TERMINATE: Self = Self {
         name: "TerminateSession",
+        call: Call::TerminateSession,
         lane: Lane::End,
         attempts_max: 3,
     };
     pub(super) const DESCRIBE: Self = Self {
         name: "DescribeSessions",
+        call: Call::DescribeSessions,
         lane: Lane::Page,
         attempts_max: 3,
     };
@@ -108,6 +114,7 @@ impl Client {
                     // Time for a second attempt.
                     attempt_timeout: options.credentials_timeout / 2,
                     retry_pause: options.retry_pause,
+                    metrics: options.metrics.clone(),
                 };
                 Arc::new(AssumedRole::new(role.clone(), own.into(), sts))
             }
@@ -196,7 +203,11 @@ impl Client {
         let mut attempt = 1;
         loop {
             let turn = self.limiter.turn(operation.lane, start_by).await;
-            turn.map_err(|Overdue| overdue(operation))?;
+            if turn == Err(Overdue) {
+                self.options.metrics.unsent(operation.call);
+                return Err(overdue(operation));
+            }
+            let tried = self.options.metrics.begin(operation.call);
             let answer = timeout_at(deadline, send().with_subscriber(mute().clone())).await;
             let id = answer
                 .as_ref()
@@ -206,6 +217,7 @@ impl Client {
             }
             let cause = match answer {
                 Ok(Ok(output)) => {
+                    tried.end(Outcome::Success);
                     let (operation, request_id) = (operation.name, id.as_str());
                     tracing::debug!(operation, request_id, attempt, "AWS has answered");
                     return Ok(output);
@@ -214,6 +226,7 @@ impl Client {
                 Err(_elapsed) => Cause::Timeout,
             };
             let error = classify(operation.name, cause);
+            tried.end(error.kind.into());
             self.learn(error.kind);
             let request_id = error.request_id.as_str();
             tracing::debug!(%error, request_id, attempt, "a call of AWS failed");

@@ -12,6 +12,7 @@ mod convert;
 mod credentials;
 mod http;
 mod limiter;
+mod metrics;
 mod mute;
 mod role;
 mod sign;
@@ -36,6 +37,7 @@ use crate::broker::{
 use crate::proxy::Proxies;
 use client::Operation;
 use clients::Clients;
+pub use metrics::Metrics;
 
 /// The most that DescribeSessions gives at once.
 const PAGE_SESSIONS_MAX: i32 = 200;
@@ -66,6 +68,8 @@ pub struct AwsOptions {
     pub sts_endpoint: Option<String>,
     /// The ways to AWS, for the calls and for credentials.
     pub proxies: Proxies,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 impl Default for AwsOptions {
@@ -82,6 +86,7 @@ impl Default for AwsOptions {
             region: None,
             sts_endpoint: None,
             proxies: Proxies::default(),
+            metrics: Metrics::default(),
         }
     }
 }

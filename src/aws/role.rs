@@ -16,6 +16,8 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use aws_sdk_ssm::config::SharedHttpClient;
 use tokio::sync::OnceCell;
 
+use super::classify::{Cause, classify};
+use super::metrics::{Call, Metrics, Outcome};
 use crate::broker::Role;
 
 /// Named in errors.
@@ -34,6 +36,7 @@ pub(super) struct StsOptions {
     pub(super) attempt_timeout: Duration,
     /// The longest pause before a second attempt; it doubles before the third.
     pub(super) retry_pause: Duration,
+    pub(super) metrics: Metrics,
 }
 
 /// Assumes a role each time that it is asked; others keep what it gives.
@@ -57,8 +60,14 @@ impl AssumedRole {
     }
 
     async fn resolve(&self) -> Result<Credentials, CredentialsError> {
+        let tried = self.sts.metrics.begin(Call::AssumeRole);
         let provider = self.provider.get_or_init(|| self.build()).await;
-        provider.provide_credentials().await
+        let given = provider.provide_credentials().await;
+        tried.end(match &given {
+            Ok(_) => Outcome::Success,
+            Err(error) => classify(OPERATION, Cause::from(error)).kind.into(),
+        });
+        given
     }
 
     async fn build(&self) -> AssumeRoleProvider {
@@ -70,6 +79,7 @@ impl AssumedRole {
             connect_timeout,
             attempt_timeout,
             retry_pause,
+            metrics: _,
         } = &self.sts;
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(*connect_timeout)

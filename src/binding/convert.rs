@@ -166,6 +166,8 @@ fn end_reason_of(reason: listener::EndReason) -> relay::EndReason {
         listener::EndReason::Broken => relay::EndReason::Broken,
         listener::EndReason::Unanswered => relay::EndReason::Unanswered,
         listener::EndReason::TerminatedExternally => relay::EndReason::TerminatedExternally,
-        listener::EndReason::ClosedByService => relay::EndReason::ClosedByService,
+        listener::EndReason::ClosedByService | listener::EndReason::Unknown => {
+            relay::EndReason::ClosedByService
+        }
     }
 }

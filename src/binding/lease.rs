@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::metrics::BindingMetrics;
-use super::pauses::Pauses;
 use super::record::FIELD_MANAGER;
 use super::words;
 use crate::crd::{RELAY_CAPACITY_ANNOTATION, RELAY_LEASE_LABEL};
 use crate::lease::{held, holder, released};
+use crate::reading::Pauses;
 
 /// The first pause after a failed renewal; they grow up to the renewal interval.
 const RETRY_MIN: Duration = Duration::from_millis(200);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kube::Api;
-use tracing::{error_span, info, warn};
+use tracing::{error, error_span, info, warn};
 
 use super::DataPlane;
 use super::convert::{id_of, inherited_of, recorded_port, spec_of};
@@ -15,6 +15,7 @@ use super::record::{Desk, KubeRecorder};
 use super::status::Writer;
 use crate::crd::SsmListener;
 use crate::crd::listener::ListenerState;
+use crate::reading::{Guarded, Unreadable};
 use crate::relay::{EndReason, ListenerId, ListenerSpec};
 
 /// The listeners of one relay.
@@ -58,6 +59,24 @@ impl<D: DataPlane> Listeners<D> {
             bound: BTreeMap::new(),
             held: BTreeMap::new(),
         }
+    }
+
+    /// A listener as the watch shows it. One that can't be read is what can be made of it, or what it was before: it is
+    /// stopped when it is deleted, and keeps no other from being served.
+    pub fn read(&self, object: Guarded<SsmListener>) -> Option<SsmListener> {
+        let Unreadable { metadata, raw, why } = match object.0 {
+            Ok(object) => return Some(object),
+            Err(unreadable) => *unreadable,
+        };
+        let name = metadata.name.clone().unwrap_or_default();
+        error!(listener = %name, %why, "a listener can't be read: nothing new is begun for it, others are served on");
+        SsmListener::salvaged(metadata.clone(), &raw).or_else(|| {
+            let is_it = |known: &&SsmListener| known.metadata.uid == metadata.uid;
+            let known = self.bound.values().find(is_it)?;
+            let mut known = known.clone();
+            known.metadata = metadata.clone();
+            Some(known)
+        })
     }
 
     /// The complete list, as it was read: whatever is not in it has left.
@@ -246,7 +265,10 @@ fn waits_for_our_word(object: &SsmListener, writer: &Writer) -> bool {
         let ours = status.relay == writer.relay && status.incarnation == writer.incarnation;
         match status.state {
             ListenerState::Ended => !ours,
-            ListenerState::Starting | ListenerState::Serving | ListenerState::Waiting => true,
+            ListenerState::Starting
+            | ListenerState::Serving
+            | ListenerState::Waiting
+            | ListenerState::Unknown => true,
         }
     })
 }

@@ -8,7 +8,6 @@ pub mod convert;
 pub mod lease;
 pub mod listeners;
 pub mod metrics;
-mod pauses;
 pub mod record;
 pub mod status;
 #[cfg(test)]
@@ -24,7 +23,6 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
-use kube_runtime::WatchStreamExt;
 use kube_runtime::watcher::{self, Event, watcher};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -35,10 +33,10 @@ pub use lease::LeaseError;
 pub use metrics::BindingMetrics;
 
 use crate::crd::{SsmListener, relay_label_value};
+use crate::reading::{Guarded, PAGE, Pauses, paced};
 use crate::relay::{EndReason, Inherited, ListenerId, ListenerSpec, Recorder, Relay};
 use lease::{Claim, RelayLease};
 use listeners::Listeners;
-use pauses::Pauses;
 use record::Desk;
 use status::Writer;
 
@@ -167,16 +165,17 @@ pub async fn run<D: DataPlane + Clone>(
     readiness.lease.send_replace(true);
 
     let desk = desk_of(&options, metrics);
-    let api: Api<SsmListener> = Api::namespaced(client, &options.namespace);
+    let api: Api<SsmListener> = Api::namespaced(client.clone(), &options.namespace);
+    let watched: Api<Guarded<SsmListener>> = Api::namespaced(client, &options.namespace);
     let uid = options.namespace_uid.clone();
-    let mut listeners = Listeners::new(api.clone(), desk.clone(), uid, relay.clone());
+    let mut listeners = Listeners::new(api, desk.clone(), uid, relay.clone());
     // The Lease outlives the watch: while sessions are being ended the relay is still alive.
     let stop_lease = CancellationToken::new();
     let ended = {
         let mut kept = pin!(lease.keep(&stop_lease));
         let watched = tokio::select! {
             kept = &mut kept => kept.map_err(BindingError::from),
-            watched = watch_listeners(&mut listeners, &api, &desk, &readiness.listed, &shutdown) => watched,
+            watched = watch_listeners(&mut listeners, watched, &desk, &readiness.listed, &shutdown) => watched,
         };
         if let Err(error) = &watched {
             error!(relay = options.relay_name, %error, "the relay stops serving");
@@ -243,14 +242,15 @@ async fn end_sessions<D: DataPlane>(
 /// Makes the relay serve what the API server shows, until `shutdown`. Errors of the watch stop nothing.
 async fn watch_listeners<D: DataPlane>(
     listeners: &mut Listeners<D>,
-    api: &Api<SsmListener>,
+    api: Api<Guarded<SsmListener>>,
     desk: &Desk,
     listed: &watch::Sender<bool>,
     shutdown: &CancellationToken,
 ) -> Result<(), BindingError> {
-    let config = watcher::Config::default().fields(&format!("spec.relay={}", desk.writer.relay));
+    let bound = format!("spec.relay={}", desk.writer.relay);
+    let config = watcher::Config::default().fields(&bound).page_size(PAGE);
     let pauses = Pauses::new(WATCH_PAUSE_MIN, WATCH_PAUSE_MAX);
-    let mut events = pin!(watcher(api.clone(), config).backoff(pauses));
+    let mut events = pin!(paced(watcher(api, config).boxed(), pauses));
     let mut tick = tokio::time::interval(SETTLE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut listing = Vec::new();
@@ -267,13 +267,21 @@ async fn watch_listeners<D: DataPlane>(
         };
         match event {
             Ok(Event::Init) => listing.clear(),
-            Ok(Event::InitApply(object)) => listing.push(object),
+            Ok(Event::InitApply(object)) => listing.extend(listeners.read(object)),
             Ok(Event::InitDone) => {
                 listeners.replace(std::mem::take(&mut listing));
                 listed.send_replace(true);
             }
-            Ok(Event::Apply(object)) => listeners.apply(object),
-            Ok(Event::Delete(object)) => listeners.remove(&object),
+            Ok(Event::Apply(object)) => {
+                if let Some(object) = listeners.read(object) {
+                    listeners.apply(object);
+                }
+            }
+            Ok(Event::Delete(object)) => {
+                if let Some(object) = listeners.read(object) {
+                    listeners.remove(&object);
+                }
+            }
             Err(error) => {
                 desk.metrics.watch_errors.inc();
                 warn!(%error, "the watch of listeners failed: serving on, and watching again");

@@ -8,6 +8,8 @@
 //! this one where it stands when another may lead.
 
 pub mod backoff;
+mod cached;
+mod census;
 mod concerns;
 mod context;
 mod definitions;
@@ -43,6 +45,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use self::census::census;
 use self::drain::Drain;
 use self::metrics::Metrics;
 pub use self::options::ControllerOptions;
@@ -90,6 +93,9 @@ pub async fn run(
         drain,
         synced: synced.subscribe(),
     }));
+    // Its state is shown while it runs: it is dropped where another may lead.
+    let shown = Arc::downgrade(&context);
+    let _showing = context.metrics.show(move || census(&*shown.upgrade()?));
     let mut filled = watches.filled();
     let mut tasks = JoinSet::new();
     watches.spawn(&context, &mut tasks, &shutdown);

@@ -1,6 +1,9 @@
-//! The caches and the watches that fill them. An error of a watch is logged and counted, never dropped.
+//! The caches and the watches that fill them. An error of a watch is logged and counted, never dropped; an object that can't
+//! be read keeps no other from being cached.
 
 use std::fmt::Debug;
+use std::future::ready;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use kube::{Api, Client, Resource};
@@ -10,7 +13,15 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch::{Receiver, channel};
 use tracing::warn;
 
+use super::cached::{Cached, Reader};
 use super::metrics::{Kind, Metrics};
+use crate::reading::{Guarded, PAGE, Pauses, paced};
+
+/// The first pause after a watch failed; they grow up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(800);
+
+/// The longest pause: nothing that changes is seen meanwhile, once the API server is back.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// What is known before a watch begins: its cache, and the stream that fills it and shows every object that changed.
 pub struct Watch<K: Resource<DynamicType = ()> + Clone + 'static> {
@@ -24,16 +35,30 @@ pub struct Watch<K: Resource<DynamicType = ()> + Clone + 'static> {
 
 /// Watches the objects of one API.
 #[must_use]
-pub fn watch<K>(api: Api<K>, config: watcher::Config, kind: Kind, metrics: &Metrics) -> Watch<K>
+pub fn watch<K>(
+    api: Api<Guarded<K>>,
+    config: watcher::Config,
+    kind: Kind,
+    metrics: &Metrics,
+) -> Watch<K>
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K: Cached
+        + Resource<DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
 {
     let (store, writer) = reflector::store();
+    let mut reader = Reader::new(store.clone(), kind, metrics);
     let metrics = metrics.clone();
     // Not the store's own readiness: that wakes one waiter only, and a Controller waits for it.
     let (filled, is_filled) = channel(false);
-    let changes = watcher(api, config)
-        .default_backoff()
+    let events = watcher(api, config.page_size(PAGE)).boxed();
+    let changes = paced(events, Pauses::new(PAUSE_MIN, PAUSE_MAX))
+        .filter_map(move |event| ready(event.map(|event| reader.read(event)).transpose()))
         .reflect(writer)
         .inspect(move |event| {
             if matches!(event, Ok(watcher::Event::InitDone)) {

@@ -21,7 +21,7 @@ use super::concerns::{ask_for_class, ask_for_service, ask_owners};
 use super::context::{Context, Stores};
 use super::drain::Drain;
 use super::error::Error;
-use super::metrics::{Kind, Metrics, Outcome};
+use super::metrics::{Kind, Metrics};
 use super::names::{self, FIELD_MANAGER, MANAGED_BY_LABEL, SLICE_MANAGED_BY_LABEL};
 use super::options::ControllerOptions;
 use super::poll::Polls;
@@ -331,11 +331,9 @@ fn on_error<K: Resource<DynamicType = ()>>(
     let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
     if error.is_conflict() {
         // The newer object is on its way and asks for a reconcile by itself; this is for when it does not.
-        context.metrics.reconciled(kind, Outcome::Conflict);
         debug!(?kind, %namespace, %name, %error, "overtaken by another write");
         return Action::requeue(jittered(context.options.backoff_min));
     }
-    context.metrics.reconciled(kind, Outcome::Failure);
     warn!(?kind, %namespace, %name, %error, request_id = error.request_id(), "reconcile failed");
     Action::requeue(backoff.failed(&names::key(object)))
 }

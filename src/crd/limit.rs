@@ -88,5 +88,15 @@ pub const PARAMETER_VALUES_MAX: u32 = 16;
 /// What StartSession takes as one value of a parameter.
 pub const PARAMETER_VALUE_CHARS_MAX: u32 = 65_535;
 
-/// Id of an AWS session in a spec: AWS promises 96 characters, and nothing depends on that here.
+/// A point in time, RFC 3339: ours have 24 characters, and another version may write more.
+pub const TIME_CHARS_MAX: u32 = 64;
+
+/// An IP address has 45 characters at most.
+pub const ADDRESS_CHARS_MAX: u32 = 64;
+
+/// Words of others, as relays cut them: long enough for every error of AWS that was seen, and short enough that a status of
+/// 64 sessions stays far from what etcd takes (1.5 MiB).
+pub const WORDS_CHARS_MAX: u32 = 1024;
+
+/// Id of an AWS session: AWS promises 96 characters, and nothing depends on that here.
 pub const SESSION_ID_CHARS_MAX: u32 = 400;

@@ -166,12 +166,14 @@ pub struct SsmListenerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// The relay that wrote this.
+    #[schemars(length(max = limit::DNS_NAME_CHARS_MAX))]
     pub relay: String,
     /// The run of its process that wrote this.
+    #[schemars(length(max = limit::DNS_NAME_CHARS_MAX))]
     pub incarnation: String,
     /// Addresses by which pods reach the relay, one at most of each family.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = limit::ADDRESSES_MAX))]
+    #[schemars(length(max = limit::ADDRESSES_MAX), inner(length(max = limit::ADDRESS_CHARS_MAX)))]
     pub addresses: Vec<String>,
     /// The relay's TCP port for this listener; absent until it listens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -190,6 +192,7 @@ pub struct SsmListenerStatus {
     pub last_error: Option<ListenerError>,
     /// When a failed start is tried again, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = limit::TIME_CHARS_MAX))]
     pub retry_at: Option<String>,
     /// What the agent's last dial of the destination came to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -208,6 +211,10 @@ pub enum ListenerState {
     Waiting,
     /// The listener was deleted or moved: nothing listens, and every session is terminated.
     Ended,
+    /// A word of another version. What is written instead is the word that says least.
+    #[serde(other, rename(serialize = "Starting"))]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// One AWS session of a listener.
@@ -215,23 +222,29 @@ pub enum ListenerState {
 #[serde(rename_all = "camelCase")]
 pub struct ListenerSession {
     /// Its id.
+    #[schemars(length(max = limit::SESSION_ID_CHARS_MAX))]
     pub session_id: String,
     /// The relay that started it.
+    #[schemars(length(max = limit::DNS_NAME_CHARS_MAX))]
     pub relay: String,
     /// The run of that relay's process: under another run its token is lost, and it can only be terminated.
+    #[schemars(length(max = limit::DNS_NAME_CHARS_MAX))]
     pub incarnation: String,
     /// With what it was started, and so must be terminated: one of those that the spec names.
     pub identity: Aws,
     /// When StartSession answered, RFC 3339.
+    #[schemars(length(max = limit::TIME_CHARS_MAX))]
     pub started_at: String,
     /// When the relay saw it end, and TerminateSession was answered; absent while it lives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = limit::TIME_CHARS_MAX))]
     pub ended_at: Option<String>,
     /// Why it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<EndReason>,
     /// The service's own words at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = limit::WORDS_CHARS_MAX))]
     pub end_message: Option<String>,
 }
 
@@ -255,6 +268,10 @@ pub enum EndReason {
     /// The service closed it, and nothing more is known.
     #[default]
     ClosedByService,
+    /// A word of another version. What is written instead is the word that says least.
+    #[serde(other, rename(serialize = "ClosedByService"))]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// What the agent's last dial came to.
@@ -265,6 +282,10 @@ pub enum DestinationState {
     Dialled,
     /// The destination refused, or could not be reached from the target.
     Refused,
+    /// A word of another version. What is written instead is the word that says least.
+    #[serde(other, rename(serialize = "Refused"))]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// What went wrong, in a closed class and in words.
@@ -274,6 +295,7 @@ pub struct ListenerError {
     /// What kind of error it is.
     pub class: ErrorClass,
     /// What failed, without any secret.
+    #[schemars(length(max = limit::WORDS_CHARS_MAX))]
     pub message: String,
 }
 
@@ -303,4 +325,8 @@ pub enum ErrorClass {
     SessionClosed,
     /// The relay has no free port to listen on.
     NoPort,
+    /// A word of another version. What is written instead is the word that says least.
+    #[serde(other, rename(serialize = "AwsUnavailable"))]
+    #[schemars(skip)]
+    Unknown,
 }

@@ -5,6 +5,7 @@
 
 pub mod class;
 pub mod condition;
+mod lenient;
 pub mod limit;
 pub mod listener;
 mod manifest;

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-/// Longest text that a status carries, in characters: long enough for every error of AWS that was seen, and short
-/// enough that a status of 64 sessions stays far from what etcd takes (1.5 MiB).
-pub const TEXT_CHARS_MAX: usize = 1024;
+use super::limit::WORDS_CHARS_MAX;
+
+/// Longest text that a status carries, in characters.
+pub const TEXT_CHARS_MAX: usize = WORDS_CHARS_MAX as usize;
 
 /// Stands at the end of a text that was cut.
 const CUT: &str = " (cut)";

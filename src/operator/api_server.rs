@@ -1,15 +1,19 @@
 //! The client of the API server.
 //!
 //! It promises that the API server is connected to directly, whatever proxy the environment names for AWS: kube's own
-//! reading would send everything there that a kubeconfig leads to, whatever `NO_PROXY` says.
+//! reading would send everything there that a kubeconfig leads to, whatever `NO_PROXY` says. And that what comes is lean:
+//! without what nobody here reads, and anybody may write.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use http::HeaderValue;
 use http::header::USER_AGENT;
+use kube::client::ClientBuilder;
 use kube::config::Kubeconfig;
 use kube::{Client, Config};
+
+use crate::reading::LeanLayer;
 
 /// Under which name the API server's audit log shows the requests.
 const AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
@@ -33,7 +37,8 @@ pub(super) async fn client(connect_timeout: Duration) -> anyhow::Result<Client> 
     config.proxy_url = None;
     let agent = HeaderValue::from_static(AGENT);
     config.headers.push((USER_AGENT, agent));
-    Client::try_from(config).context("making the client of the API server")
+    let client = ClientBuilder::try_from(config).context("making the client of the API server")?;
+    Ok(client.with_layer(&LeanLayer).build())
 }
 
 /// Whether the cluster of the current context has a proxy of its own.

@@ -4,6 +4,7 @@
 //! code other than 0, so that it is started again.
 
 mod api_server;
+pub mod build;
 mod installation;
 mod options;
 mod process;
@@ -163,7 +164,9 @@ async fn run(
         version = env!("CARGO_PKG_VERSION"),
         "serving probes and metrics"
     );
-    let registry = Arc::new(Mutex::new(Registry::default()));
+    let mut registry = Registry::default();
+    build::register(&mut registry);
+    let registry = Arc::new(Mutex::new(registry));
     let shown = registry.clone();
     let admin = Task::spawn("admin", |stop| async move {
         admin::run(listener, checks, shown, stop).await;

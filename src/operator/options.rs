@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::ClientConfig;
 
-use crate::aws::AwsOptions;
+use crate::aws::{self, AwsOptions};
 use crate::binding::BindingOptions;
 use crate::broker::UrlPolicy;
 use crate::cli::{CommonArgs, ControllerArgs, DrainArgs, InstallationArgs, RelayArgs, host_name};
@@ -86,12 +86,14 @@ pub(super) fn drain_options(
 pub(super) fn aws_options(
     common: &CommonArgs,
     proxies: Proxies,
+    metrics: aws::Metrics,
     variable: impl Fn(&str) -> Option<String>,
 ) -> AwsOptions {
     AwsOptions {
         call_timeout: common.aws_call_timeout,
         region: own_region(variable),
         proxies,
+        metrics,
         ..AwsOptions::default()
     }
 }

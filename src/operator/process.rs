@@ -3,7 +3,7 @@
 //!
 //! An API server that does not answer is waited for. What no waiting mends ends the process.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use super::api_server;
 use super::installation::{Claim, wait_for_namespace};
 use super::options::aws_options;
-use crate::aws::AwsBroker;
+use crate::aws::{self, AwsBroker};
 use crate::binding;
 use crate::broker::Broker;
 use crate::cli::{CommonArgs, InstallationArgs};
@@ -73,7 +73,12 @@ pub(super) async fn start(
     if !wait_for_namespace(&client, &claim, shutdown).await {
         return Ok(None);
     }
-    let aws = AwsBroker::new(aws_options(common, proxies.clone(), variable));
+    let metrics = {
+        let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+        aws::Metrics::register(&mut registry)
+    };
+    let options = aws_options(common, proxies.clone(), metrics, variable);
+    let aws = AwsBroker::new(options);
     let broker: Arc<dyn Broker> = Arc::new(aws);
     Ok(Some(Process {
         client,

@@ -47,6 +47,11 @@ impl Crowd {
         }
     }
 
+    /// How many there are, at any time.
+    pub(super) fn present(&self) -> Arc<AtomicUsize> {
+        self.present.clone()
+    }
+
     /// How long a half-closed client is held: less when more than half of the places are taken.
     fn hold(&self, usual: Duration) -> Duration {
         let crowded = self.present.load(Ordering::Relaxed) * 2 > self.places;
@@ -88,12 +93,12 @@ impl Drop for Place {
 pub(super) struct Client {
     stream: TcpStream,
     place: Place,
+    since: Instant,
 }
 
 impl Client {
     /// Gives a client its place; `None` when it has gone already.
     pub(super) fn new(stream: TcpStream, crowd: &Crowd, metrics: &Metrics) -> Option<Self> {
-        metrics.connection_opened();
         crowd.present.fetch_add(1, Ordering::Relaxed);
         let mut place = Place {
             metrics: metrics.clone(),
@@ -113,7 +118,11 @@ impl Client {
             place.outcome = OutcomeValue::ClientGone;
             return None;
         }
-        Some(Self { stream, place })
+        Some(Self {
+            stream,
+            place,
+            since: Instant::now(),
+        })
     }
 
     /// Resets it, since there are too many.
@@ -128,11 +137,16 @@ impl Client {
         options: Arc<RelayOptions>,
     ) {
         // The place is given back after the connection is closed.
-        let (mut place, stream) = (self.place, self.stream);
+        let Self {
+            stream,
+            mut place,
+            since,
+        } = self;
         match timeout_at(Instant::now() + options.hold, open_stream(&mut admission)).await {
             Ok(Some(tunnelled)) => {
                 let hold = || place.crowd.hold(options.half_close_hold);
-                let outcome = splice(stream, tunnelled, hold, &place.metrics).await;
+                place.metrics.stream_opened(since.elapsed());
+                let outcome = splice(stream, tunnelled, hold, since, &place.metrics).await;
                 place.outcome = outcome.into();
             }
             Ok(None) => {}
@@ -208,6 +222,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_whose_task_is_cut_off_before_it_began_leaves_its_place_and_is_reset() {
         let (crowd, metrics) = (Crowd::new(4), Metrics::default());
+        let _served = metrics.serve(crowd.present());
         let (client, far) = client(&crowd, &metrics).await;
         assert!(text(&metrics).contains("relay_connections 1"));
         let admission = watch::Sender::new(Admission::Hold);

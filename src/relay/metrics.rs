@@ -1,27 +1,119 @@
-//! What the relay counts. No label names a session: they would grow for ever.
+//! What the relay counts, where it happens, and what it serves at the moment, when it is asked for.
+//!
+//! No label names a session, a listener or a client: they would grow for ever.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
 
 use super::report::EndReason;
 
+/// From a session that serves already to the longest that a client is held by default.
+const WAIT_BUCKETS: [f64; 8] = [0.001, 0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+/// From a destination next to the target that speaks first to a client that thinks before it asks.
+const FIRST_BYTE_BUCKETS: [f64; 10] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+
 /// The relay's metrics; clones count into the same ones.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
-    connections: Gauge,
+    serving: Serving,
     connections_ended: Family<OutcomeLabel, Counter>,
     bytes: Family<DirectionLabel, Counter>,
-    sessions: Gauge,
+    stream_wait: Histogram,
+    first_byte: Histogram,
     sessions_started: Counter,
     start_failures: Counter,
     sessions_ended: Family<EndLabel, Counter>,
     websockets_lost: Counter,
     destinations_refused: Counter,
     streams_stalled: Counter,
-    listeners: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            serving: Serving::default(),
+            connections_ended: Family::default(),
+            bytes: Family::default(),
+            stream_wait: Histogram::new(WAIT_BUCKETS),
+            first_byte: Histogram::new(FIRST_BYTE_BUCKETS),
+            sessions_started: Counter::default(),
+            start_failures: Counter::default(),
+            sessions_ended: Family::default(),
+            websockets_lost: Counter::default(),
+            destinations_refused: Counter::default(),
+            streams_stalled: Counter::default(),
+        }
+    }
+}
+
+/// What one listener has at the moment. It counts for as long as its server is there, whatever ends that.
+#[derive(Debug)]
+pub(super) struct Served {
+    clients: Arc<AtomicUsize>,
+    sessions: AtomicUsize,
+}
+
+impl Served {
+    /// So many AWS sessions are not known to be over.
+    pub(super) fn has_sessions(&self, count: usize) {
+        self.sessions.store(count, Ordering::Relaxed);
+    }
+}
+
+/// All listeners that are served, for the gauges.
+#[derive(Clone, Debug, Default)]
+struct Serving(Arc<Mutex<Vec<Weak<Served>>>>);
+
+impl Serving {
+    fn add(&self, served: &Arc<Served>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|served| served.strong_count() > 0);
+        all.push(Arc::downgrade(served));
+    }
+
+    fn all(&self) -> Vec<Arc<Served>> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Collector for Serving {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let all = self.all();
+        let clients = all.iter().map(|served| &*served.clients);
+        let sessions = all.iter().map(|served| &served.sessions);
+        let load = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        for (name, help, count) in [
+            ("listeners", "Listeners served now.", all.len()),
+            (
+                "connections",
+                "Clients connected now.",
+                clients.map(load).sum(),
+            ),
+            (
+                "sessions",
+                "AWS sessions that are not known to be over, those of an earlier run among them.",
+                sessions.map(load).sum(),
+            ),
+        ] {
+            let count = u64::try_from(count).unwrap_or(u64::MAX);
+            let mut gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            gauge.encode_gauge(&count)?;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -105,18 +197,19 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         let relay = registry.sub_registry_with_prefix("ssm_operator_relay");
         let Self {
-            connections,
+            serving,
             connections_ended,
             bytes,
-            sessions,
+            stream_wait,
+            first_byte,
             sessions_started,
             start_failures,
             sessions_ended,
             websockets_lost,
             destinations_refused,
             streams_stalled,
-            listeners,
         } = self.clone();
+        relay.register_collector(Box::new(serving));
         for outcome in OutcomeValue::ALL {
             drop(connections_ended.get_or_create(&OutcomeLabel { outcome }));
         }
@@ -126,11 +219,15 @@ impl Metrics {
         for reason in EndValue::ALL {
             drop(sessions_ended.get_or_create(&EndLabel { reason }));
         }
-        relay.register("connections", "Clients connected now", connections);
         let help = "Connections that ended, by how";
         relay.register("connections_ended", help, connections_ended);
-        relay.register("bytes", "Bytes carried for clients, by direction", bytes);
-        relay.register("sessions", "AWS sessions that are live now", sessions);
+        let help = "Bytes carried for clients, by direction";
+        relay.register_with_unit("client", help, Unit::Bytes, bytes);
+        let help = "From a client's connection to when a stream of a session is opened for it; of those that got one";
+        relay.register_with_unit("stream_wait", help, Unit::Seconds, stream_wait);
+        let help = "From a client's connection to the destination's first byte; where clients speak first, with the time \
+                    that they take for it";
+        relay.register_with_unit("first_byte", help, Unit::Seconds, first_byte);
         relay.register("sessions_started", "AWS sessions started", sessions_started);
         relay.register(
             "start_failures",
@@ -151,15 +248,19 @@ impl Metrics {
         relay.register("destinations_refused", help, destinations_refused);
         let help = "Streams reset since their client did not read and kept others waiting";
         relay.register("streams_stalled", help, streams_stalled);
-        relay.register("listeners", "Listeners served now", listeners);
     }
 
-    pub(super) fn connection_opened(&self) {
-        self.connections.inc();
+    /// A listener is served, which has these clients.
+    pub(super) fn serve(&self, clients: Arc<AtomicUsize>) -> Arc<Served> {
+        let served = Arc::new(Served {
+            clients,
+            sessions: AtomicUsize::default(),
+        });
+        self.serving.add(&served);
+        served
     }
 
     pub(super) fn connection_ended(&self, outcome: OutcomeValue) {
-        self.connections.dec();
         self.connections_ended
             .get_or_create(&OutcomeLabel { outcome })
             .inc();
@@ -181,7 +282,6 @@ impl Metrics {
 
     pub(super) fn session_started(&self) {
         self.sessions_started.inc();
-        self.sessions.inc();
     }
 
     pub(super) fn start_failed(&self) {
@@ -189,7 +289,6 @@ impl Metrics {
     }
 
     pub(super) fn session_ended(&self, reason: EndReason) {
-        self.sessions.dec();
         let reason = match reason {
             EndReason::Deleted => EndValue::Deleted,
             EndReason::Replaced => EndValue::Replaced,
@@ -217,11 +316,11 @@ impl Metrics {
         self.streams_stalled.inc();
     }
 
-    pub(super) fn listener_added(&self) {
-        self.listeners.inc();
+    pub(super) fn stream_opened(&self, after: Duration) {
+        self.stream_wait.observe(after.as_secs_f64());
     }
 
-    pub(super) fn listener_removed(&self) {
-        self.listeners.dec();
+    pub(super) fn first_byte(&self, after: Duration) {
+        self.first_byte.observe(after.as_secs_f64());
     }
 }

@@ -108,7 +108,6 @@ impl Relay {
         let server = Server::new(id.clone(), self.shared.clone(), order.clone());
         let (sender, wish) = watch::channel(Wish::Serve(Box::new(order)));
         wishes.insert(id.clone(), sender);
-        self.shared.metrics.listener_added();
         // Whoever wishes says in the logs' span what the listener is for.
         let serving = self.clone().serve(id.clone(), server, wish);
         self.servers.spawn(serving.in_current_span());
@@ -196,7 +195,6 @@ impl Relay {
                 }
             };
         }
-        self.shared.metrics.listener_removed();
     }
 
     fn wishes(&self) -> MutexGuard<'_, HashMap<ListenerId, watch::Sender<Wish>>> {

@@ -16,7 +16,7 @@ use super::acceptor::accept;
 use super::backoff::Backoff;
 use super::client::{Admission, Client, Crowd};
 use super::listener::{Action, Listener, Now};
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Served};
 use super::options::RelayOptions;
 use super::ports::{Bound, Ports};
 use super::report::{EndReason, Failure, ListenerId, RecordError, Recorder, Report};
@@ -71,6 +71,7 @@ pub(super) struct Server {
     admission: watch::Sender<Admission>,
     clients: JoinSet<()>,
     crowd: Crowd,
+    served: Arc<Served>,
     /// When it was last said that clients are reset because there are too many.
     full_said_at: Option<Instant>,
     pending: FuturesUnordered<BoxFuture<'static, Outcome>>,
@@ -98,7 +99,8 @@ impl Server {
         let options = shared.options.clone();
         let preferred_port = inherited.port;
         let backoff = Backoff::new(options.backoff_min, options.record_timeout);
-        let places = options.connections_max;
+        let crowd = Crowd::new(options.connections_max);
+        let served = shared.metrics.serve(crowd.present());
         let mut server = Self {
             id,
             shared,
@@ -111,7 +113,8 @@ impl Server {
             tunnel_state: None,
             admission: watch::Sender::new(Admission::Hold),
             clients: JoinSet::new(),
-            crowd: Crowd::new(places),
+            crowd,
+            served,
             full_said_at: None,
             pending: FuturesUnordered::new(),
             record: RecordKeeping {
@@ -206,6 +209,7 @@ impl Server {
         while let Some(action) = self.machine.poll_action(Now::read()) {
             self.act(action);
         }
+        self.served.has_sessions(self.machine.sessions_live());
         if !self.record.busy && !self.record.disowned {
             let (claim, report) = (self.machine.claim(), self.machine.report());
             let awaited = self.machine.awaited_claim();

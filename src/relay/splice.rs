@@ -77,13 +77,20 @@ pub async fn splice(
     mut client: TcpStream,
     stream: TunnelStream,
     half_close_hold: impl Fn() -> Duration,
+    connected_at: Instant,
     metrics: &Metrics,
 ) -> Outcome {
     let silent_since = SilentSince(Mutex::new(None));
     let (reader, mut writer) = client.split();
     let ended = {
         let mut upload = pin!(upload(&reader, &stream, metrics));
-        let mut download = pin!(download(&stream, &mut writer, &silent_since, metrics));
+        let mut download = pin!(download(
+            &stream,
+            &mut writer,
+            &silent_since,
+            connected_at,
+            metrics
+        ));
         let (mut uploading, mut downloading) = (true, true);
         let (mut hold_until, mut finish_by, mut deliver_by) = (None, None, None);
         loop {
@@ -210,8 +217,10 @@ async fn download(
     stream: &TunnelStream,
     client: &mut WriteHalf<'_>,
     silent_since: &SilentSince,
+    connected_at: Instant,
     metrics: &Metrics,
 ) -> Result<(), Outcome> {
+    let mut waits_since = Some(connected_at);
     loop {
         silent_since.set(Some(Instant::now()));
         let read = stream.read(STREAM_READ_BYTES).await;
@@ -220,6 +229,9 @@ async fn download(
             Ok(Some(bytes)) => {
                 if client.write_all(&bytes).await.is_err() {
                     return Err(Outcome::ClientGone);
+                }
+                if let Some(since) = waits_since.take() {
+                    metrics.first_byte(since.elapsed());
                 }
                 metrics.bytes_down(bytes.len());
             }

@@ -34,6 +34,10 @@ const SEEING_SECRETS: &[&str] = &[
     "tokio_tungstenite",
 ];
 
+/// It writes whole answers of the API server at WARN and below, of any length and with whatever users wrote into them. What
+/// it warns of comes back as an error, which whoever asked logs in few words.
+const SHOWING_BODIES: &str = "kube_client::client";
+
 /// Said before the user's filter, so that it counts unless the user names these crates. The client of the API server
 /// logs each error that it returns, and so do we, with what happens next.
 const QUIET: &str = "aws_=warn,hyper=warn,h2=warn,rustls=warn,kube_client=warn,kube_client::client::builder=off,tower=warn";
@@ -77,7 +81,9 @@ fn may_be_written(metadata: &Metadata<'_>) -> bool {
     let sees_secrets = SEEING_SECRETS
         .iter()
         .any(|prefix| metadata.target().starts_with(prefix));
-    !sees_secrets || *metadata.level() <= Level::INFO
+    let shows_bodies = metadata.target() == SHOWING_BODIES;
+    (!sees_secrets || *metadata.level() <= Level::INFO)
+        && (!shows_bodies || *metadata.level() <= Level::ERROR)
 }
 
 /// Writes logs to standard error from now on, and sends spans to the collector, if there is one.
@@ -118,6 +124,22 @@ mod tests {
         let subscriber = subscriber(LogFormat::Json, filter, move || sink.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, log);
         String::from_utf8(out.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn answers_of_the_api_server_are_never_written() {
+        for filter in ["info", "trace", "kube_client::client=trace"] {
+            let text = written(filter, || {
+                tracing::warn!(target: "kube_client::client", "{{\"items\":[");
+                tracing::trace!(target: "kube_client::client", "Status from {{");
+            });
+            assert_eq!(text, "", "{filter}");
+        }
+        let text = written(
+            "info",
+            || tracing::warn!(target: "kube_client::client::tls", "stale"),
+        );
+        assert!(text.contains("stale"), "{text}");
     }
 
     #[test]

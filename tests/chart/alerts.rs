@@ -8,6 +8,13 @@ use serde_json::Value;
 use crate::control_plane::promtool;
 use crate::programs::{in_checkout, objects, render, run};
 
+/// What stands for RUNBOOKS: the page of the version whose alerts these are.
+const RUNBOOKS: &str = concat!(
+    "https://github.com/ssm-operator/ssm-session-operator/blob/v",
+    env!("CARGO_PKG_VERSION"),
+    "/docs/troubleshooting.md"
+);
+
 /// The groups of rules, as the chart renders them.
 async fn rules() -> Value {
     let rendered = render(&["--set=prometheusRule.enabled=true".to_owned()]).await;
@@ -19,7 +26,8 @@ async fn rules() -> Value {
 
 fn unit_tests() -> String {
     let file = in_checkout("tests/chart/alerts.yaml");
-    fs::read_to_string(file).expect("it is in the checkout")
+    let tests = fs::read_to_string(file).expect("it is in the checkout");
+    tests.replace("RUNBOOKS", RUNBOOKS)
 }
 
 #[tokio::test]
@@ -78,10 +86,13 @@ async fn of_each_alert_the_page_about_troubleshooting_says_what_to_do() {
     let section = section.expect("it has the section");
     let rules = rules().await;
     for alert in rules["groups"][0]["rules"].as_array().expect("a list") {
-        let alert = alert["alert"].as_str().expect("it has a name");
+        let (name, runbook) = (&alert["alert"], &alert["annotations"]["runbook_url"]);
+        let name = name.as_str().expect("it has a name");
         assert!(
-            section.contains(&format!("`{alert}`")),
-            "{alert} has no row"
+            section.contains(&format!("\n### {name}\n\n")),
+            "{name} has no heading"
         );
+        let anchor = name.to_lowercase();
+        assert_eq!(*runbook, format!("{RUNBOOKS}#{anchor}"), "{name}");
     }
 }

@@ -283,7 +283,8 @@ impl Installed {
             .collect()
     }
 
-    fn last_words(&self) -> String {
+    /// What its processes have logged last, but for their requests.
+    pub fn last_words(&self) -> String {
         let mut words = Vec::new();
         for (name, log) in self.logs() {
             let own = log.lines().map(|line| format!("{name}: {line}"));

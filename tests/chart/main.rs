@@ -19,6 +19,8 @@ mod http_proxy;
 mod process;
 #[path = "../support/programs.rs"]
 mod programs;
+#[path = "../support/served.rs"]
+mod served;
 #[path = "../support/transfer.rs"]
 mod transfer;
 #[path = "../support/wait.rs"]
@@ -26,15 +28,22 @@ mod wait;
 
 mod alerts;
 mod aws;
+mod counts;
 mod documented;
 mod everything;
 mod ground;
 mod installed;
 mod kubelet;
 mod metrics;
+mod names;
+mod namespaces;
+mod network;
+mod notes;
+mod people;
 mod pods;
 mod policies;
 mod proxy;
+mod released;
 mod rendered;
 mod requests;
 mod rights;
@@ -42,6 +51,7 @@ mod score;
 mod uninstalled;
 mod upgraded;
 mod values;
+mod workloads;
 
 /// How long a condition may take: far above what anything here takes on a loaded machine.
 const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(90);

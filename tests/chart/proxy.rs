@@ -92,8 +92,10 @@ async fn the_port_that_is_let_through_is_that_of_the_proxys_url_or_the_one_that_
         let objects = rendered(&values).await;
         let port = json!([{ "protocol": "TCP", "port": port }]);
         // AWS and the API server share 443.
-        let of_proxy =
-            json!([{ "ipBlock": { "cidr": "0.0.0.0/0" } }, { "ipBlock": { "cidr": "::/0" } }]);
+        let of_proxy = json!([
+            { "ipBlock": { "cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"] } },
+            { "ipBlock": { "cidr": "::/0", "except": ["fe80::/10", "fd00:ec2::/32"] } },
+        ]);
         let rules = rules_to(&objects, &port);
         let to_proxy = rules.iter().filter(|rule| rule["to"] == of_proxy);
         assert!(to_proxy.count() >= 2, "{url}: {rules:?}");

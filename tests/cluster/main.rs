@@ -46,6 +46,7 @@ mod failing_starts;
 mod ground;
 mod held;
 mod history;
+mod hostile;
 mod identities;
 mod installations;
 mod kinds;

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use kube::Api;
+use kube::api::DeleteParams;
+use ssm_session_operator::crd::SsmSessionClass;
+
 use crate::http::{self, Answer};
 use crate::ownership::RELAY_RIGHTS;
 use crate::process::Process;
@@ -100,20 +104,11 @@ async fn metrics_are_openmetrics_and_move_with_a_transfer() {
     transfer::exchange(&mut connection, 300_000, 200_000)
         .await
         .expect("all bytes arrive");
-    // Counted at the next look at the relays.
-    let address = operator.admin_address(WAIT_MAX).await;
-    let address = address.expect("it says where");
-    world
-        .until("a look at the relays that finds it bound", async || {
-            let shown = http::get(&address, "/metrics").await?.body;
-            Ok(value(&shown, "ssm_operator_controller_listeners_unbound") == 0)
-        })
-        .await;
     let during = get(&mut operator, "/metrics").await.body;
     check(&during);
     let moved = |name: &str| value(&during, name) - value(&before.body, name);
-    assert!(moved("ssm_operator_relay_bytes_total{direction=\"Up\"}") >= 300_000);
-    assert!(moved("ssm_operator_relay_bytes_total{direction=\"Down\"}") >= 200_000);
+    assert!(moved("ssm_operator_relay_client_bytes_total{direction=\"Up\"}") >= 300_000);
+    assert!(moved("ssm_operator_relay_client_bytes_total{direction=\"Down\"}") >= 200_000);
     assert_eq!(value(&during, "ssm_operator_relay_connections"), 1);
     assert_eq!(value(&during, "ssm_operator_relay_sessions"), 1);
     assert_eq!(
@@ -131,6 +126,19 @@ async fn metrics_are_openmetrics_and_move_with_a_transfer() {
     let reconciles =
         "ssm_operator_controller_reconciles_total{kind=\"SsmSession\",outcome=\"Success\"}";
     assert!(value(&during, reconciles) >= 1);
+    assert!(during.contains("ssm_operator_build_info{version=\""));
+    for count in [
+        "controller_reconcile_duration_seconds_count{kind=\"SsmSession\"}",
+        "relay_stream_wait_seconds_count",
+        "relay_first_byte_seconds_count",
+        "aws_requests_total{operation=\"StartSession\",outcome=\"Success\"}",
+        "aws_request_duration_seconds_count{operation=\"StartSession\"}",
+    ] {
+        assert!(
+            value(&during, &format!("ssm_operator_{count}")) >= 1,
+            "{count}"
+        );
+    }
     drop(connection);
 
     world.delete("orders").await;
@@ -146,6 +154,44 @@ async fn metrics_are_openmetrics_and_move_with_a_transfer() {
         1
     );
     assert_eq!(value(&after, "ssm_operator_relay_sessions"), 0);
+    assert_eq!(value(&after, "ssm_operator_relay_listeners"), 0);
+    operator.stop().await.expect("it ends well");
+}
+
+#[tokio::test]
+async fn gauges_are_of_what_there_is_when_they_are_asked_for() {
+    let world = World::new("gauges").await;
+    let mut operator = world.all_in_one(&[]).await;
+    let address = operator.admin_address(WAIT_MAX).await;
+    let address = address.expect("it says where");
+    let class = format!("class=\"{}\"", world.class);
+    let sessions = format!("ssm_operator_controller_sessions{{{class}}}");
+    let conditions = format!("ssm_operator_controller_session_conditions{{{class}");
+    let serving = format!("{conditions},type=\"Available\",status=\"True\",reason=\"Serving\"}}");
+    // As soon as the caches have it.
+    let wait_shown = async |what: &str, is_shown: &dyn Fn(&str) -> bool| {
+        let ask = async || Ok(is_shown(&http::get(&address, "/metrics").await?.body));
+        world.until(what, ask).await;
+    };
+    let no_session =
+        |shown: &str| shown.contains(&format!("{sessions} 0\n")) && !shown.contains(&conditions);
+    wait_shown("a class without sessions", &no_session).await;
+
+    world.create(&world.session("orders")).await;
+    wait_shown("a session that is served", &|shown| {
+        value(shown, &sessions) == 1 && value(shown, &serving) == 1
+    })
+    .await;
+
+    world.delete("orders").await;
+    world.wait_gone("orders").await;
+    wait_shown("nothing of a session that is gone", &no_session).await;
+
+    let classes: Api<SsmSessionClass> = Api::all(world.client.clone());
+    let deleted = classes.delete(&world.class, &DeleteParams::default()).await;
+    deleted.expect("the administrator may");
+    let no_class = |shown: &str| !shown.contains(&class);
+    wait_shown("nothing of a class that is gone", &no_class).await;
     operator.stop().await.expect("it ends well");
 }
 
@@ -185,15 +231,19 @@ fn check(metrics: &str) {
         let (sample, value) = line.rsplit_once(' ').expect("a sample has a value");
         value.parse::<f64>().expect("the value is a number");
         let name = sample.split('{').next().unwrap_or_default();
-        let of = |suffix: &str| families.contains(name.trim_end_matches(suffix));
+        let endings = ["", "_total", "_info", "_bucket", "_sum", "_count"];
+        let mut of = endings
+            .iter()
+            .filter_map(|ending| name.strip_suffix(ending));
+        let family = of.find(|family| families.contains(*family));
+        let family = family.unwrap_or_else(|| panic!("{line}"));
+        let mut rows = [name, family]
+            .into_iter()
+            .map(|name| format!("| `{name}` |"));
         assert!(
-            ["_total", "_bucket", "_sum", "_count"]
-                .iter()
-                .any(|suffix| of(suffix)),
-            "{line}"
+            rows.any(|row| REFERENCE.contains(&row)),
+            "docs/reference has no {name}"
         );
-        let row = format!("| `{name}` |");
-        assert!(REFERENCE.contains(&row), "docs/reference has no {name}");
     }
     assert!(families.len() > 10, "{families:?}");
 }

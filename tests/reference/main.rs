@@ -8,6 +8,8 @@ mod fields;
 mod flags;
 mod metrics;
 mod page;
+#[path = "../support/served.rs"]
+mod served;
 mod troubleshooting;
 
 use std::collections::BTreeSet;

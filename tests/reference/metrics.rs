@@ -2,46 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use prometheus_client::encoding::text::encode;
-use prometheus_client::registry::Registry;
-use ssm_session_operator::controller::metrics::{DefinitionLabels, Kind, PollLabels, ScopeLabels};
-use ssm_session_operator::{binding, controller, relay};
-
 use crate::page;
 use crate::page::{code, codes, table};
+use crate::served::{self, OPEN};
 
 const ABOUT: &str = "What `/metrics` on port 8080 shows, in OpenMetrics. A controller has those of `ssm_operator_controller`, \
-a relay the others,\nand `all-in-one` has all.";
+a relay those of\n`ssm_operator_relay` and `ssm_operator_binding`, both have the others, and `all-in-one` has all. A histogram \
+is queried\nas `…_bucket`, `…_sum` and `…_count`. The values of labels are closed sets, but for classes, Regions and the version: \
+none is\nanother object's name, a target, a session's id or a text of AWS.";
 
-/// The value here of a label whose values are not a closed set.
-const OPEN: &str = "…";
+/// A label with more values than these has a page of its own.
+const VALUES_MAX: usize = 12;
 
 pub fn page() -> String {
-    let mut registry = Registry::default();
-    let controller = controller::metrics::Metrics::register(&mut registry);
-    let labels = PollLabels {
-        region: OPEN.to_owned(),
-    };
-    // These have a series for each Region that is polled, and none until one is.
-    drop(controller.poll_errors.get_or_create(&labels));
-    drop(controller.poll_timestamp.get_or_create(&labels));
-    let scope = ScopeLabels {
-        scope: OPEN.to_owned(),
-    };
-    // One for each namespace that is watched.
-    drop(controller.scope_synced.get_or_create(&scope));
-    // And these once a kind was looked at.
-    for kind in Kind::DEFINED {
-        drop(
-            controller
-                .crd_outdated
-                .get_or_create(&DefinitionLabels { kind }),
-        );
-    }
-    let _ = binding::BindingMetrics::register(&mut registry);
-    relay::Metrics::default().register(&mut registry);
-    let mut text = String::new();
-    encode(&mut text, &registry).expect("writing to memory does not fail");
+    let text = served::text();
     let rows: Vec<_> = families(&text).iter().map(row).collect();
     let table = table(["Metric", "Type", "Unit", "Labels", "Meaning"], &rows);
     page::page("Metrics", ABOUT, &[table])
@@ -78,9 +52,10 @@ fn families(text: &str) -> Vec<Family<'_>> {
         } else if !line.starts_with('#') {
             let (sample, _) = line.rsplit_once(' ').expect("a sample has a value");
             let (name, labels) = sample.split_once('{').unwrap_or((sample, ""));
-            family.name = name;
+            family.name = family_of(name, family.kind);
             let labels = labels.trim_end_matches('}').split_terminator(',');
-            for (label, value) in labels.filter_map(|label| label.split_once('=')) {
+            let labels = labels.filter_map(|label| label.split_once('='));
+            for (label, value) in labels.filter(|(label, _)| *label != "le") {
                 let values = family.labels.entry(label).or_default();
                 values.insert(value.trim_matches('"'));
             }
@@ -94,15 +69,23 @@ fn words(comment: &str) -> &str {
     comment.split_once(' ').map_or("", |(_, words)| words)
 }
 
+/// A histogram is one metric with three kinds of samples.
+fn family_of<'a>(sample: &'a str, kind: &str) -> &'a str {
+    let endings = ["_bucket", "_sum", "_count"];
+    let mut endings = endings.iter().filter(|_| kind == "histogram");
+    let family = endings.find_map(|ending| sample.strip_suffix(ending));
+    family.unwrap_or(sample)
+}
+
 fn row(family: &Family<'_>) -> [String; 5] {
     assert!(
         !family.name.is_empty(),
-        "a metric shows no sample (`{}`): give it one here, or let it show from the start",
+        "a metric shows no sample (`{}`): give it one in tests/support/served.rs, or let it show from the start",
         family.help
     );
     let label = |(label, values): (&&str, &BTreeSet<&str>)| {
         let values: Vec<_> = values.iter().filter(|value| **value != OPEN).collect();
-        if values.is_empty() {
+        if values.is_empty() || values.len() > VALUES_MAX {
             code(label)
         } else {
             format!("{}: {}", code(label), codes(values))

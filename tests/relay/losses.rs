@@ -128,7 +128,7 @@ const PLACES: usize = 8;
 /// What a stream takes while nothing is sent.
 const STREAM_BYTES: usize = 64 << 10;
 
-const BYTES_UP: &str = "ssm_operator_relay_bytes_total{direction=\"Up\"}";
+const BYTES_UP: &str = "ssm_operator_relay_client_bytes_total{direction=\"Up\"}";
 
 #[tokio::test]
 async fn clients_that_break_while_no_websocket_is_up_leave_their_places_to_others() {

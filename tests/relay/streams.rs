@@ -67,6 +67,22 @@ async fn a_destination_that_says_nothing_and_closes_ends_the_connection_in_order
 }
 
 #[tokio::test]
+async fn a_client_s_wait_for_a_stream_and_for_the_first_byte_are_measured_once_each() {
+    const BYTES: usize = 1 << 20;
+    let ground = Ground::serving(destination(|connection| answer(connection, BYTES)).await).await;
+    let mut client = ground.dial().await;
+    wait_metric(&ground, "ssm_operator_relay_stream_wait_seconds_count 1").await;
+    let first_bytes = |count| format!("ssm_operator_relay_first_byte_seconds_count {count}");
+    assert!(ground.metrics().contains(&first_bytes(0)));
+    client.write_u8(1).await.expect("a request");
+    let mut answer = Vec::new();
+    let read = within("the answer", client.read_to_end(&mut answer)).await;
+    assert_eq!(read.expect("an orderly end"), BYTES);
+    assert!(ground.metrics().contains(&first_bytes(1)));
+    assert!(ground.metrics().contains("stream_wait_seconds_count 1"));
+}
+
+#[tokio::test]
 async fn a_half_closed_client_still_gets_the_whole_answer() {
     const BYTES: usize = 1 << 20;
     let ground = Ground::serving(destination(|connection| answer(connection, BYTES)).await).await;

@@ -22,7 +22,7 @@ pub struct Request {
     pub verb: String,
     /// `group/resource` or `group/resource/subresource`, with nothing for the core group.
     pub resource: String,
-    /// Where; absent for all namespaces, and for what belongs to none.
+    /// Where, and of a Namespace itself its name; absent for all namespaces, and for what else belongs to none.
     pub namespace: Option<String>,
     /// The HTTP status.
     pub code: u16,
@@ -83,12 +83,10 @@ pub fn requests(log: &Path, home: &str) -> Vec<Request> {
                 subresource => format!("/{subresource}"),
             };
             let Answer { code, message } = line.response_status?;
-            // A Namespace is not in itself.
-            let namespace = object.namespace.filter(|_| resource != "namespaces");
             Some(Request {
                 account,
                 resource: format!("{group}/{resource}{subresource}"),
-                namespace,
+                namespace: object.namespace,
                 code,
                 words: format!("{} {}: {message}", line.verb, line.uri),
                 verb: line.verb,

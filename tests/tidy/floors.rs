@@ -27,15 +27,16 @@ const FLOORS: &[(&str, May)] = &[
     ("telemetry", May::Only(&[])),
     ("election", May::Only(&["lease"])),
     ("drain", May::Only(&["crd", "lease"])),
+    ("reading", May::Only(&[])),
     ("lease", May::Only(&[])),
     ("identity", May::Only(&["crd", "broker"])),
     (
         "controller",
-        May::Only(&["crd", "broker", "lease", "identity"]),
+        May::Only(&["crd", "broker", "lease", "identity", "reading"]),
     ),
     (
         "binding",
-        May::Only(&["crd", "relay", "broker", "lease", "identity"]),
+        May::Only(&["crd", "relay", "broker", "lease", "identity", "reading"]),
     ),
     ("relay", May::Only(&["protocol", "broker", "proxy"])),
     ("aws", May::Only(&["broker", "proxy"])),

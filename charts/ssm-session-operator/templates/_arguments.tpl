@@ -53,7 +53,9 @@ extraArgs, since the program takes an option once.
     "--capacity" "listeners.capacity"
     "--connections-max" "listeners.connectionsMax"
     "--relay-name" "nothing: a relay is named after its pod"
-    "--advertise-address" "nothing: a relay is reached at its pod's addresses" -}}
+    "--advertise-address" "nothing: a relay is reached at its pod's addresses"
+    "--listen-address" "nothing: a relay listens on its pod's addresses"
+    "--insecure-stream-urls" "nothing: it is for tests, and lets bytes pass without TLS" -}}
 {{- range concat $root.Values.extraArgs $values.extraArgs -}}
 {{- $option := index (splitList "=" .) 0 -}}
 {{- if hasKey $instead $option -}}
@@ -63,7 +65,40 @@ extraArgs, since the program takes an option once.
 {{- concat $arguments $root.Values.extraArgs $values.extraArgs | toYaml -}}
 {{- end }}
 
-{{/* The same of the drain, which takes none of the options of processes. */}}
+{{/*
+Refuses, of (list root component-key), variables that the chart or an argument sets already: of two with one name the last
+would count, or neither.
+*/}}
+{{- define "ssm.refuseOwnEnv" -}}
+{{- $values := (index . 0).Values -}}
+{{- $key := index . 1 -}}
+{{- $instead := dict
+    "POD_NAME" "nothing: a relay is named after its pod"
+    "POD_IPS" "nothing: a relay is reached at its pod's addresses"
+    "POD_NAMESPACE" "the release's namespace"
+    "CONTROLLER_NAME" "controllerName"
+    "RUST_LOG" "log.filter"
+    "OTEL_EXPORTER_OTLP_ENDPOINT" "tracing.otlpEndpoint"
+    "AWS_ROLE_SESSION_NAME" "aws.roleSessionName" -}}
+{{- if or $values.customCA.configMap $values.customCA.secret -}}
+{{- $instead = merge $instead (dict "SSL_CERT_FILE" "customCA" "SSL_CERT_DIR" "customCA") -}}
+{{- end -}}
+{{- if or $values.proxy.url $values.proxy.secret -}}
+{{- range list "HTTPS_PROXY" "https_proxy" -}}
+{{- $instead = set $instead . "proxy.url or proxy.secret" -}}
+{{- end -}}
+{{- range list "NO_PROXY" "no_proxy" -}}
+{{- $instead = set $instead . "proxy.noProxy" -}}
+{{- end -}}
+{{- end -}}
+{{- range (index $values $key).env -}}
+{{- if hasKey $instead .name -}}
+{{- fail (printf "%s.env: %s is set by %s" $key .name (get $instead .name)) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* The arguments of the drain, which takes none of the options of processes. */}}
 {{- define "ssm.arguments.drain" -}}
 {{- list "drain"
     (printf "--namespace=%s" .Release.Namespace)

@@ -15,6 +15,14 @@
 {{- end -}}
 {{- end }}
 
+{{/*
+What begins the names of objects outside of the release's namespace, of which the same release name in another namespace
+has its own. No namespace has a dot, so that no two releases make one name.
+*/}}
+{{- define "ssm.clusterName" -}}
+{{- printf "%s.%s" .Release.Namespace (include "ssm.fullname" .) -}}
+{{- end }}
+
 {{/* The components that run: their Deployment's suffix, values and what each process does. */}}
 {{- define "ssm.components" -}}
 {{- if eq .Values.mode "all-in-one" -}}
@@ -40,6 +48,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- with .Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{/* Of (list root labels): those of every object, and these besides, which may be other than the common ones. */}}
+{{- define "ssm.labelsWith" -}}
+{{- merge (deepCopy (index . 1)) (include "ssm.labels" (index . 0) | fromYaml) | toYaml -}}
 {{- end }}
 
 {{/* Labels and annotations of an object without any of its own, to be indented under `metadata`. */}}
@@ -73,10 +86,13 @@ annotations:
 {{- $users | toJson -}}
 {{- end }}
 
+{{/* A released chart says which digest the image of its version has. */}}
 {{- define "ssm.image" -}}
 {{- with .Values.image -}}
-{{- if .digest -}}
-{{ .repository }}@{{ .digest }}
+{{- $released := index $.Chart.Annotations "ssm-operator.dev/image-digest" -}}
+{{- $digest := .digest | default (ternary "" $released (ne .tag "")) -}}
+{{- if $digest -}}
+{{ .repository }}@{{ $digest }}
 {{- else -}}
 {{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
 {{- end -}}

@@ -17,16 +17,14 @@ ServiceAccount and all other settings of the component that controls.
 {{- fail "proxy: give url or secret, not both" -}}
 {{- end -}}
 {{- $hasCA := or $ca.configMap $ca.secret -}}
+{{- include "ssm.refuseOwnEnv" (list $root $component.key) -}}
 metadata:
   labels:
     {{- /* Not the chart's version, so that nothing is rolled for a change that does not concern it. */}}
     {{- include "ssm.selector" $root | nindent 4 }}
     app.kubernetes.io/component: {{ $name }}
     app.kubernetes.io/part-of: ssm-session-operator
-    {{- with $root.Values.commonLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
-    {{- with $values.podLabels }}
+    {{- with merge (deepCopy $values.podLabels) $root.Values.commonLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
   {{- with $values.podAnnotations }}

@@ -3,6 +3,7 @@
 mod credentials;
 mod failures;
 mod log;
+mod metrics;
 mod request_ids;
 mod requests;
 mod roles;

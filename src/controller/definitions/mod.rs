@@ -20,7 +20,7 @@ use super::backoff::jittered;
 use super::context::Context;
 use super::error::Error;
 use super::events;
-use super::metrics::{DefinitionLabels, Kind};
+use super::metrics::{Kind, KindLabel};
 use crate::crd;
 
 /// One of our kinds, and what is known of its definition.
@@ -86,16 +86,14 @@ async fn look(
         Ok(served) => {
             let lacks = lacking(&definition.ours, &served);
             let outdated = i64::from(!lacks.is_empty());
-            gauge
-                .get_or_create(&DefinitionLabels { kind })
-                .set(outdated);
+            gauge.get_or_create(&KindLabel { kind }).set(outdated);
             let before = definition.lacks.take();
             definition.lacks = Some(lacks);
             say(context, definition, before, &served).await;
         }
         Err(error) if error.is_forbidden() => {
             definition.lacks = None;
-            gauge.remove(&DefinitionLabels { kind });
+            gauge.remove(&KindLabel { kind });
             return Err(error);
         }
         Err(error) => debug!(%error, "a served definition can't be compared now"),

@@ -216,7 +216,7 @@ async fn what_is_lacking_is_told_once_until_it_changes_and_is_unknown_where_it_m
         .into_iter()
         .find(|of| of.kind == Kind::SsmSession);
     let mut definition = definition.expect("it is defined");
-    let labels = DefinitionLabels {
+    let labels = KindLabel {
         kind: Kind::SsmSession,
     };
     let outdated = || Some(context.metrics.crd_outdated.get(&labels)?.get());

@@ -284,7 +284,12 @@ fn decide_deletion(observed: &Observed, settings: &Settings, now: Instant) -> Pl
             requeue_after: None,
         };
     }
-    if status.state == ListenerState::Starting && waited < settings.sweep_after {
+    // A state that is not known may be one in which a session is being started.
+    let may_start = matches!(
+        status.state,
+        ListenerState::Starting | ListenerState::Unknown
+    );
+    if may_start && waited < settings.sweep_after {
         return wait(settings.sweep_after);
     }
     remove

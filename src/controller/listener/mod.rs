@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::backoff::jittered;
 use super::context::Context;
 use super::error::Error;
-use super::metrics::{Kind, Outcome};
+use super::metrics::Kind;
 use super::names::key;
 use super::poll::Want;
 use super::trace;
@@ -37,11 +37,14 @@ pub async fn reconcile(listener: Arc<SsmListener>, context: Arc<Context>) -> Res
         let outcome = tokio::time::timeout(deadline, steps(&listener, &context)).await;
         outcome.unwrap_or(Err(Error::Deadline))
     });
-    let action = trace::reconcile(Kind::SsmListener, listener.as_ref(), steps).await?;
+    let action = trace::reconcile(
+        Kind::SsmListener,
+        listener.as_ref(),
+        &context.metrics,
+        steps,
+    )
+    .await?;
     context.listener_backoff.succeeded(&key(listener.as_ref()));
-    context
-        .metrics
-        .reconciled(Kind::SsmListener, Outcome::Success);
     Ok(action)
 }
 

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use kube::{Api, ResourceExt as _};
+use kube::api::ObjectMeta;
+use kube::{Api, Resource as _, ResourceExt as _};
 use tokio::time::Instant;
 
 use crate::broker::{Identity, SessionId};
@@ -14,6 +15,7 @@ use crate::controller::poll::Snapshot;
 use crate::controller::relays::RelaysView;
 use crate::controller::trust;
 use crate::crd::{SsmListener, SsmSession, session_finalizer, session_holder};
+use crate::reading::Guarded;
 
 /// The `SsmSession` of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,9 +89,9 @@ pub async fn observe(listener: &Arc<SsmListener>, context: &Context) -> Result<O
 async fn find_session(listener: &SsmListener, context: &Context) -> Result<SessionFound, Error> {
     let reference = &listener.spec.session_ref;
     let ours = session_finalizer(&context.options.installation());
-    let judge = |session: Option<&SsmSession>| match session {
-        Some(session) if session.uid().as_deref() == Some(&reference.uid) => {
-            let finalizers = session.finalizers();
+    let judge = |metadata: Option<&ObjectMeta>| match metadata {
+        Some(metadata) if metadata.uid.as_ref() == Some(&reference.uid) => {
+            let finalizers = metadata.finalizers.as_deref().unwrap_or_default();
             if session_holder(finalizers).is_some() && !finalizers.contains(&ours) {
                 SessionFound::Anothers
             } else {
@@ -99,16 +101,18 @@ async fn find_session(listener: &SsmListener, context: &Context) -> Result<Sessi
         Some(_) | None => SessionFound::Gone,
     };
     let cached = context.sessions.get(&reference.namespace, &reference.name);
-    if judge(cached.as_deref()) == SessionFound::There {
+    if judge(cached.as_deref().map(SsmSession::meta)) == SessionFound::There {
         return Ok(SessionFound::There);
     }
-    let api: Api<SsmSession> = Api::namespaced(context.client.clone(), &reference.namespace);
+    // One that can't be read is there all the same.
+    let api: Api<Guarded<SsmSession>> =
+        Api::namespaced(context.client.clone(), &reference.namespace);
     let action = format!("read SsmSession {}/{}", reference.namespace, reference.name);
     let found = api
         .get_opt(&reference.name)
         .await
         .map_err(Error::api(action))?;
-    Ok(judge(found.as_ref()))
+    Ok(judge(found.as_ref().map(Guarded::meta)))
 }
 
 fn siblings(listener: &SsmListener, listeners: &[Arc<SsmListener>]) -> BTreeSet<String> {

@@ -7,7 +7,7 @@ mod schedule;
 mod take;
 pub mod task;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use jiff::Timestamp;
@@ -153,19 +153,22 @@ impl Polls {
         snapshots.insert(identity, Arc::new(snapshot));
     }
 
-    /// When a Region was last known completely, in seconds since 1970: the oldest of what was taken there, and 0 while
-    /// an identity that was polled there has never been answered completely. None if no identity is polled there.
+    /// When each Region that is polled was last known completely, in seconds since 1970. Of several identities the one
+    /// that was not answered for longest is what somebody must know of: it is the oldest of what was taken there, and 0
+    /// while an identity that was polled there has never been answered completely.
     #[must_use]
-    pub fn known_since(&self, region: &str) -> Option<i64> {
+    pub fn known_since(&self) -> BTreeMap<String, i64> {
         let snapshots = self
             .snapshots
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        let there = snapshots
-            .iter()
-            .filter(|(identity, _)| identity.region == region);
-        let taken = there.map(|(_, snapshot)| snapshot.taken_at.map_or(0, Timestamp::as_second));
-        taken.min()
+        let mut known: BTreeMap<String, i64> = BTreeMap::new();
+        for (identity, snapshot) in snapshots.iter() {
+            let taken = snapshot.taken_at.map_or(0, Timestamp::as_second);
+            let oldest = known.entry(identity.region.clone()).or_insert(taken);
+            *oldest = taken.min(*oldest);
+        }
+        known
     }
 
     fn forget(&self, identity: &Identity) {

@@ -162,8 +162,10 @@ fn named(context: &Context) -> HashSet<Identity> {
         named.insert(identity_of(&listener.spec.identity));
         let status = listener.status.as_ref();
         let may_be_starting = status.is_some_and(|status| {
-            status.state == ListenerState::Starting
-                || status.observed_generation != listener.metadata.generation
+            matches!(
+                status.state,
+                ListenerState::Starting | ListenerState::Unknown
+            ) || status.observed_generation != listener.metadata.generation
         });
         if may_be_starting {
             // What it comes to is nowhere on record yet, also for a controller that was started just now.
@@ -179,20 +181,9 @@ fn named(context: &Context) -> HashSet<Identity> {
 /// Forgets what AWS said of an identity that is not polled any more.
 pub(super) fn forget(context: &Context, identity: &Identity) {
     context.polls.forget(identity);
-    let region = identity.region.clone();
-    set_poll_timestamp(context, &PollLabels { region });
-}
-
-/// One Region may have several identities, and the one that was not answered for longest is what somebody must know of.
-fn set_poll_timestamp(context: &Context, labels: &PollLabels) {
-    let gauge = &context.metrics.poll_timestamp;
-    match context.polls.known_since(&labels.region) {
-        Some(seconds) => {
-            gauge.get_or_create(labels).set(seconds);
-        }
-        None => {
-            gauge.remove(labels);
-        }
+    if !context.polls.known_since().contains_key(&identity.region) {
+        let region = identity.region.clone();
+        context.metrics.poll_errors.remove(&PollLabels { region });
     }
 }
 
@@ -227,7 +218,6 @@ pub(super) fn publish(
     let kind = |snapshot: &Snapshot| snapshot.error.as_ref().map(|error| error.kind);
     let health_changed = kind(&next) != kind(previous) || (previous.round == 0 && next.round > 0);
     context.polls.publish(identity.clone(), next);
-    set_poll_timestamp(context, &labels);
     for (namespace, name) in context.polls.interested(&changed) {
         context.trigger_session(&namespace, &name);
     }

@@ -14,14 +14,16 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
-use super::{LeaseSeen, Liveness, Relays, RelaysView};
+use super::{LeaseSeen, Relays, RelaysView};
 use crate::controller::backoff::jittered;
+use crate::controller::cached::salvaged;
 use crate::controller::context::Context;
 use crate::controller::drain::{Drain, DrainSeen, Drains};
 use crate::crd::{
     DRAIN_LEASE, RELAY_CAPACITY_ANNOTATION, RELAY_LEASE_LABEL, SsmListener, relay_label_value,
 };
 use crate::lease::{holder, promised, renewal};
+use crate::reading::Guarded;
 
 /// For how many of the controller's own Lease durations a relay's Lease is believed at most: the relay writes into it how
 /// long it is good for, and one that was taken over would count as alive for ever after its pod was deleted. Ten: relays
@@ -36,6 +38,7 @@ pub async fn run(
 ) {
     let options = &context.options;
     let api: Api<Lease> = Api::namespaced(context.client.clone(), &options.namespace);
+    let all: Api<Guarded<Lease>> = Api::namespaced(context.client.clone(), &options.namespace);
     let label = relay_label_value(&options.controller_name);
     let installation = options.installation();
     let mut relays = Relays::new(options.mass_death_pause, options.lease_duration);
@@ -43,8 +46,10 @@ pub async fn run(
     let mut reachable = true;
     loop {
         // All at once: besides ours there are few in the operator's own namespace.
-        match timeout(options.api_timeout, api.list(&ListParams::default())).await {
+        match timeout(options.api_timeout, all.list(&ListParams::default())).await {
             Ok(Ok(leases)) => {
+                // One that can't be read is nobody's promise: its relay is as good as without.
+                let leases: Vec<Lease> = salvaged(leases.items).collect();
                 if !reachable {
                     info!("the API server is in reach again; relays' lives are watched afresh");
                 }
@@ -78,8 +83,6 @@ pub async fn run(
         if let Some(next) = relays.poll_view(now) {
             publish(&context, &view, next);
         }
-        // Each time: listeners are bound and made while nothing changes about the relays.
-        count_unbound(&context, &view.borrow());
         for (name, resource_version) in relays.poll_leftovers(options.grace, now) {
             stop_lease(&context, &api, &name, resource_version).await;
         }
@@ -109,20 +112,6 @@ fn lease_seen(lease: &Lease, duration: Duration) -> LeaseSeen {
             .unwrap_or(0),
         resource_version: lease.resource_version(),
     }
-}
-
-fn count_unbound(context: &Context, view: &RelaysView) {
-    let is_unbound = |listener: &SsmListener| {
-        let relay = listener.spec.relay.as_ref();
-        relay.is_none_or(|relay| view.is_gone(relay))
-    };
-    let listeners = context.listeners.state();
-    let unbound = listeners
-        .iter()
-        .filter(|listener| is_unbound(listener))
-        .count();
-    let gauge = &context.metrics.listeners_unbound;
-    gauge.set(i64::try_from(unbound).unwrap_or(i64::MAX));
 }
 
 /// Tells who asks, and has everything looked at again for which it makes a difference.
@@ -159,15 +148,6 @@ fn publish(context: &Context, view: &watch::Sender<RelaysView>, next: RelaysView
     if previous == next {
         return;
     }
-    let alive = next
-        .relays
-        .values()
-        .filter(|relay| relay.liveness == Liveness::Alive)
-        .count();
-    context
-        .metrics
-        .relays_alive
-        .set(i64::try_from(alive).unwrap_or(i64::MAX));
     for (name, relay) in &next.relays {
         if previous.relays.get(name).map(|relay| relay.liveness) != Some(relay.liveness) {
             info!(relay = %name, incarnation = %relay.incarnation, liveness = ?relay.liveness, "relay seen");

@@ -16,12 +16,14 @@ use super::leave;
 use super::observe::Observed;
 use super::plan::{Doomed, Plan, Release};
 use super::service::ServiceFound;
+use crate::controller::cached::reread;
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::events;
 use crate::controller::names::FIELD_MANAGER;
 use crate::crd::session::AwsSession;
 use crate::crd::{SsmListener, SsmSession, session_finalizer};
+use crate::reading::Guarded;
 
 fn post() -> PostParams {
     PostParams {
@@ -45,7 +47,7 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
     let mut session = observed.session.as_ref().clone();
     let namespace = session.namespace().unwrap_or_default();
     let client = &context.client;
-    let sessions: Api<SsmSession> = Api::namespaced(client.clone(), &namespace);
+    let sessions: Api<Guarded<SsmSession>> = Api::namespaced(client.clone(), &namespace);
     let listeners: Api<SsmListener> = Api::namespaced(client.clone(), &context.options.namespace);
     let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &namespace);
@@ -141,7 +143,7 @@ where
 }
 
 async fn add_finalizer(
-    api: &Api<SsmSession>,
+    api: &Api<Guarded<SsmSession>>,
     session: &SsmSession,
     installation: &str,
 ) -> Result<SsmSession, Error> {
@@ -151,7 +153,7 @@ async fn add_finalizer(
 }
 
 async fn set_finalizers(
-    api: &Api<SsmSession>,
+    api: &Api<Guarded<SsmSession>>,
     session: &SsmSession,
     finalizers: &[String],
 ) -> Result<SsmSession, Error> {
@@ -164,9 +166,8 @@ async fn set_finalizers(
         },
     });
     let action = format!("set the finalizer of SsmSession {name}");
-    api.patch(&name, &patch(), &Patch::Merge(&change))
-        .await
-        .map_err(Error::api(action))
+    let written = api.patch(&name, &patch(), &Patch::Merge(&change)).await;
+    Ok(reread(session, written.map_err(Error::api(action))?))
 }
 
 /// Applies our fields to our Service, so that a port, label or annotation that is no longer asked for goes.
@@ -203,16 +204,20 @@ async fn update_service(
         existing = straight.map_err(Error::api(action.clone()))?;
         warn!(service = %name, "somebody changed our Service; taken back");
     }
-    let mine = |operation: &str| {
-        existing.managed_fields().iter().position(|entry| {
+    let mine = |service: &Service, operation: &str| {
+        service.managed_fields().iter().position(|entry| {
             entry.manager.as_deref() == Some(FIELD_MANAGER)
                 && entry.operation.as_deref() == Some(operation)
                 && entry.subresource.is_none()
         })
     };
-    if let (Some(index), None) = (mine("Update"), mine("Apply")) {
-        let mut entries = existing.managed_fields().to_vec();
-        entries[index].operation = Some("Apply".to_owned());
+    if mine(&existing, "Update").is_some() && mine(&existing, "Apply").is_none() {
+        // The cache knows of nobody's fields but ours.
+        let read = api.get(&name).await.map_err(Error::api(action.clone()))?;
+        let mut entries = read.managed_fields().to_vec();
+        if let Some(index) = mine(&read, "Update") {
+            entries[index].operation = Some("Apply".to_owned());
+        }
         let handover = json!({
             "metadata": {
                 "uid": existing.uid(),
@@ -246,7 +251,7 @@ pub async fn release(
     context: &Context,
 ) -> Result<(), Error> {
     let namespace = session.namespace().unwrap_or_default();
-    let api: Api<SsmSession> = Api::namespaced(context.client.clone(), &namespace);
+    let api: Api<Guarded<SsmSession>> = Api::namespaced(context.client.clone(), &namespace);
     let mut finalizers = session.finalizers().to_vec();
     let ours = session_finalizer(&context.options.installation());
     finalizers.retain(|finalizer| *finalizer != ours);

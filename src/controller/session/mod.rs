@@ -27,7 +27,7 @@ use super::backoff::jittered;
 use super::context::{Context, Refusal};
 use super::error::Error;
 use super::events::{self, SessionEvent};
-use super::metrics::{Kind, Outcome};
+use super::metrics::Kind;
 use super::names::key;
 use super::poll::Want;
 use super::scopes::Contents;
@@ -57,11 +57,9 @@ pub async fn reconcile(session: Arc<SsmSession>, context: Arc<Context>) -> Resul
         let outcome = tokio::time::timeout(deadline, steps(&session, &context)).await;
         outcome.unwrap_or(Err(Error::Deadline))
     });
-    let requeue_after = trace::reconcile(Kind::SsmSession, session.as_ref(), steps).await?;
+    let requeue_after =
+        trace::reconcile(Kind::SsmSession, session.as_ref(), &context.metrics, steps).await?;
     context.session_backoff.succeeded(&key(session.as_ref()));
-    context
-        .metrics
-        .reconciled(Kind::SsmSession, Outcome::Success);
     let resync = || jittered(context.options.resync_interval);
     Ok(Action::requeue(requeue_after.unwrap_or_else(resync)))
 }

@@ -12,6 +12,7 @@ use super::desired::service_name;
 use super::holder::{has_finalizer, held_by, is_anothers, is_leaving};
 use super::service::{ServiceFound, find_service, is_owned};
 use crate::broker::Identity;
+use crate::controller::cached::salvaged;
 use crate::controller::context::{Context, Memory};
 use crate::controller::drain::Drain;
 use crate::controller::error::Error;
@@ -25,6 +26,7 @@ use crate::crd::{
     SsmSessionStatus,
 };
 use crate::identity::identity_of;
+use crate::reading::Guarded;
 
 /// The class of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -282,12 +284,12 @@ async fn find_listeners(
 ) -> Result<Vec<Arc<SsmListener>>, Error> {
     let uid = session.uid().unwrap_or_default();
     let mut listeners = if ask {
-        let api: Api<SsmListener> =
+        let api: Api<Guarded<SsmListener>> =
             Api::namespaced(context.client.clone(), &context.options.namespace);
         let params = ListParams::default().labels(&format!("{SESSION_UID_LABEL}={uid}"));
         let action = format!("list the listeners of SsmSession {}", session.name_any());
         let listeners = api.list(&params).await.map_err(Error::api(action))?;
-        listeners.items.into_iter().map(Arc::new).collect()
+        salvaged(listeners.items).map(Arc::new).collect()
     } else {
         context
             .listeners

@@ -3,12 +3,14 @@
 use kube::api::PostParams;
 use kube::{Api, ResourceExt as _};
 
+use crate::controller::cached::reread;
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::events;
 use crate::controller::names::FIELD_MANAGER;
 use crate::crd::session::AwsSession;
 use crate::crd::{SsmSession, SsmSessionStatus};
+use crate::reading::Guarded;
 
 /// Writes `status` if it differs from what is there, and gives the session as it is then.
 ///
@@ -41,7 +43,7 @@ async fn write(
 ) -> Result<SsmSession, Error> {
     let name = session.name_any();
     let namespace = session.namespace().unwrap_or_default();
-    let api: Api<SsmSession> = Api::namespaced(context.client.clone(), &namespace);
+    let api: Api<Guarded<SsmSession>> = Api::namespaced(context.client.clone(), &namespace);
     session.status = Some(status.clone());
     session.metadata.managed_fields = None;
     let params = PostParams {
@@ -49,7 +51,8 @@ async fn write(
         ..PostParams::default()
     };
     let action = format!("write the status of SsmSession {namespace}/{name}");
-    api.replace_status(&name, &params, &session)
-        .await
-        .map_err(Error::api(action))
+    // Guarded what comes, not what goes.
+    let body = Guarded(Ok(session.clone()));
+    let written = api.replace_status(&name, &params, &body).await;
+    Ok(reread(&session, written.map_err(Error::api(action))?))
 }

@@ -9,6 +9,7 @@ use kube::{Api, Resource as _, ResourceExt as _};
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::crd::{GROUP, SsmSession};
+use crate::reading::Guarded;
 
 /// The Service of the name that a session asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,7 +82,7 @@ async fn find_owner(
     owner: &OwnerReference,
     context: &Context,
 ) -> Result<bool, Error> {
-    let api: Api<SsmSession> = Api::namespaced(context.client.clone(), namespace);
+    let api: Api<Guarded<SsmSession>> = Api::namespaced(context.client.clone(), namespace);
     let action = format!("read SsmSession {namespace}/{}", owner.name);
     let found = api.get_opt(&owner.name).await.map_err(Error::api(action))?;
     Ok(found.is_some_and(|session| {

@@ -79,7 +79,7 @@ fn former_identities(existing: &SsmListener, next: &Aws) -> Option<Vec<Aws>> {
 fn has_read_spec_and_starts_nothing(listener: &SsmListener) -> bool {
     listener.status.as_ref().is_some_and(|status| {
         let starts = match status.state {
-            ListenerState::Starting => true,
+            ListenerState::Starting | ListenerState::Unknown => true,
             ListenerState::Serving | ListenerState::Waiting | ListenerState::Ended => false,
         };
         status.observed_generation == listener.metadata.generation && !starts

@@ -18,11 +18,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument as _, error_span, info, warn};
 
 use crate::broker::{DescribedSession, Identity, Marker, SessionId};
+use crate::controller::cached::salvaged;
 use crate::controller::context::Context;
 use crate::controller::events::{self, SessionEvent};
 use crate::controller::poll::is_over;
 use crate::controller::trust;
 use crate::crd::SsmListener;
+use crate::reading::Guarded;
 
 /// How long the sweep of one identity may take: its next poll waits for it, and what is left is found again by that.
 const SWEEP_MAX: Duration = Duration::from_mins(1);
@@ -160,14 +162,11 @@ pub async fn sweep(
 ) -> Vec<SessionId> {
     let options = &context.options;
     let deadline = Instant::now() + SWEEP_MAX;
-    let api: Api<SsmListener> = Api::namespaced(context.client.clone(), &options.namespace);
+    let api: Api<Guarded<SsmListener>> =
+        Api::namespaced(context.client.clone(), &options.namespace);
     // One list and not a GET for each: a listener that is gone can only be looked for by its UID.
     let listeners = match timeout(options.api_timeout, api.list(&ListParams::default())).await {
-        Ok(Ok(listeners)) => listeners
-            .items
-            .into_iter()
-            .map(Arc::new)
-            .collect::<Vec<_>>(),
+        Ok(Ok(listeners)) => salvaged(listeners.items).map(Arc::new).collect::<Vec<_>>(),
         Ok(Err(error)) => {
             warn!(%error, suspects = suspects.len(), "listeners unknown; nothing swept, tried again");
             return Vec::new();

@@ -71,6 +71,12 @@ impl Listener {
         matches!(self.phase, Phase::Stopped) && self.sessions.live_count() == 0
     }
 
+    /// How many sessions AWS has not yet said to be over.
+    #[must_use]
+    pub fn sessions_live(&self) -> usize {
+        self.sessions.live_count()
+    }
+
     /// The whole truth. The same state gives an equal report.
     #[must_use]
     pub fn report(&self) -> Report {

@@ -40,6 +40,11 @@ pub async fn slices(installed: &Installed, cast: &Cast) {
     let leads = json!({ "addressType": "IPv4", "endpoints": [{ "addresses": ["192.0.2.99"] }] });
     let mut astray = leads.clone();
     merge(&mut astray, &labelled(json!("ssm-session-operator")));
+    // Without it, it would be none of a session's, which a controller may not make either.
+    let of_session = json!({ "metadata": { "labels": {
+        "app.kubernetes.io/managed-by": "ssm-session-operator"
+    } } });
+    merge(&mut astray, &of_session);
     let theirs = What::new::<EndpointSlice>(user, "theirs");
     let made = theirs.write(&cast.administrator, Create, &leads, false);
     made.await.expect("anybody's slice");
@@ -108,6 +113,7 @@ pub async fn sessions(installed: &Installed, cast: &Cast) {
     let Cast {
         administrator,
         controller,
+        controller_account,
         relay_account,
         exempt,
         ..
@@ -122,7 +128,8 @@ pub async fn sessions(installed: &Installed, cast: &Cast) {
         administrator.may(Merge, &ours, &label),
         controller.may_not(Merge, &ours, &label, FINALIZER),
         controller.may_not(Merge, &ours, &annotation, FINALIZER),
-        controller.may_not(Merge, &ours, &owners, FINALIZER),
+        // With every right, since some clusters let nobody write owners of what they may not delete.
+        controller_account.may_not(Merge, &ours, &owners, FINALIZER),
         controller.may(Merge, &ours, &none),
         controller.may(Merge, &held, &beside),
         controller.may_not(Merge, &held, &none, FINALIZER),

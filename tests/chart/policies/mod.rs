@@ -2,6 +2,7 @@
 //! those who are exempt.
 
 mod kinds;
+mod services;
 mod table;
 
 use serde_json::json;
@@ -66,6 +67,7 @@ pub async fn each_may_write_what_is_its_own(installed: &Installed, relay: &str, 
     kinds::sessions(installed, &cast).await;
     kinds::listeners(installed, &cast).await;
     kinds::leases(installed, &cast, relay).await;
+    services::services(installed, &cast).await;
 }
 
 /// Of an installation in mode all-in-one that serves its user's namespace alone: it writes SsmSessions nowhere else.

@@ -79,6 +79,8 @@ pub enum Verb {
     Replace,
     /// The same of its status.
     Report,
+    /// Deletes the object, whatever the change says.
+    Delete,
 }
 
 /// What is written: an object that is there, or shall be.
@@ -141,6 +143,14 @@ impl What {
                     ..PatchParams::default()
                 };
                 api.patch(&self.name, &patch, &Patch::Merge(change)).await
+            }
+            Verb::Delete => {
+                let params = DeleteParams {
+                    dry_run,
+                    ..DeleteParams::default()
+                };
+                let deleted = api.delete(&self.name, &params).await;
+                deleted.map(|_| self.made_of(change))
             }
             Verb::Replace | Verb::Report => {
                 let object = api.get(&self.name).await?;

@@ -2,7 +2,7 @@
 
 mod deadlines;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::broker::{
     Ticket,
 };
 use crate::controller::fixtures::{self, at, described};
+use crate::controller::metrics::PollLabels;
 use crate::controller::relays::RelaysView;
 
 /// More than any of these polls takes.
@@ -332,15 +333,15 @@ async fn the_time_of_the_last_poll_is_that_of_the_identity_that_waits_longest_an
         let previous = context.polls.snapshot(identity);
         publish(&context, identity, &previous, taken);
     };
-    let shown = || {
-        let mut registry = prometheus_client::registry::Registry::default();
-        registry.register("last", "", context.metrics.poll_timestamp.clone());
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).expect("text");
-        let samples = text.lines().filter(|line| !line.starts_with('#'));
-        samples.map(str::to_owned).collect::<Vec<_>>()
+    let shown = || context.polls.known_since();
+    let sample = |seconds: i64| BTreeMap::from([("eu-test-1".to_owned(), seconds)]);
+    let failed = || {
+        let region = "eu-test-1".to_owned();
+        let errors = &context.metrics.poll_errors;
+        errors
+            .get(&PollLabels { region })
+            .map(|errors| errors.get())
     };
-    let sample = |seconds: i64| vec![format!("last{{region=\"eu-test-1\"}} {seconds}")];
     poll(&identity(), Some(10));
     assert_eq!(shown(), sample(at(10).as_second()));
     poll(&other, None);
@@ -352,8 +353,9 @@ async fn the_time_of_the_last_poll_is_that_of_the_identity_that_waits_longest_an
     poll(&identity(), None);
     poll(&other, Some(40));
     assert_eq!(shown(), sample(at(30).as_second()), "a failed poll is none");
+    assert_eq!(failed(), Some(2));
     forget(&context, &identity());
-    assert_eq!(shown(), sample(at(40).as_second()));
+    assert_eq!((shown(), failed()), (sample(at(40).as_second()), Some(2)));
     forget(&context, &other);
-    assert_eq!(shown(), Vec::<String>::new());
+    assert_eq!((shown(), failed()), (BTreeMap::new(), None));
 }

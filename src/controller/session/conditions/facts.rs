@@ -62,7 +62,8 @@ pub fn set_aws(conditions: &mut Conditions, observed: &Observed) {
                 | ErrorClass::TargetNotConnected
                 | ErrorClass::DataChannel
                 | ErrorClass::SessionClosed
-                | ErrorClass::NoPort => return None,
+                | ErrorClass::NoPort
+                | ErrorClass::Unknown => return None,
             };
             Some((reason, error.message.clone()))
         });
@@ -121,7 +122,12 @@ pub fn set_target(conditions: &mut Conditions, observed: &Observed) {
 pub fn set_destination(conditions: &mut Conditions, observed: &Observed) {
     let dial = |listener: &Arc<SsmListener>| {
         let dialled = listener.status.as_ref()?.destination?;
-        Some((listener.spec.port.clone(), dialled))
+        match dialled {
+            DestinationState::Dialled | DestinationState::Refused => {
+                Some((listener.spec.port.clone(), dialled))
+            }
+            DestinationState::Unknown => None,
+        }
     };
     let dials: Vec<(String, DestinationState)> = fresh(observed).filter_map(dial).collect();
     if let Some((port, _)) = dials

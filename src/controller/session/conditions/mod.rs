@@ -66,7 +66,8 @@ fn stalled_by(class: ErrorClass) -> Option<StalledReason> {
         | ErrorClass::AwsUnavailable
         | ErrorClass::DataChannel
         | ErrorClass::SessionClosed
-        | ErrorClass::NoPort => None,
+        | ErrorClass::NoPort
+        | ErrorClass::Unknown => None,
     }
 }
 
@@ -156,7 +157,7 @@ fn port_state(observed: &Observed, name: &str) -> Port {
         ListenerState::Serving => Port::Preparing,
         ListenerState::Starting if status.last_error.is_none() => Port::Starting,
         ListenerState::Starting | ListenerState::Waiting => Port::Failing,
-        ListenerState::Ended => Port::Starting,
+        ListenerState::Ended | ListenerState::Unknown => Port::Starting,
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use kube_runtime::utils::Backoff;
-
 /// An endless row of pauses.
 #[derive(Clone, Debug)]
 pub struct Pauses {
@@ -33,20 +31,6 @@ impl Pauses {
     /// What was tried has succeeded: the next pause is a short one.
     pub fn begin_anew(&mut self) {
         self.next = self.min.min(self.max);
-    }
-}
-
-impl Iterator for Pauses {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        Some(self.next_pause())
-    }
-}
-
-impl Backoff for Pauses {
-    fn reset(&mut self) {
-        self.begin_anew();
     }
 }
 

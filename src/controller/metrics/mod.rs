@@ -1,10 +1,24 @@
-//! What the controller counts. No label names a session or a listener: their number has no bound.
+//! What the controller counts, where it happens, and what it shows of its state, when it is asked for.
+//!
+//! No label names a session, a target or a listener: their number has no bound. Classes and Regions are what
+//! administrators have made.
+
+mod state;
+
+use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use state::Shown;
+pub use state::{Showing, State};
+
+/// From a reconcile that reads caches alone to one that is cut off.
+const BUCKETS: [f64; 8] = [0.005, 0.02, 0.05, 0.2, 0.5, 2.0, 5.0, 20.0];
 
 /// The kinds that are watched or reconciled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -63,17 +77,10 @@ pub struct ReconcileLabels {
     pub outcome: Outcome,
 }
 
-/// Label of a watch.
+/// Label of what is about one kind: its watch, its reconciles, its definition.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct WatchLabels {
-    /// What is watched.
-    pub kind: Kind,
-}
-
-/// Label of a definition.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct DefinitionLabels {
-    /// What is defined.
+pub struct KindLabel {
+    /// The kind.
     pub kind: Kind,
 }
 
@@ -92,16 +99,18 @@ pub struct PollLabels {
 }
 
 /// The controller's metrics; clones share their values.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     /// Reconciles by kind and outcome.
     pub reconciles: Family<ReconcileLabels, Counter>,
+    /// How long they took, by kind.
+    pub reconcile_durations: Family<KindLabel, Histogram, fn() -> Histogram>,
     /// Errors of watches by kind.
-    pub watch_errors: Family<WatchLabels, Counter>,
+    pub watch_errors: Family<KindLabel, Counter>,
+    /// Objects that can't be read, by kind.
+    pub unreadable_objects: Family<KindLabel, Gauge>,
     /// Polls of DescribeSessions that failed.
     pub poll_errors: Family<PollLabels, Counter>,
-    /// When the last complete poll was taken, in seconds since 1970: the oldest of the Region's identities.
-    pub poll_timestamp: Family<PollLabels, Gauge>,
     /// 1 while this process leads, 0 while it stands by.
     pub leading: Gauge,
     /// 1 once this process, which leads, knows all that its decisions need.
@@ -110,12 +119,28 @@ pub struct Metrics {
     pub scope_synced: Family<ScopeLabels, Gauge>,
     /// Sessions that nobody had recorded and that were terminated.
     pub swept: Counter,
-    /// Relays whose Lease is alive.
-    pub relays_alive: Gauge,
-    /// Listeners without a living relay.
-    pub listeners_unbound: Gauge,
     /// 1 while the served definition of a kind lacks something that this program knows; none while that is not known.
-    pub crd_outdated: Family<DefinitionLabels, Gauge>,
+    pub crd_outdated: Family<KindLabel, Gauge>,
+    /// What is computed when it is asked for.
+    shown: Shown,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            reconciles: Family::default(),
+            reconcile_durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            watch_errors: Family::default(),
+            unreadable_objects: Family::default(),
+            poll_errors: Family::default(),
+            leading: Gauge::default(),
+            synced: Gauge::default(),
+            scope_synced: Family::default(),
+            swept: Counter::default(),
+            crd_outdated: Family::default(),
+            shown: Shown::default(),
+        }
+    }
 }
 
 impl Metrics {
@@ -127,17 +152,18 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("ssm_operator_controller");
         let Self {
             reconciles,
+            reconcile_durations,
             watch_errors,
+            unreadable_objects,
             poll_errors,
-            poll_timestamp,
             leading,
             synced,
             scope_synced,
             swept,
-            relays_alive,
-            listeners_unbound,
             crd_outdated,
+            shown,
         } = &metrics;
+        registry.register_collector(Box::new(shown.clone()));
         registry.register(
             "leading",
             "1 while this process leads, 0 while it stands by",
@@ -158,36 +184,31 @@ impl Metrics {
             "Reconciles by kind and outcome",
             reconciles.clone(),
         );
+        registry.register_with_unit(
+            "reconcile_duration",
+            "How long a reconcile took, by kind, whatever it came to",
+            Unit::Seconds,
+            reconcile_durations.clone(),
+        );
         registry.register(
             "watch_errors",
             "Errors of watches by kind",
             watch_errors.clone(),
         );
         registry.register(
-            "poll_errors",
-            "Failed polls of DescribeSessions",
-            poll_errors.clone(),
+            "unreadable_objects",
+            "Objects that the controller can't read, by kind; its log names them",
+            unreadable_objects.clone(),
         );
-        registry.register_with_unit(
-            "last_poll_timestamp",
-            "When DescribeSessions was last polled completely, since 1970; of several identities the oldest, 0 before the first",
-            Unit::Seconds,
-            poll_timestamp.clone(),
+        registry.register(
+            "poll_errors",
+            "Failed polls of DescribeSessions, by Region, as long as it is polled",
+            poll_errors.clone(),
         );
         registry.register(
             "swept_sessions",
             "Unrecorded sessions terminated",
             swept.clone(),
-        );
-        registry.register(
-            "relays_alive",
-            "Relays whose Lease is alive",
-            relays_alive.clone(),
-        );
-        registry.register(
-            "listeners_unbound",
-            "Listeners without a living relay",
-            listeners_unbound.clone(),
         );
         registry.register(
             "crd_outdated",
@@ -196,9 +217,11 @@ impl Metrics {
             crd_outdated.clone(),
         );
         for kind in Kind::ALL {
-            drop(watch_errors.get_or_create(&WatchLabels { kind }));
+            drop(watch_errors.get_or_create(&KindLabel { kind }));
+            drop(unreadable_objects.get_or_create(&KindLabel { kind }));
         }
         for kind in Kind::RECONCILED {
+            drop(reconcile_durations.get_or_create(&KindLabel { kind }));
             for outcome in Outcome::ALL {
                 drop(reconciles.get_or_create(&ReconcileLabels { kind, outcome }));
             }
@@ -211,9 +234,7 @@ impl Metrics {
         self.leading.set(i64::from(leads));
         self.synced.set(0);
         if !leads {
-            self.relays_alive.set(0);
-            self.listeners_unbound.set(0);
-            self.poll_timestamp.clear();
+            self.poll_errors.clear();
             self.crd_outdated.clear();
             self.scope_synced.clear();
         }
@@ -228,15 +249,23 @@ impl Metrics {
         gauge.set(i64::from(synced));
     }
 
+    /// Shows what `state` gives, each time that it is asked for, until what this gives is dropped.
+    pub fn show(&self, state: impl Fn() -> Option<State> + Send + Sync + 'static) -> Showing {
+        self.shown.show(state)
+    }
+
     /// Counts a reconcile.
-    pub fn reconciled(&self, kind: Kind, outcome: Outcome) {
+    pub fn reconciled(&self, kind: Kind, outcome: Outcome, took: Duration) {
         self.reconciles
             .get_or_create(&ReconcileLabels { kind, outcome })
             .inc();
+        self.reconcile_durations
+            .get_or_create(&KindLabel { kind })
+            .observe(took.as_secs_f64());
     }
 
     /// Counts an error of a watch.
     pub fn watch_failed(&self, kind: Kind) {
-        self.watch_errors.get_or_create(&WatchLabels { kind }).inc();
+        self.watch_errors.get_or_create(&KindLabel { kind }).inc();
     }
 }
