@@ -2,7 +2,7 @@
 //!
 //! Alive is a process whose runtime answers, and nothing else is asked: a part that has ended takes its process down by
 //! itself, and what is amiss outside of it, in the API server or in AWS, no restart mends. Ready is a process whose named
-//! checks all hold; each is printed with why it does not, for whoever asks.
+//! checks all hold; each is printed with why it does not, and what is amiss though they hold, for whoever asks.
 
 mod connections;
 
@@ -25,7 +25,10 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 
 /// The named checks of a process.
 #[derive(Clone, Debug, Default)]
-pub struct Checks(Vec<Check>);
+pub struct Checks {
+    all: Vec<Check>,
+    remarks: Vec<(&'static str, watch::Receiver<String>)>,
+}
 
 #[derive(Clone, Debug)]
 struct Check {
@@ -39,7 +42,7 @@ impl Checks {
     /// does not.
     pub fn add(&mut self, name: &'static str, unless: &'static str) -> watch::Sender<bool> {
         let (sender, holds) = watch::channel(false);
-        self.0.push(Check {
+        self.all.push(Check {
             name,
             unless,
             holds,
@@ -47,7 +50,15 @@ impl Checks {
         sender
     }
 
-    /// Whether all hold, and a line for each.
+    /// Adds what may be amiss with a process that is ready all the same; whoever gets the sender says what, and says
+    /// nothing while all is well.
+    pub fn remark(&mut self, name: &'static str) -> watch::Sender<String> {
+        let (sender, receiver) = watch::channel(String::new());
+        self.remarks.push((name, receiver));
+        sender
+    }
+
+    /// Whether all hold, and a line for each, and for what is amiss.
     fn evaluate(&self) -> (bool, String) {
         let mut all = true;
         let mut lines = String::new();
@@ -55,13 +66,19 @@ impl Checks {
             name,
             unless,
             holds,
-        } in &self.0
+        } in &self.all
         {
             let holds = *holds.borrow();
             all &= holds;
             let (sign, words) = if holds { ('+', "ok") } else { ('-', *unless) };
             // Writing to a String can't fail.
             let _ = writeln!(lines, "[{sign}] {name}: {words}");
+        }
+        for (name, receiver) in &self.remarks {
+            let remark = receiver.borrow().clone();
+            if !remark.is_empty() {
+                let _ = writeln!(lines, "[!] {name}: {remark}");
+            }
         }
         (all, lines)
     }
@@ -164,6 +181,25 @@ mod tests {
 
         caches.send_replace(true);
         assert!(got(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    async fn what_is_amiss_is_printed_and_makes_no_process_unready() {
+        let mut checks = Checks::default();
+        checks
+            .add("controller caches", "they are not filled")
+            .send_replace(true);
+        let remark = checks.remark("watched namespaces");
+        let (address, _shutdown) = served(checks, Registry::default()).await;
+        let answer = got(address, "/readyz").await;
+        assert!(answer.ends_with("[+] controller caches: ok\n"), "{answer}");
+        remark.send_replace("shop can't be read".to_owned());
+        let answer = got(address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(
+            answer.ends_with("[!] watched namespaces: shop can't be read\n"),
+            "{answer}"
+        );
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ use super::metrics::Metrics;
 use super::options::ControllerOptions;
 use super::poll::Polls;
 use super::relays::RelaysView;
+use super::scopes::{Contents, Scope};
 use super::triggers::Trigger;
 use crate::broker::{Broker, BrokerError, ErrorKind, Identity, SessionId};
 use crate::crd::condition::StalledReason;
@@ -74,6 +75,8 @@ pub struct Memory {
     pub draining: Option<Instant>,
     /// The finalizer of another installation that holds it, once that was logged.
     pub held_by: Option<String>,
+    /// Its status has said that it is held by another: what comes after is nobody's who has nothing to do with it.
+    pub last_word: bool,
     /// The last refusal, until the same writes succeed.
     pub refusal: Option<Refusal>,
 }
@@ -102,13 +105,15 @@ pub struct Context {
     pub classes: Store<SsmSessionClass>,
     /// Cached listeners.
     pub listeners: Store<SsmListener>,
+    /// Where Services and slices are watched, and whether they could be read.
+    pub scopes: Vec<Arc<Scope>>,
     /// What is known of relays.
     pub relays: watch::Receiver<RelaysView>,
     /// Whether the installation is asked to drain.
     pub drain: watch::Receiver<Drain>,
     /// What AWS said.
     pub polls: Polls,
-    /// True once every cache was filled; nothing is decided before.
+    /// True once all was read that is not some namespace's own; nothing is decided before.
     pub synced: watch::Receiver<bool>,
     /// Ask for a reconcile of a session, one trigger for each scope of watching.
     pub session_triggers: Vec<Arc<Trigger<SsmSession>>>,
@@ -229,7 +234,14 @@ impl Context {
         terminated.get(listener_uid).cloned().unwrap_or_default()
     }
 
-    /// Waits until every cache was filled; false when the controller ends before.
+    /// What is known of the Services and slices of a namespace.
+    #[must_use]
+    pub fn contents(&self, namespace: &str) -> Contents {
+        let scope = self.scopes.iter().find(|scope| scope.covers(namespace));
+        scope.map_or(Contents::Known, |scope| scope.contents())
+    }
+
+    /// Waits until all was read that is not some namespace's own; false when the controller ends before.
     pub async fn synced(&self) -> bool {
         self.synced.clone().wait_for(|synced| *synced).await.is_ok()
     }

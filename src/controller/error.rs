@@ -108,7 +108,7 @@ impl Error {
 
 /// The API server's own words where it answered: the client's would repeat its whole answer. The binding has words of
 /// its own, with the code and the causes: no floor below both may know kube's client, so that there is no place for one.
-fn words(error: &kube::Error) -> String {
+pub fn words(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),

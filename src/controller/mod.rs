@@ -26,6 +26,7 @@ mod names;
 pub mod options;
 mod poll;
 mod relays;
+mod scopes;
 mod session;
 mod sweeper;
 #[cfg(test)]
@@ -57,9 +58,17 @@ use crate::broker::Broker;
 #[error("the controller's {0} ended by itself; the process must be restarted")]
 pub struct Ended(&'static str);
 
+/// What is said of a controller that leads.
+#[derive(Clone, Debug)]
+pub struct Readiness {
+    /// True once the caches of sessions, classes and listeners were filled and the relays were listed; nothing is decided
+    /// before.
+    pub synced: watch::Sender<bool>,
+    /// Which watched namespaces can't be read, and so are not served; empty when all can.
+    pub unreadable: watch::Sender<String>,
+}
+
 /// Runs the controller of one installation until `shutdown`, then lets running reconciles end.
-///
-/// `synced` becomes true once every cache was filled and the relays were listed; nothing is decided before.
 ///
 /// # Errors
 /// When a part of it ends by itself.
@@ -68,9 +77,10 @@ pub async fn run(
     broker: Arc<dyn Broker>,
     options: ControllerOptions,
     metrics: Metrics,
-    synced: watch::Sender<bool>,
+    readiness: Readiness,
     shutdown: CancellationToken,
 ) -> Result<(), Ended> {
+    let Readiness { synced, unreadable } = readiness;
     let watches = Watches::new(&client, &options, &metrics);
     let (relays_sender, relays) = watch::channel(RelaysView::default());
     let (drain_sender, drain) = watch::channel(Drain::default());
@@ -96,6 +106,11 @@ pub async fn run(
     ));
     let polls = poll::task::run(Arc::clone(&context));
     tasks.spawn(named("poll", until(shutdown.clone(), polls)));
+    let scopes = scopes::run(Arc::clone(&context), unreadable);
+    tasks.spawn(named(
+        "watch over namespaces",
+        until(shutdown.clone(), scopes),
+    ));
     let looks = definitions::run(Arc::clone(&context));
     tasks.spawn(named("look at the kinds", until(shutdown.clone(), looks)));
     let mut relays = context.relays.clone();
@@ -110,6 +125,7 @@ pub async fn run(
     tokio::select! {
         is_filled = all_filled => if is_filled {
             info!("caches filled; deciding begins");
+            context.metrics.synced.set(1);
             synced.send_replace(true);
         },
         () = shutdown.cancelled() => {}

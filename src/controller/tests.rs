@@ -67,7 +67,10 @@ async fn a_shutdown_before_the_caches_are_filled_ends_it() {
         Arc::new(FakeAws::default()),
         ControllerOptions::new("operator", "namespace-uid"),
         Metrics::default(),
-        synced,
+        Readiness {
+            synced,
+            unreadable: watch::Sender::default(),
+        },
         shutdown.clone(),
     ));
 

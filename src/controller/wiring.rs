@@ -28,7 +28,7 @@ use super::poll::Polls;
 use super::relays::RelaysView;
 use super::triggers::Trigger;
 use super::watches::{Watch, api, drive, watch};
-use super::{listener, named, session};
+use super::{listener, named, scopes, session};
 use crate::broker::Broker;
 use crate::crd::{MANAGED_BY, SsmListener, SsmSession, SsmSessionClass};
 
@@ -56,7 +56,7 @@ pub struct Parts {
     pub relays: watch::Receiver<RelaysView>,
     /// Whether the installation is asked to drain.
     pub drain: watch::Receiver<Drain>,
-    /// True once every cache was filled.
+    /// True once all was read that is not some namespace's own.
     pub synced: watch::Receiver<bool>,
 }
 
@@ -112,21 +112,20 @@ impl Watches {
         }
     }
 
-    /// Becomes true for each cache once it was filled.
+    /// Becomes true once it was filled, for each cache of what every decision needs. What only the sessions of one
+    /// namespace need is that scope's: the rights to it may be gone with the namespace.
     #[must_use]
     pub fn filled(&self) -> Vec<watch::Receiver<bool>> {
         let Self {
             scopes: _,
             sessions,
-            services,
-            slices,
+            services: _,
+            slices: _,
             classes,
             listeners,
         } = self;
         let mut filled = vec![classes.filled.clone(), listeners.filled.clone()];
         filled.extend(sessions.iter().map(|watch| watch.filled.clone()));
-        filled.extend(services.iter().map(|watch| watch.filled.clone()));
-        filled.extend(slices.iter().map(|watch| watch.filled.clone()));
         filled
     }
 
@@ -155,6 +154,7 @@ impl Watches {
             sessions: stores(&self.sessions),
             services: stores(&self.services),
             slices: stores(&self.slices),
+            scopes: scopes::of(&self.scopes, &self.services, &self.slices),
             classes: self.classes.store.clone(),
             listeners: self.listeners.store.clone(),
             relays,
@@ -262,16 +262,18 @@ impl Watches {
         );
         tasks.spawn(named("controller of SsmListener", running));
 
-        for watch in services {
+        for (watch, scope) in services.into_iter().zip(&context.scopes) {
             let asks = Arc::clone(context);
-            let driven = drive(watch.changes, move |service| {
+            let driven = drive(scope.hears(watch.changes), move |service| {
                 ask_for_service(&asks, service);
             });
             tasks.spawn(named("watch of Services", until(shutdown.clone(), driven)));
         }
-        for watch in slices {
+        for (watch, scope) in slices.into_iter().zip(&context.scopes) {
             let asks = Arc::clone(context);
-            let driven = drive(watch.changes, move |slice| ask_owners(&asks, slice));
+            let driven = drive(scope.hears(watch.changes), move |slice| {
+                ask_owners(&asks, slice);
+            });
             tasks.spawn(named(
                 "watch of EndpointSlices",
                 until(shutdown.clone(), driven),

@@ -22,7 +22,6 @@ use kube::Api;
 use prometheus_client::registry::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
@@ -149,11 +148,12 @@ async fn run(
             "the API server has not listed them yet, or the relay ends",
         ),
     });
-    let controller_ready = controller.is_some().then(|| {
-        checks.add(
+    let controller_readiness = controller.is_some().then(|| controller::Readiness {
+        synced: checks.add(
             "controller caches",
             "the API server has not listed all that is watched yet",
-        )
+        ),
+        unreadable: checks.remark("watched namespaces"),
     });
 
     let listener = bind_admin(common.admin_address)
@@ -182,8 +182,8 @@ async fn run(
     if let (Some(args), Some(readiness)) = (relay, relay_readiness) {
         tasks.push(spawn_relay(&process, common, &args, readiness));
     }
-    if let (Some(args), Some(ready)) = (controller, controller_ready) {
-        tasks.push(spawn_controller(&process, common, &args, ready));
+    if let (Some(args), Some(readiness)) = (controller, controller_readiness) {
+        tasks.push(spawn_controller(&process, common, &args, readiness));
     }
     tasks.push(admin);
     supervise(tasks, shutdown, common.shutdown_deadline).await
@@ -261,7 +261,7 @@ fn spawn_controller(
     process: &Process,
     common: &CommonArgs,
     args: &ControllerArgs,
-    ready: watch::Sender<bool>,
+    readiness: controller::Readiness,
 ) -> Task {
     let options = controller_options(common, args, &process.namespace_uid);
     let metrics = {
@@ -282,12 +282,13 @@ fn spawn_controller(
         let standing_by = |standing_by: bool| {
             metrics.lead(!standing_by);
             // One that stands by is as ready as it will ever be, and may be waited for by a rollout.
-            ready.send_replace(standing_by);
+            readiness.synced.send_replace(standing_by);
+            readiness.unreadable.send_replace(String::new());
         };
         let lead = |stop| {
             let (client, broker) = (client.clone(), broker.clone());
             let (options, metrics) = (options.clone(), metrics.clone());
-            controller::run(client, broker, options, metrics, ready.clone(), stop)
+            controller::run(client, broker, options, metrics, readiness.clone(), stop)
         };
         Ok(candidate.lead(stop, standing_by, lead).await?)
     })

@@ -16,7 +16,7 @@ use super::report::ListenerId;
 /// Connections that wait to be accepted on one socket; the kernel's own default for a busy server.
 const BACKLOG: i32 = 1024;
 
-/// Candidates tried for one listener before it is told that there is no port.
+/// Ports that are tried to be bound for one listener before it is told that there is no port.
 const TRIES_MAX: usize = 512;
 
 /// Hands out ports.
@@ -31,10 +31,11 @@ pub struct Ports {
 #[derive(Debug, Default)]
 struct Inner {
     taken: HashSet<u16>,
+    /// Every port that this process had and has no more: as many as the range has at most.
     freed: HashMap<u16, Freed>,
 }
 
-/// A port in quarantine.
+/// A port that somebody had, at first in quarantine.
 #[derive(Debug)]
 struct Freed {
     owner: ListenerId,
@@ -62,7 +63,8 @@ impl Ports {
         }
     }
 
-    /// Binds `preferred` for `owner` if it can be had, else any free port.
+    /// Binds `preferred` for `owner` if it can be had, else one that nobody had yet, else the one that was freed longest
+    /// ago: what still leads to a port is the less likely to find somebody else there.
     ///
     /// # Errors
     /// The last port's error, when none of many could be bound.
@@ -75,13 +77,8 @@ impl Ports {
                 Err(_) => self.give_back(port),
             }
         }
-        let (first, count) = (*self.range.start(), self.range.len());
-        // A random start keeps two relays on one machine from trying the same ports one by one.
-        let offset = fastrand::usize(..count.max(1));
         let mut last = io::Error::new(io::ErrorKind::AddrInUse, "every port of the range is taken");
-        for index in 0..count.min(TRIES_MAX) {
-            let step = u16::try_from((offset + index) % count).unwrap_or_default();
-            let port = first.saturating_add(step);
+        for port in self.candidates() {
             if !self.take(port, owner) {
                 continue;
             }
@@ -94,6 +91,25 @@ impl Ports {
             }
         }
         Err(last)
+    }
+
+    /// The free ports, the best first, as many as are tried.
+    fn candidates(&self) -> Vec<u16> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut freed: Vec<_> = inner.freed.iter().collect();
+        freed.retain(|(port, _)| !inner.taken.contains(port));
+        freed.sort_by_key(|(_, freed)| freed.at);
+        let (first, count) = (*self.range.start(), self.range.len());
+        // A random start keeps two relays on one machine from trying the same ports one by one.
+        let offset = fastrand::usize(..count.max(1));
+        let all = (0..count).map(|index| {
+            let step = u16::try_from((offset + index) % count).unwrap_or_default();
+            first.saturating_add(step)
+        });
+        let unused =
+            all.filter(|port| !inner.taken.contains(port) && !inner.freed.contains_key(port));
+        let freed = freed.into_iter().map(|(port, _)| *port);
+        unused.chain(freed).take(TRIES_MAX).collect()
     }
 
     fn bound(self: &Arc<Self>, owner: &ListenerId, port: u16, sockets: Vec<TcpListener>) -> Bound {
@@ -109,13 +125,10 @@ impl Ports {
     fn take(&self, port: u16, owner: &ListenerId) -> bool {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        inner
-            .freed
-            .retain(|_, freed| now < freed.at + self.quarantine);
         let anothers = inner
             .freed
             .get(&port)
-            .is_some_and(|freed| freed.owner != *owner);
+            .is_some_and(|freed| freed.owner != *owner && now < freed.at + self.quarantine);
         !anothers && inner.taken.insert(port)
     }
 
@@ -244,6 +257,25 @@ mod tests {
         let port = ports.bind(&owner("a"), None).expect("a port").port();
         let again = ports.bind(&owner("a"), Some(port)).expect("a port");
         assert_eq!(again.port(), port);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_port_that_nobody_had_comes_before_the_one_that_was_freed_longest_ago() {
+        let ports = ports(11_000..=11_004);
+        let mut had = Vec::new();
+        for n in 0..5 {
+            let bound = ports.bind(&owner(&n.to_string()), None).expect("a port");
+            assert!(!had.contains(&bound.port()), "somebody had it: {had:?}");
+            had.push(bound.port());
+            drop(bound);
+            advance(QUARANTINE).await;
+        }
+        for n in 5..15 {
+            let bound = ports.bind(&owner(&n.to_string()), None).expect("a port");
+            assert_eq!(bound.port(), had[n % 5], "{had:?}");
+            drop(bound);
+            advance(QUARANTINE).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

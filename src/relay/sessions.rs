@@ -14,6 +14,11 @@ use crate::broker::{Identity, SessionId};
 /// Ended sessions kept on record.
 const ENDED_MAX: usize = 5;
 
+/// Sessions of earlier runs kept on record though AWS refuses to end them. With all others a report stays below the 64
+/// that are taken: who left more of them must not keep this run from recording its own. What is not on record and has our
+/// marker is found by that.
+const REFUSED_MAX: usize = 32;
+
 /// Live sessions and the last that ended.
 #[derive(Debug, Default)]
 pub struct Sessions {
@@ -26,6 +31,8 @@ pub struct Sessions {
 #[derive(Debug)]
 struct Live {
     record: SessionRecord,
+    /// An earlier run has recorded it.
+    inherited: bool,
     termination: Option<Termination>,
 }
 
@@ -35,8 +42,18 @@ struct Termination {
     reason: EndReason,
     message: String,
     calling: bool,
+    /// AWS has said that it will not do this for us, whatever may change about that.
+    refused: bool,
     call_at: Instant,
     backoff: Backoff,
+}
+
+impl Live {
+    /// Whether it is not this run's doing that it lasts: an earlier one has recorded it, and AWS refuses to end it for us.
+    fn is_refused(&self) -> bool {
+        let termination = self.termination.as_ref();
+        self.inherited && termination.is_some_and(|termination| termination.refused)
+    }
 }
 
 impl Sessions {
@@ -52,6 +69,7 @@ impl Sessions {
                 let id = record.session_id.clone();
                 sessions.live.push(Live {
                     record,
+                    inherited: true,
                     termination: None,
                 });
                 sessions.terminate(&id, EndReason::RelayLost, "", now, backoff);
@@ -77,6 +95,7 @@ impl Sessions {
     pub fn add(&mut self, record: SessionRecord) {
         self.live.push(Live {
             record,
+            inherited: false,
             termination: None,
         });
     }
@@ -96,6 +115,7 @@ impl Sessions {
                 reason,
                 message: message.to_owned(),
                 calling: false,
+                refused: false,
                 call_at: now,
                 backoff: backoff.clone(),
             });
@@ -129,10 +149,11 @@ impl Sessions {
         })
     }
 
-    /// TerminateSession failed, and is called again after a delay.
-    pub fn handle_terminate_failed(&mut self, id: &SessionId, now: Instant) {
+    /// TerminateSession failed, and is called again after a delay. `refused`: AWS will not do it for us.
+    pub fn handle_terminate_failed(&mut self, id: &SessionId, refused: bool, now: Instant) {
         if let Some(termination) = self.find(id).and_then(|live| live.termination.as_mut()) {
             termination.calling = false;
+            termination.refused |= refused;
             termination.call_at = now + termination.backoff.next_delay();
         }
     }
@@ -150,6 +171,7 @@ impl Sessions {
             .position(|live| live.record.session_id == *id)?;
         let Live {
             mut record,
+            inherited: _,
             termination,
         } = self.live.remove(index);
         let (reason, message) =
@@ -170,6 +192,13 @@ impl Sessions {
         self.live.len()
     }
 
+    /// Those of them that stand for what this run leaves behind in AWS. What an earlier run has recorded and AWS refuses to
+    /// end for us does not: a relay that recorded what is not ours would keep the listener down for as long as that lasts.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.live.iter().filter(|live| !live.is_refused()).count()
+    }
+
     /// When [`Self::poll_terminate`] has something to say.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -186,10 +215,13 @@ impl Sessions {
             .min()
     }
 
-    /// Live sessions, then those that ended, newest first.
+    /// Live sessions, those last that AWS refuses to end; then those that ended, newest first.
     #[must_use]
     pub fn records(&self) -> Vec<SessionRecord> {
-        let live = self.live.iter().map(|live| &live.record);
+        let (refused, open): (Vec<_>, Vec<_>) =
+            self.live.iter().partition(|live| live.is_refused());
+        let refused = refused.into_iter().take(REFUSED_MAX);
+        let live = open.into_iter().chain(refused).map(|live| &live.record);
         live.chain(&self.ended).cloned().collect()
     }
 
@@ -259,7 +291,7 @@ mod tests {
         sessions.add(record("a"));
         sessions.terminate(&id("a"), EndReason::Deleted, "", now, &backoff());
         assert_eq!(due(&mut sessions, now), ["a"]);
-        sessions.handle_terminate_failed(&id("a"), now);
+        sessions.handle_terminate_failed(&id("a"), false, now);
         assert_eq!(sessions.records(), [record("a")]);
         let at = sessions.poll_timeout().expect("a deadline");
         assert!(at > now && at <= now + DELAY);
@@ -315,6 +347,37 @@ mod tests {
                 .handle_over(&id("a"), reason, Timestamp::UNIX_EPOCH)
                 .is_none()
         );
+    }
+
+    #[test]
+    fn what_an_earlier_run_recorded_and_aws_refuses_to_end_stands_in_nobodys_way() {
+        let now = Instant::now();
+        let old: Vec<_> = (0..64).map(|n| record(&format!("old-{n}"))).collect();
+        let mut sessions = Sessions::inherit(old, now, &backoff());
+        sessions.handle_recorded();
+        assert_eq!(sessions.open_count(), 64);
+        assert_eq!(due(&mut sessions, now).len(), 64);
+        for n in 0..64 {
+            sessions.handle_terminate_failed(&id(&format!("old-{n}")), true, now);
+        }
+        sessions.add(record("new"));
+        assert_eq!((sessions.open_count(), sessions.live_count()), (1, 65));
+        let records = sessions.records();
+        assert_eq!(
+            (&records[0], records.len()),
+            (&record("new"), 1 + REFUSED_MAX)
+        );
+        // They are tried again all the same; an answer that says nothing of rights changes nothing.
+        assert_eq!(due(&mut sessions, now + DELAY).len(), 64);
+        sessions.handle_terminate_failed(&id("old-0"), false, now);
+        assert_eq!(sessions.open_count(), 1);
+
+        let mut own = recorded();
+        own.add(record("a"));
+        own.terminate(&id("a"), EndReason::Deleted, "", now, &backoff());
+        assert_eq!(due(&mut own, now), ["a"]);
+        own.handle_terminate_failed(&id("a"), true, now);
+        assert_eq!(own.open_count(), 1, "what this run began is its own doing");
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use ssm_session_operator::binding::BindingMetrics;
-use ssm_session_operator::controller::metrics::{Kind, KindLabel, Metrics, PollLabels, State};
+use ssm_session_operator::controller::metrics::{
+    Kind, KindLabel, Metrics, PollLabels, ScopeLabels, State,
+};
 use ssm_session_operator::crd::condition::ConditionType;
 use ssm_session_operator::operator::build;
 use ssm_session_operator::{aws, relay};
@@ -25,6 +27,13 @@ pub fn text() -> String {
     // These have a series for each Region that is polled, and none until one is.
     let region = OPEN.to_owned();
     drop(controller.poll_errors.get_or_create(&PollLabels { region }));
+    // One for each namespace that is watched.
+    let scope = OPEN.to_owned();
+    drop(
+        controller
+            .scope_synced
+            .get_or_create(&ScopeLabels { scope }),
+    );
     // And these once a kind was looked at.
     for kind in Kind::DEFINED {
         drop(controller.crd_outdated.get_or_create(&KindLabel { kind }));

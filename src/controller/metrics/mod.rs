@@ -84,6 +84,13 @@ pub struct KindLabel {
     pub kind: Kind,
 }
 
+/// Label of what is watched.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ScopeLabels {
+    /// The namespace, `*` for all of them.
+    pub scope: String,
+}
+
 /// Label of a poll.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PollLabels {
@@ -106,6 +113,10 @@ pub struct Metrics {
     pub poll_errors: Family<PollLabels, Counter>,
     /// 1 while this process leads, 0 while it stands by.
     pub leading: Gauge,
+    /// 1 once this process, which leads, knows all that its decisions need.
+    pub synced: Gauge,
+    /// 1 once the Services and slices of a watched namespace were read, 0 while they are not.
+    pub scope_synced: Family<ScopeLabels, Gauge>,
     /// Sessions that nobody had recorded and that were terminated.
     pub swept: Counter,
     /// 1 while the served definition of a kind lacks something that this program knows; none while that is not known.
@@ -123,6 +134,8 @@ impl Default for Metrics {
             unreadable_objects: Family::default(),
             poll_errors: Family::default(),
             leading: Gauge::default(),
+            synced: Gauge::default(),
+            scope_synced: Family::default(),
             swept: Counter::default(),
             crd_outdated: Family::default(),
             shown: Shown::default(),
@@ -144,6 +157,8 @@ impl Metrics {
             unreadable_objects,
             poll_errors,
             leading,
+            synced,
+            scope_synced,
             swept,
             crd_outdated,
             shown,
@@ -153,6 +168,16 @@ impl Metrics {
             "leading",
             "1 while this process leads, 0 while it stands by",
             leading.clone(),
+        );
+        registry.register(
+            "synced",
+            "1 once the leader has read sessions, classes, listeners and relays, and decides; 0 before",
+            synced.clone(),
+        );
+        registry.register(
+            "scope_synced",
+            "1 once the leader has read the Services and EndpointSlices of a watched namespace (* for all), 0 while it can't",
+            scope_synced.clone(),
         );
         registry.register(
             "reconciles",
@@ -207,10 +232,21 @@ impl Metrics {
     /// Says whether this process leads. What one that stands by once saw is nobody's state any more.
     pub fn lead(&self, leads: bool) {
         self.leading.set(i64::from(leads));
+        self.synced.set(0);
         if !leads {
             self.poll_errors.clear();
             self.crd_outdated.clear();
+            self.scope_synced.clear();
         }
+    }
+
+    /// Says whether a watched namespace could be read.
+    pub fn scope_synced(&self, scope: &str, synced: bool) {
+        let labels = ScopeLabels {
+            scope: scope.to_owned(),
+        };
+        let gauge = self.scope_synced.get_or_create(&labels);
+        gauge.set(i64::from(synced));
     }
 
     /// Shows what `state` gives, each time that it is asked for, until what this gives is dropped.

@@ -13,8 +13,9 @@ use tracing::{debug, info, warn};
 
 use super::desired;
 use super::leave;
-use super::observe::{Observed, ServiceFound};
+use super::observe::Observed;
 use super::plan::{Doomed, Plan, Release};
+use super::service::ServiceFound;
 use crate::controller::cached::reread;
 use crate::controller::context::Context;
 use crate::controller::error::Error;

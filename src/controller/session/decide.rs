@@ -10,8 +10,9 @@ use super::conditions;
 use super::desired::{self, REPLICA};
 use super::leave;
 use super::mirror::{Mirror, Sources, mirror};
-use super::observe::{ClassFound, Observed, ServiceFound};
+use super::observe::{ClassFound, Observed};
 use super::plan::{Now, Plan, Settings, Trouble, doomed};
+use super::service::ServiceFound;
 use super::update::{Update, listener_update};
 use crate::controller::drain::Drain;
 use crate::controller::names::listener_name;
@@ -25,20 +26,21 @@ use crate::crd::{SsmListener, SsmSessionStatus};
 pub fn decide(observed: &Observed, settings: &Settings, now: Now) -> Plan {
     let mut plan = Plan::default();
     let leaving = observed.is_leaving();
+    let held = observed.held_by();
     if !observed.has_finalizer() {
-        if leaving {
-            return plan;
-        }
-        if let Some(holder) = observed.held_by() {
-            // What it made still leads there, and two writers would never end: it lets go first.
-            plan.held_by = Some(holder.to_owned());
+        if leaving || held.is_some() {
+            // What another one made still leads there, and two writers would never end: it lets go first.
+            plan.held_by = held.filter(|_| !leaving).map(str::to_owned);
+            leave::decide_let_go(&mut plan, observed);
+            decide_last_word(&mut plan, observed, settings, now);
             return plan;
         }
         if !may_begin(observed) {
             return plan;
         }
     }
-    plan.mirror = decide_mirror(observed, settings, now);
+    plan.mirror = decide_mirror(observed, settings, now, false);
+    decide_last_word(&mut plan, observed, settings, now);
     let draining = observed.is_draining();
     if leaving {
         leave::decide_leaving(&mut plan, observed, settings, now);
@@ -64,19 +66,47 @@ pub fn decide(observed: &Observed, settings: &Settings, now: Now) -> Plan {
             }
         }
         plan.requeue_after = match (&trouble, &observed.service) {
-            (Some(trouble), ServiceFound::Ours(_) | ServiceFound::Absent) if !stalled => {
-                Some(conditions::until_stalled(trouble, observed, settings, now))
-            }
+            (
+                Some(trouble),
+                ServiceFound::Ours(_) | ServiceFound::Absent | ServiceFound::Unread { .. },
+            ) if !stalled => Some(conditions::until_stalled(trouble, observed, settings, now)),
             (_, ServiceFound::Conflict { .. } | ServiceFound::Leaving { .. }) => {
                 Some(settings.conflict_interval)
             }
-            (_, ServiceFound::Ours(_) | ServiceFound::Absent) => None,
+            // One that can't be read asks for this again when it can.
+            (_, ServiceFound::Ours(_) | ServiceFound::Absent | ServiceFound::Unread { .. }) => None,
         };
     }
-    if observed.held_by().is_none() {
+    if held.is_none() {
         plan.status = Some(status(&plan, observed, trouble.as_ref(), stalled, now));
     }
     plan
+}
+
+/// The status of a session that another installation holds is that one's. But what only we have said stays said if there
+/// is no such installation: so it is corrected once, while something of ours is there, and after that for as long as
+/// nobody else has written it.
+fn decide_last_word(plan: &mut Plan, observed: &Observed, settings: &Settings, now: Now) {
+    if observed.held_by().is_none() {
+        return;
+    }
+    plan.last_word = observed.memory.last_word;
+    let says = if plan.last_word {
+        conditions::says_held(&observed.previous)
+    } else {
+        leave::may_have_said(observed)
+    };
+    if says {
+        plan.last_word = true;
+        // Nobody corrects it once our listeners are gone.
+        let last = observed.listeners.is_empty();
+        plan.mirror = decide_mirror(observed, settings, now, last);
+        plan.status = Some(SsmSessionStatus {
+            class: None,
+            endpoint: None,
+            ..status(plan, observed, None, false, now)
+        });
+    }
 }
 
 /// Whether a session without our finalizer is looked at. While drains are asked for, one of our class is told so; what
@@ -91,7 +121,8 @@ fn may_begin(observed: &Observed) -> bool {
 
 /// What the class and the spec ask for.
 fn decide_objects(plan: &mut Plan, observed: &Observed, identity: &Aws) {
-    plan.add_finalizer = !observed.has_finalizer();
+    // Nothing is made where nothing can be read, and so nothing has to be taken away.
+    plan.add_finalizer = !observed.has_finalizer() && observed.unread().is_none();
     let session = &observed.session;
     let Some(target) = session.spec.target.to_aws() else {
         return;
@@ -113,10 +144,12 @@ fn decide_objects(plan: &mut Plan, observed: &Observed, identity: &Aws) {
                 .collect();
             true
         }
-        ServiceFound::Leaving { .. } | ServiceFound::Conflict { .. } => false,
+        ServiceFound::Unread { .. }
+        | ServiceFound::Leaving { .. }
+        | ServiceFound::Conflict { .. } => false,
     };
     // A session whose Service is somebody else's has no listener, unless an earlier Service of its own still leads there.
-    let may_keep = may_create || !observed.old_services.is_empty();
+    let may_keep = may_create || !observed.old_services.is_empty() || observed.unread().is_some();
     for port in &session.spec.ports {
         let wanted = desired::listener(session, port, &target, identity);
         match existing_listener(observed, port) {
@@ -160,6 +193,7 @@ fn decide_slices(plan: &mut Plan, observed: &Observed) {
         ServiceFound::Absent | ServiceFound::Leaving { .. } | ServiceFound::Conflict { .. } => {
             observed.old_services.first()
         }
+        ServiceFound::Unread { .. } => return,
     };
     let mut wanted: Vec<EndpointSlice> = Vec::new();
     if let Some(service) = service {
@@ -197,8 +231,9 @@ fn decide_slices(plan: &mut Plan, observed: &Observed) {
     plan.apply_slices = wanted;
 }
 
-fn decide_mirror(observed: &Observed, settings: &Settings, now: Now) -> Mirror {
-    let history_timeout = if leave::gives_up(observed, settings, now) {
+/// `last`: what AWS has not said of an end by now is not waited for.
+fn decide_mirror(observed: &Observed, settings: &Settings, now: Now, last: bool) -> Mirror {
+    let history_timeout = if last || leave::gives_up(observed, settings, now) {
         Duration::ZERO
     } else {
         settings.history_timeout
@@ -234,8 +269,13 @@ fn status(
         (ServiceFound::Ours(_), ClassFound::Ours { .. } | ClassFound::Missing { .. }) => {
             Some(endpoint(observed))
         }
+        // It may well be there.
+        (ServiceFound::Unread { .. }, ClassFound::Ours { .. } | ClassFound::Missing { .. }) => {
+            previous.endpoint.clone()
+        }
         (
             ServiceFound::Ours(_)
+            | ServiceFound::Unread { .. }
             | ServiceFound::Absent
             | ServiceFound::Leaving { .. }
             | ServiceFound::Conflict { .. },

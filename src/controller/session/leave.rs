@@ -1,12 +1,14 @@
 //! How a session is let go, because it is deleted, because its class is another installation's, or because ours is asked
 //! to drain: what we made for it is taken away, and then our finalizer. Pure.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use kube::ResourceExt as _;
 
-use super::observe::{Observed, ServiceFound};
+use super::observe::Observed;
 use super::plan::{Now, Plan, Release, Settings, doomed};
+use super::service::ServiceFound;
 use crate::controller::events::SessionEvent;
 use crate::crd::session::AwsSession;
 use crate::crd::{INSTALLATION_LABEL, SsmSession};
@@ -25,9 +27,10 @@ pub fn decide_leaving(plan: &mut Plan, observed: &Observed, settings: &Settings,
         // The garbage collector would do it too, but learns of our kinds late in a young cluster.
         let service = match &observed.service {
             ServiceFound::Ours(service) => Some(service),
-            ServiceFound::Absent | ServiceFound::Leaving { .. } | ServiceFound::Conflict { .. } => {
-                None
-            }
+            ServiceFound::Absent
+            | ServiceFound::Unread { .. }
+            | ServiceFound::Leaving { .. }
+            | ServiceFound::Conflict { .. } => None,
         };
         let services = service.into_iter().chain(&observed.old_services);
         plan.delete_services = services
@@ -41,13 +44,40 @@ pub fn decide_leaving(plan: &mut Plan, observed: &Observed, settings: &Settings,
     // Slices of a deleted session go with it; those of one that is handed over would stay, and lead somewhere else.
     plan.overdue = overdue && deleting;
     let left = observed.listeners.len();
-    if left == 0 {
+    if observed.unread().is_some() && !deleting {
+        // Nobody knows whether slices of ours lead somewhere; a deleted session's go with it.
+        plan.release = None;
+    } else if left == 0 {
         plan.release = Some(Release::Clean);
     } else if overdue {
         plan.release = Some(Release::Pending(left));
     } else {
         plan.requeue_after = Some(settings.finalizer_timeout.saturating_sub(waited));
     }
+}
+
+/// Decides for a session without our finalizer that is not ours to serve: what is left of ours goes all the same, for a
+/// finalizer may be replaced by whoever writes the manifest.
+pub fn decide_let_go(plan: &mut Plan, observed: &Observed) {
+    plan.delete_listeners = doomed(observed, |_| true);
+    plan.delete_slices = slices_of_ours(observed);
+}
+
+/// Whether what a status says may be what we said: something of ours is there, and the status shows no AWS sessions, or
+/// some of ours.
+#[must_use]
+pub fn may_have_said(observed: &Observed) -> bool {
+    if observed.listeners.is_empty() && slices_of_ours(observed).is_empty() {
+        return false;
+    }
+    let statuses = observed.listeners.iter().flat_map(|l| &l.status);
+    let recorded: HashSet<&str> = statuses
+        .flat_map(|status| &status.sessions)
+        .map(|session| session.session_id.as_str())
+        .collect();
+    let mut shown = observed.previous.sessions.iter();
+    observed.previous.sessions.is_empty()
+        || shown.any(|session| recorded.contains(session.session_id.as_str()))
 }
 
 /// Decides for a session that stays, when the installation is asked to drain.
@@ -64,7 +94,9 @@ pub fn decide_draining(plan: &mut Plan, observed: &Observed, settings: &Settings
         return;
     }
     plan.draining = Some(observed.memory.draining.unwrap_or(now.instant));
-    if observed.listeners.is_empty() && plan.mirror.sessions.is_empty() {
+    // Slices that can't be read may lead somewhere; nobody waits for ever for who may tell.
+    let known = observed.unread().is_none() || gives_up(observed, settings, now);
+    if observed.listeners.is_empty() && plan.mirror.sessions.is_empty() && known {
         plan.release = Some(Release::Clean);
     } else {
         let left = settings

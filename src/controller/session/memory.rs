@@ -23,12 +23,14 @@ pub fn decided(mut memory: Memory, plan: &Plan, now: Instant) -> Memory {
     memory.leaving = plan.leaving;
     memory.draining = plan.draining;
     memory.held_by.clone_from(&plan.held_by);
+    memory.last_word &= plan.last_word;
     memory
 }
 
 /// What is remembered once the status was written: only then an end is reported.
 #[must_use]
 pub fn written(mut memory: Memory, plan: &Plan) -> Memory {
+    memory.last_word = plan.last_word;
     memory.finished.clone_from(&plan.mirror.finished);
     memory.ending.clone_from(&plan.mirror.ending);
     memory.started_with.clone_from(&plan.mirror.started_with);

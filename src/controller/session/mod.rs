@@ -11,6 +11,7 @@ mod mirror;
 mod observe;
 mod plan;
 mod report;
+mod service;
 mod update;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use super::events::{self, SessionEvent};
 use super::metrics::Kind;
 use super::names::key;
 use super::poll::Want;
+use super::scopes::Contents;
 use super::trace;
 use crate::crd::SsmSession;
 
@@ -43,6 +45,11 @@ use plan::{Now, Plan, Settings};
 /// Of the first step that failed. The status is reported even when a write before it failed.
 pub async fn reconcile(session: Arc<SsmSession>, context: Arc<Context>) -> Result<Action, Error> {
     if !context.synced().await {
+        return Ok(Action::await_change());
+    }
+    let namespace = session.namespace().unwrap_or_default();
+    if context.contents(&namespace) == Contents::Pending {
+        // Asked for again as soon as that is known, or known to be out of reach.
         return Ok(Action::await_change());
     }
     let deadline = context.options.api_timeout * 2;

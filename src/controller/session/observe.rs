@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ListParams;
 use kube::{Api, Resource as _, ResourceExt as _};
 
 use super::desired::service_name;
 use super::holder::{has_finalizer, held_by, is_anothers, is_leaving};
+use super::service::{ServiceFound, find_service, is_owned};
 use crate::broker::Identity;
 use crate::controller::cached::salvaged;
 use crate::controller::context::{Context, Memory};
@@ -18,10 +18,11 @@ use crate::controller::drain::Drain;
 use crate::controller::error::Error;
 use crate::controller::poll::Snapshot;
 use crate::controller::relays::RelaysView;
+use crate::controller::scopes::Contents;
 use crate::controller::trust;
 use crate::crd::class::Aws;
 use crate::crd::{
-    DEFAULT_CLASS_ANNOTATION, GROUP, SESSION_UID_LABEL, SsmListener, SsmSession, SsmSessionClass,
+    DEFAULT_CLASS_ANNOTATION, SESSION_UID_LABEL, SsmListener, SsmSession, SsmSessionClass,
     SsmSessionStatus,
 };
 use crate::identity::identity_of;
@@ -58,25 +59,6 @@ impl ClassFound {
             Self::Ours { .. } | Self::Missing { .. } => false,
         }
     }
-}
-
-/// The Service of the name that a session asks for.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ServiceFound {
-    /// The name is free.
-    Absent,
-    /// It is the session's own.
-    Ours(Arc<Service>),
-    /// It is on its way out, and waited for.
-    Leaving {
-        /// What is waited for.
-        message: String,
-    },
-    /// It is somebody else's, and stays as it is.
-    Conflict {
-        /// Whose, and what to do.
-        message: String,
-    },
 }
 
 /// Everything that a decision about a session looks at.
@@ -135,6 +117,18 @@ impl Observed {
         is_leaving(&self.session, self.class.is_foreign(), &self.installation)
     }
 
+    /// Why nobody knows what is in the session's namespace, if so.
+    #[must_use]
+    pub fn unread(&self) -> Option<&str> {
+        match &self.service {
+            ServiceFound::Unread { message } => Some(message),
+            ServiceFound::Absent
+            | ServiceFound::Ours(_)
+            | ServiceFound::Leaving { .. }
+            | ServiceFound::Conflict { .. } => None,
+        }
+    }
+
     /// Whether the session stays, and is let go all the same: the installation is asked to drain.
     #[must_use]
     pub fn is_draining(&self) -> bool {
@@ -172,7 +166,9 @@ pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Obs
         .slices
         .filter(|slice| in_namespace(slice.namespace()) && labelled(slice.labels()));
     slices.sort_by_key(|slice| slice.name_any());
-    let service = if goes || held {
+    let service = if let Contents::Unreadable(message) = context.contents(&namespace) {
+        ServiceFound::Unread { message }
+    } else if goes || held {
         // The end of a session does not hang on whether its namespace can be read; the Service goes with its owner.
         let cached = context.services.get(&namespace, &name);
         let ours = cached.filter(|service| {
@@ -313,88 +309,4 @@ fn identities(class: &ClassFound, listeners: &[Arc<SsmListener>]) -> BTreeSet<Id
         identities.extend(trust::identities(&listener.spec));
     }
     identities
-}
-
-fn owner(references: &[OwnerReference]) -> Option<&OwnerReference> {
-    let is_session = |reference: &&OwnerReference| {
-        let group = reference.api_version.split('/').next();
-        reference.kind == SsmSession::kind(&()) && group == Some(GROUP)
-    };
-    references.iter().find(is_session)
-}
-
-fn is_owned(references: &[OwnerReference], uid: &str) -> bool {
-    owner(references).is_some_and(|owner| owner.uid == uid)
-}
-
-/// The cache has only Services with our label, so any other name is asked for.
-async fn find_service(
-    session: &SsmSession,
-    name: &str,
-    context: &Context,
-) -> Result<ServiceFound, Error> {
-    let uid = session.uid().unwrap_or_default();
-    let namespace = session.namespace().unwrap_or_default();
-    let cached = context.services.get(&namespace, name);
-    let cached = cached.filter(|service| is_owned(service.owner_references(), &uid));
-    let service = if let Some(service) = cached {
-        service
-    } else {
-        let api: Api<Service> = Api::namespaced(context.client.clone(), &namespace);
-        let action = format!("read Service {namespace}/{name}");
-        match api.get_opt(name).await.map_err(Error::api(action))? {
-            Some(service) => Arc::new(service),
-            None => return Ok(ServiceFound::Absent),
-        }
-    };
-    let owner_lives = match owner(service.owner_references()) {
-        Some(owner) if owner.uid != uid => find_owner(&namespace, owner, context).await?,
-        Some(_) | None => false,
-    };
-    Ok(judge_service(&uid, service, owner_lives))
-}
-
-/// Whether the `SsmSession` that owns a Service is there and stays.
-async fn find_owner(
-    namespace: &str,
-    owner: &OwnerReference,
-    context: &Context,
-) -> Result<bool, Error> {
-    let api: Api<Guarded<SsmSession>> = Api::namespaced(context.client.clone(), namespace);
-    let action = format!("read SsmSession {namespace}/{}", owner.name);
-    let found = api.get_opt(&owner.name).await.map_err(Error::api(action))?;
-    Ok(found.is_some_and(|session| {
-        session.uid().as_deref() == Some(&owner.uid) && session.meta().deletion_timestamp.is_none()
-    }))
-}
-
-/// Whose a Service is. `owner_lives`: another `SsmSession` that owns it is there and stays.
-#[must_use]
-pub fn judge_service(session_uid: &str, service: Arc<Service>, owner_lives: bool) -> ServiceFound {
-    let name = service.name_any();
-    if service.meta().deletion_timestamp.is_some() {
-        return ServiceFound::Leaving {
-            message: format!("Service {name} is being deleted"),
-        };
-    }
-    match owner(service.owner_references()) {
-        Some(owner) if owner.uid == session_uid => ServiceFound::Ours(service),
-        Some(owner) if owner_lives => ServiceFound::Conflict {
-            message: format!(
-                "Service {name} belongs to SsmSession {}: set another spec.service.name",
-                owner.name
-            ),
-        },
-        Some(owner) => ServiceFound::Leaving {
-            message: format!(
-                "Service {name} goes with the deleted SsmSession {}",
-                owner.name
-            ),
-        },
-        None => ServiceFound::Conflict {
-            message: format!(
-                "Service {name} exists and is not this session's: set another spec.service.name, or delete it"
-            ),
-        },
-    }
 }

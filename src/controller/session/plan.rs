@@ -80,6 +80,8 @@ pub struct Plan {
     pub draining: Option<Instant>,
     /// The finalizer of the installation that holds the session, when that is not this one: nothing is done here.
     pub held_by: Option<String>,
+    /// The status says, or has said, that another installation holds the session.
+    pub last_word: bool,
     /// A deleted session has waited long enough: the release comes whatever failed in its namespace.
     pub overdue: bool,
     /// What the mirror remembers and looks for.

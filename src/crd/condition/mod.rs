@@ -4,7 +4,7 @@
 //!
 //! | Type | True | False |
 //! |---|---|---|
-//! | `Ready`: the declared state is reached | `Available` | `Progressing`, `Degraded`, `Failed`, `Deleting`, `Draining` |
+//! | `Ready`: the declared state is reached | `Available` | `Progressing`, `Degraded`, `Failed`, `Deleting`, `Draining`, `HeldByAnother` |
 //! | `Reconciling`: abnormal, absent when not true | `Resolving`, `Starting`, `Retrying`, `Retargeting` | |
 //! | `Stalled`: abnormal, absent when not true | `AccessDenied`, `ClassNotFound`, `ServiceConflict`, `InvalidDocument`, `InvalidRequest`, `UnsupportedSessionType` | |
 //! | `Available`: a client can dial now | `Serving` | `NoRelay`, `NoCapacity`, `NoSession` |

@@ -58,6 +58,8 @@ reasons! {
         /// The operator lets everything go, as before it is uninstalled: nothing serves the session until a controller
         /// runs that does not.
         Draining => False,
+        /// Another installation's finalizer is on the session: that one serves it, or nobody does.
+        HeldByAnother => False,
     }
 }
 

@@ -11,6 +11,7 @@
 //! listener is ours, and StartSession not before the claim is. A session serves nobody before it is on record. A session
 //! that was started is terminated until AWS has said that it is over.
 
+mod edits;
 mod output;
 mod phase;
 #[cfg(test)]
@@ -34,9 +35,11 @@ use super::sessions::Sessions;
 use super::tunnel::TunnelState;
 use crate::broker::{BrokerError, Next, SessionId, Ticket};
 use crate::protocol::End;
+use edits::Edits;
 use phase::{Deadlines, Phase, Stop};
 
-/// No new session is started while so many old ones wait for their end: AWS is not to be filled with ours.
+/// No new session is started while so many old ones wait for their end: AWS is not to be filled with ours. What an earlier
+/// run recorded and AWS refuses to end for us is not counted.
 const TERMINATING_MAX: usize = 4;
 
 /// The machine.
@@ -50,6 +53,7 @@ pub struct Listener {
     claim: u64,
     sessions: Sessions,
     backoff: Backoff,
+    edits: Edits,
     failure: Option<Failure>,
     retry_at: Option<Timestamp>,
     /// No session has served for longer than the hold.
@@ -84,6 +88,7 @@ impl Listener {
             phase: Phase::Claiming,
             claim: 1,
             sessions,
+            edits: Edits::new(backoff.clone()),
             backoff,
             failure: None,
             retry_at: None,
@@ -122,7 +127,6 @@ impl Listener {
         let replaced = self.spec.identity != spec.identity || self.spec.request != spec.request;
         self.spec = spec;
         if replaced && self.stopping.is_none() {
-            self.backoff.reset();
             // Without a port it is a port that is waited for, whatever the wish.
             if self.port.is_some() {
                 self.failure = None;
@@ -132,9 +136,12 @@ impl Listener {
                 Phase::Starting { wanted, .. } => *wanted = false,
                 Phase::Opening { .. } | Phase::Serving { .. } => {
                     self.end_current(EndReason::Replaced, "", now);
-                    self.enter_claiming();
+                    self.follow_edit(now);
                 }
-                Phase::Waiting { .. } => self.enter_claiming(),
+                Phase::Waiting { until } => {
+                    let until = *until;
+                    self.follow_edit_before(until, now);
+                }
                 Phase::Claiming | Phase::Stopped => {}
             }
         }
@@ -163,7 +170,7 @@ impl Listener {
         match &mut self.phase {
             Phase::Claiming => {
                 let claimed = claim == self.claim && report.state == State::Starting;
-                let room = self.sessions.live_count() < TERMINATING_MAX;
+                let room = self.sessions.open_count() < TERMINATING_MAX;
                 if claimed && room && self.port.is_some() && self.stopping.is_none() {
                     let identity = self.spec.identity.clone();
                     let request = self.spec.request.clone();
@@ -200,7 +207,7 @@ impl Listener {
         let ticket = match result {
             Ok(ticket) => ticket,
             Err(error) if wanted => return self.fail(error.into(), now),
-            Err(_) => return self.enter_claiming(),
+            Err(_) => return self.follow_edit(now),
         };
         let session = ticket.session_id.clone();
         self.sessions.add(SessionRecord {
@@ -226,7 +233,7 @@ impl Listener {
         };
         if !wanted {
             self.end_current(stopped_for.unwrap_or(EndReason::Replaced), "", now);
-            self.enter_claiming();
+            self.follow_edit(now);
         } else if usable {
             self.actions.push_back(Action::Open(identity, ticket));
         } else {
@@ -285,8 +292,10 @@ impl Listener {
                 self.over(id, EndReason::ClosedByService, now);
             }
             Err(error) => {
-                self.sessions.handle_terminate_failed(id, now.monotonic);
-                if self.sessions.live_count() >= TERMINATING_MAX {
+                let refused = error.kind.next() == Next::AwaitChange;
+                self.sessions
+                    .handle_terminate_failed(id, refused, now.monotonic);
+                if self.sessions.open_count() >= TERMINATING_MAX {
                     // No session is started until one of them is over, so this is what stands in the way.
                     self.failure = Some(error.into());
                 }

@@ -49,7 +49,7 @@ impl Listener {
     pub fn awaited_claim(&self) -> Option<u64> {
         let ready = self.stopping.is_none() && self.port.is_some();
         let claiming = matches!(self.phase, Phase::Claiming);
-        let room = self.sessions.live_count() < TERMINATING_MAX;
+        let room = self.sessions.open_count() < TERMINATING_MAX;
         (claiming && ready && room).then_some(self.claim)
     }
 

@@ -10,6 +10,9 @@ use tokio::time::Instant;
 /// A session that served for so long was a success: the next failure starts with the shortest delay.
 const SERVED_WELL: Duration = Duration::from_mins(1);
 
+/// Said while an edit is not followed yet.
+const EDITED_AGAIN: &str = "the spec changed again before any session had served for a minute: it is followed at the next try";
+
 /// How often it is told anew whether the destination answers: a client that dials in a loop writes no status in a loop.
 const DESTINATION_EVERY: Duration = Duration::from_secs(10);
 
@@ -49,6 +52,29 @@ impl Listener {
         } else {
             Phase::Claiming
         };
+    }
+
+    /// The wish has changed, and nothing of the last one runs any more.
+    pub(super) fn follow_edit(&mut self, now: Now) {
+        if self.stopping.is_some() {
+            return self.enter_claiming();
+        }
+        let at = self.edits.due(now.monotonic);
+        self.edits.followed(at);
+        if at <= now.monotonic {
+            return self.enter_claiming();
+        }
+        self.failure = Some(Failure::SessionClosed(EDITED_AGAIN.to_owned()));
+        self.wait(at.duration_since(now.monotonic), now);
+    }
+
+    /// The wish has changed while something is waited for: it is followed then, or earlier.
+    pub(super) fn follow_edit_before(&mut self, until: Instant, now: Now) {
+        if self.edits.due(now.monotonic) < until {
+            self.follow_edit(now);
+        } else {
+            self.failure = Some(Failure::SessionClosed(EDITED_AGAIN.to_owned()));
+        }
     }
 
     pub(super) fn serve_if_ready(&mut self, now: Now) {
@@ -134,6 +160,7 @@ impl Listener {
             self.unready_at = Some(now.monotonic + self.options.hold);
             if now.monotonic >= since + SERVED_WELL {
                 self.backoff.reset();
+                self.edits.reset();
             }
         }
         self.actions.push_back(Action::Close(reason));

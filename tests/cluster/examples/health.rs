@@ -128,7 +128,8 @@ fn expected(row: &[Condition]) -> Health {
                 | ReadyReason::Degraded
                 | ReadyReason::Failed
                 | ReadyReason::Deleting
-                | ReadyReason::Draining,
+                | ReadyReason::Draining
+                | ReadyReason::HeldByAnother,
             ) => of_ready = Some(("Progressing", condition)),
             Condition::Reconciling(_) => of_abnormal = Some(("Progressing", condition)),
             Condition::Stalled(_) => of_abnormal = Some(("Degraded", condition)),

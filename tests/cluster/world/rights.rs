@@ -9,7 +9,7 @@ use futures::future::join_all;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, PostParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams};
 use kube::config::AuthInfo;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
@@ -30,6 +30,8 @@ pub struct Rights {
     made: Mutex<BTreeMap<Installation, Arc<OnceCell<()>>>>,
     /// Those in the user's namespace are gone.
     went: AtomicBool,
+    /// Namespaces in which somebody has taken them away.
+    taken: Mutex<BTreeSet<String>>,
 }
 
 /// What the roles depend on.
@@ -185,21 +187,55 @@ impl World {
         let object = |text: &String| serde_json::from_str::<DynamicObject>(text);
         let all: Result<Vec<_>, _> = all.iter().map(object).collect();
         let all = all.expect("objects");
-        join_all(all.iter().map(|object| self.make(object))).await;
-        let bindings = all
-            .iter()
-            .filter(|object| object.data.get("roleRef").is_some());
-        join_all(bindings.map(|binding| self.counts(binding, &all))).await;
+        self.give(&all).await;
     }
 
-    async fn make(&self, object: &DynamicObject) {
+    async fn give(&self, all: &[DynamicObject]) {
+        join_all(all.iter().map(|object| self.make(object))).await;
+        self.count(all, true).await;
+    }
+
+    /// Takes the rights of mode split in a watched namespace away. What is refused there is expected from now on.
+    pub async fn take_rights_in(&self, namespace: &str) {
+        {
+            let mut taken = self.rights.taken.lock().expect("no test panics in here");
+            taken.insert(namespace.to_owned());
+        }
+        let all = self.rights_in(namespace).await;
+        for object in &all {
+            let (api, name) = (self.api_of(object), object.name_any());
+            let deleted = api.delete(&name, &DeleteParams::default()).await;
+            deleted.expect("the administrator may delete them");
+        }
+        self.count(&all, false).await;
+    }
+
+    /// Gives them back.
+    pub async fn give_rights_in(&self, namespace: &str) {
+        let all = self.rights_in(namespace).await;
+        self.give(&all).await;
+    }
+
+    async fn rights_in(&self, namespace: &str) -> Vec<DynamicObject> {
+        let mut all = rendered("split").await;
+        all.retain(|object| object["metadata"]["namespace"] == USER);
+        let text = serde_json::to_string(&all).expect("plain data");
+        let text = text.replace(HOME, &self.operator_namespace);
+        serde_json::from_str(&text.replace(USER, namespace)).expect("objects")
+    }
+
+    fn api_of(&self, object: &DynamicObject) -> Api<DynamicObject> {
         let types = object.types.as_ref().expect("it is rendered with its type");
         let kind = GroupVersionKind::try_from(types).expect("a kind");
         let kind = ApiResource::from_gvk(&kind);
-        let api: Api<DynamicObject> = match object.namespace() {
+        match object.namespace() {
             Some(namespace) => Api::namespaced_with(self.client.clone(), &namespace, &kind),
             None => Api::all_with(self.client.clone(), &kind),
-        };
+        }
+    }
+
+    async fn make(&self, object: &DynamicObject) {
+        let api = self.api_of(object);
         match api.create(&PostParams::default(), object).await {
             Ok(_) => {}
             // An earlier process of the same namespace had it too.
@@ -208,8 +244,16 @@ impl World {
         }
     }
 
+    /// Waits until all bindings count, or none does.
+    async fn count(&self, all: &[DynamicObject], allowed: bool) {
+        let bindings = all
+            .iter()
+            .filter(|object| object.data.get("roleRef").is_some());
+        join_all(bindings.map(|binding| self.counts(binding, all, allowed))).await;
+    }
+
     /// The authorizer hears of a binding, and of its role, a moment later.
-    async fn counts(&self, binding: &DynamicObject, all: &[DynamicObject]) {
+    async fn counts(&self, binding: &DynamicObject, all: &[DynamicObject], allowed: bool) {
         let role = &binding.data["roleRef"];
         let mut roles = all.iter();
         let role = roles.find(|object| {
@@ -240,9 +284,9 @@ impl World {
         });
         let review: SubjectAccessReview = serde_json::from_value(review).expect("a review");
         let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
-        self.until("the rights count", async || {
+        self.until("the rights count, or count no more", async || {
             let answer = reviews.create(&PostParams::default(), &review).await?;
-            Ok(answer.status.is_some_and(|status| status.allowed))
+            Ok(answer.status.is_some_and(|status| status.allowed) == allowed)
         })
         .await;
     }
@@ -261,8 +305,11 @@ impl World {
         let log = self.ground.audit_log();
         let requests: Vec<_> = homes.iter().flat_map(|home| requests(&log, home)).collect();
         let went = self.rights.went.load(Ordering::Relaxed);
-        let is_going =
-            |request: &Request| went && request.namespace.as_ref() == Some(&self.namespace);
+        let taken = self.rights.taken.lock().expect("no test panics in here");
+        let is_going = |request: &Request| {
+            let namespace = request.namespace.as_ref();
+            namespace.is_some_and(|of| (went && *of == self.namespace) || taken.contains(of))
+        };
         let mut refused = refused(&requests);
         refused.retain(|request| !is_going(request));
         assert!(

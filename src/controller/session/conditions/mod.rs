@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::desired::{error_of, is_fresh, slice_is_ready};
-use super::observe::{ClassFound, Observed, ServiceFound};
+use super::observe::{ClassFound, Observed};
 use super::plan::{Now, Settings, Trouble};
+use super::service::ServiceFound;
 use crate::controller::context::Refusal;
+use crate::crd::SsmSessionStatus;
 use crate::crd::condition::{
     AvailableReason, Condition, Conditions, ReadyReason, ReconcilingReason, StalledReason,
 };
@@ -202,7 +204,13 @@ pub fn conditions(
     let dialled = ports.keys().filter(|name| can_be_dialled(observed, name));
     let dialled = dialled.count();
     let count = format!("{dialled} of {} ports can be dialled", ports.len());
-    set_available(&mut conditions, observed, &ports, dialled, &count);
+    if let Some(holder) = observed.held_by() {
+        set_held(&mut conditions, holder);
+        return conditions;
+    }
+    if observed.unread().is_none() {
+        set_available(&mut conditions, observed, &ports, dialled, &count);
+    }
     if observed.is_draining() {
         set_draining(&mut conditions, observed);
         return conditions;
@@ -239,7 +247,7 @@ pub fn conditions(
     } else {
         ReadyReason::Progressing
     };
-    conditions.set(Condition::Ready(ready), &count);
+    conditions.set(Condition::Ready(ready), observed.unread().unwrap_or(&count));
     conditions.set(Condition::Reconciling(reason), message);
     conditions
 }
@@ -256,6 +264,24 @@ fn set_draining(conditions: &mut Conditions, observed: &Observed) {
         facts::set_aws(conditions, observed);
     }
     conditions.set(Condition::Ready(ReadyReason::Draining), message);
+}
+
+/// What is true of us, and of nobody else: whoever serves the session writes another status.
+fn set_held(conditions: &mut Conditions, holder: &str) {
+    let message = format!(
+        "the finalizer {holder} of another installation was put on the session, and this one has let it go: if there is no \
+         such installation, take the finalizer off"
+    );
+    conditions.set(Condition::Ready(ReadyReason::HeldByAnother), &message);
+    conditions.set(Condition::Available(AvailableReason::NoSession), message);
+}
+
+/// Whether a status says that, and so nobody has written another since.
+#[must_use]
+pub fn says_held(status: &SsmSessionStatus) -> bool {
+    let reason = ReadyReason::HeldByAnother.as_str();
+    let mut conditions = status.conditions.iter();
+    conditions.any(|condition| condition.type_ == "Ready" && condition.reason == reason)
 }
 
 fn reconciling(
@@ -275,7 +301,8 @@ fn reconciling(
             return (ReconcilingReason::Resolving, message);
         }
     }
-    if let ServiceFound::Leaving { message } = &observed.service {
+    if let ServiceFound::Leaving { message } | ServiceFound::Unread { message } = &observed.service
+    {
         return (ReconcilingReason::Resolving, message.clone());
     }
     if let Some(trouble) = trouble {

@@ -24,6 +24,8 @@ fn a_session_that_another_installation_serves_is_nobodys_work_here() {
     let mut world = handed_over();
     let theirs = session_finalizer(THEIRS);
     world.change(|session| session.metadata.finalizers = Some(vec![theirs]));
+    world.listeners(vec![]);
+    world.observed.slices.clear();
     assert_eq!(world.decide(), Plan::default());
     world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
     assert_eq!(world.decide(), Plan::default());
@@ -109,7 +111,9 @@ fn of_two_installations_that_have_their_finalizers_on_a_session_the_first_keeps_
         (plan.delete_slices.len(), plan.delete_listeners.len()),
         (2, 1)
     );
-    assert!(plan.delete_services.is_empty() && plan.status.is_none());
+    assert!(plan.delete_services.is_empty());
+    let status = plan.status.expect("ours was the last word");
+    assert!(says(&status, "Ready=False/HeldByAnother"));
     world.listeners(vec![]);
     assert_eq!(world.decide().release, Some(Release::Clean));
 }
@@ -208,4 +212,102 @@ fn a_deleted_session_without_our_finalizer_is_nobodys_work() {
     let mut world = World::new(&["sql"]);
     world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
     assert_eq!(world.decide(), Plan::default());
+}
+
+/// A session that we serve, after somebody replaced its finalizers by those of another installation.
+fn replaced() -> World {
+    let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
+    let status = world.report();
+    assert!(
+        says(&status, "Ready=True/Available"),
+        "{:?}",
+        words(&status)
+    );
+    let theirs = session_finalizer(THEIRS);
+    world.change(|session| session.metadata.finalizers = Some(vec![theirs]));
+    world
+}
+
+#[test]
+fn of_a_session_whose_finalizers_were_replaced_nothing_stays_and_nothing_stays_said() {
+    let mut world = replaced();
+    let plan = world.decide();
+    assert_eq!(
+        (plan.delete_slices.len(), plan.delete_listeners.len()),
+        (2, 1)
+    );
+    assert!(plan.delete_services.is_empty() && !plan.add_finalizer);
+    assert_eq!((&plan.held_by, plan.release), (&world.held_by(), None));
+    let status = world.report();
+    let held = ["Ready=False/HeldByAnother", "Available=False/NoSession"];
+    assert_eq!(words(&status), held);
+    assert_eq!((status.class, status.endpoint), (None, None));
+    assert_eq!(status.sessions.len(), 1, "it lives until AWS has ended it");
+
+    // What follows is still ours to say: nobody else says anything.
+    world.observed.slices.clear();
+    world.listeners(vec![]);
+    let status = world.report();
+    assert_eq!(words(&status), held);
+    assert!(status.sessions.is_empty());
+    assert_eq!(status.history.len(), 1);
+    let again = world.report();
+    assert_eq!(again, status, "and nothing is written on and on");
+}
+
+#[test]
+fn the_status_of_a_session_is_the_one_that_holds_its_own_once_that_one_says_anything() {
+    let mut world = replaced();
+    let theirs = world.observed.previous.clone();
+    world.report();
+    world.observed.previous = theirs;
+    let plan = world.decide();
+    assert_eq!(plan.status, None, "said once");
+    assert_eq!(plan.delete_listeners.len(), 1, "and what is left goes");
+    // One that comes back and has some of its own there does not take the word from who serves it by now.
+    world.observed.memory = Memory::default();
+    world.observed.previous.sessions[0].session_id = "s-of-theirs".into();
+    assert_eq!(world.decide().status, None);
+    // Another process that comes to it late has nothing there, and says nothing.
+    world.observed.memory = Memory::default();
+    world.observed.slices.clear();
+    world.listeners(vec![]);
+    let waiting = Plan {
+        held_by: world.held_by(),
+        ..Plan::default()
+    };
+    assert_eq!(world.decide(), waiting);
+}
+
+#[test]
+fn a_status_that_was_not_written_is_not_taken_for_said() {
+    let mut world = replaced();
+    let plan = world.decide();
+    let memory = memory::decided(Memory::default(), &plan, world.start);
+    assert!(!memory.last_word, "the write may be overtaken");
+    assert!(memory::written(memory.clone(), &plan).last_word);
+    world.observed.memory = memory::written(memory, &plan);
+    let ours = session_finalizer(OURS);
+    world.change(|session| session.metadata.finalizers = Some(vec![ours]));
+    world.report();
+    assert!(!world.observed.memory.last_word, "it is ours again");
+}
+
+#[test]
+fn what_is_ours_goes_also_if_the_session_is_deleted_or_of_another_class_by_then() {
+    let mut foreign = replaced();
+    foreign.observed.class = ClassFound::Foreign {
+        name: "theirs".into(),
+    };
+    let mut deleted = replaced();
+    deleted.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
+    for world in [foreign, deleted] {
+        let plan = world.decide();
+        assert_eq!(
+            (plan.delete_slices.len(), plan.delete_listeners.len()),
+            (2, 1)
+        );
+        let status = plan.status.expect("ours was the last word");
+        assert!(says(&status, "Ready=False/HeldByAnother"));
+    }
 }

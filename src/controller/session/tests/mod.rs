@@ -6,6 +6,7 @@ mod history;
 mod leaving;
 mod objects;
 mod services;
+mod unread;
 mod updates;
 
 use std::collections::BTreeMap;
@@ -19,8 +20,9 @@ use tokio::time::Instant;
 use super::decide::decide;
 use super::desired;
 use super::memory;
-use super::observe::{ClassFound, Observed, ServiceFound, find_class, judge_service};
+use super::observe::{ClassFound, Observed, find_class};
 use super::plan::{Now, Plan, Settings};
+use super::service::{ServiceFound, judge_service};
 use crate::controller::context::Memory;
 use crate::controller::drain::Drain;
 use crate::controller::fixtures::{self, ListenerBuilder, at};
@@ -88,6 +90,11 @@ impl World {
         world.listeners(listeners);
         world.apply_slices();
         world
+    }
+
+    /// The finalizer of another installation that holds the session.
+    fn held_by(&self) -> Option<String> {
+        self.observed.held_by().map(str::to_owned)
     }
 
     fn change(&mut self, change: impl FnOnce(&mut SsmSession)) {

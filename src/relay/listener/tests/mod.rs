@@ -6,6 +6,7 @@
 
 mod ending;
 mod property;
+mod refused;
 mod reports;
 mod starting;
 mod wishes;

@@ -78,6 +78,7 @@ fn live_sessions_come_first_and_five_that_ended_are_kept() {
         world.started(&format!("s-{round}"));
         world.record();
         world.established();
+        world.advance(60 * SECOND);
         world.terminated(&format!("s-{}", round - 1));
     }
     let sessions = world.report().sessions;

@@ -180,3 +180,100 @@ fn an_inherited_session_that_is_lost_is_not_terminated() {
     ));
     assert!(listener.poll_action(now).is_none());
 }
+
+/// When the machine starts again after an edit, counted from now; it does at once or says when.
+fn restarted(world: &mut World) -> Duration {
+    let waited = waited(world);
+    world.actions();
+    world.record();
+    world.expect_start();
+    waited
+}
+
+/// How long it waits from now.
+fn waited(world: &mut World) -> Duration {
+    let since = world.now.monotonic;
+    while world.state() == State::Waiting {
+        assert!(world.report().retry_at.is_some());
+        world.actions();
+        world.advance_to_deadline();
+    }
+    world.now.monotonic - since
+}
+
+#[test]
+fn who_edits_in_a_loop_starts_no_sessions_in_a_loop() {
+    let (min, max) = (options().backoff_min, options().backoff_max);
+    let mut world = World::serving();
+    for edit in 0..20_i64 {
+        world.spec(spec(2 + edit, &format!("i-{edit}")));
+        let waited = restarted(&mut world);
+        let whole = match u32::try_from(edit).expect("a small number") {
+            0 => Duration::ZERO,
+            n => (min * (1 << (n - 1).min(20))).min(max),
+        };
+        assert!(
+            waited >= whole / 2 && waited <= whole,
+            "edit {edit}: {waited:?}"
+        );
+        let name = format!("t-{edit}");
+        world.started(&name);
+        world.record();
+        world.established();
+        assert_eq!(world.state(), State::Serving);
+        world.actions();
+        for n in 0..edit {
+            world.terminated(&format!("t-{n}"));
+        }
+        world.terminated("s-1");
+        world.actions();
+    }
+    // One that served for a minute was a success, and the next edit is followed at once.
+    world.advance(60 * SECOND);
+    world.spec(spec(40, "i-40"));
+    assert_eq!(restarted(&mut world), Duration::ZERO);
+}
+
+#[test]
+fn an_edit_does_not_make_the_next_failure_the_first() {
+    let mut world = World::starting();
+    for attempt in 0..9 {
+        world.start_failed(failure(ErrorKind::TargetNotConnected));
+        assert_eq!(world.state(), State::Waiting, "attempt {attempt}");
+        waited(&mut world);
+        world.record();
+        world.expect_start();
+    }
+    world.start_failed(failure(ErrorKind::TargetNotConnected));
+    world.spec(spec(2, "i-2"));
+    assert_eq!(world.state(), State::Starting, "it is followed at once");
+    world.record();
+    assert_eq!(world.expect_start().target, "i-2");
+    world.start_failed(failure(ErrorKind::TargetNotConnected));
+    let again = waited(&mut world);
+    assert!(again >= options().backoff_max / 2, "{again:?}");
+}
+
+#[test]
+fn edits_while_one_is_waited_with_bring_nothing_forward_and_put_nothing_off() {
+    let mut world = World::serving();
+    world.spec(spec(2, "i-2"));
+    world.actions();
+    world.record();
+    world.expect_start();
+    world.spec(spec(3, "i-3"));
+    world.started("s-2");
+    assert_eq!(terminations(&world.actions()), ["s-2"]);
+    let report = world.report();
+    assert_eq!(report.state, State::Waiting);
+    assert!(matches!(report.failure, Some(Failure::SessionClosed(_))));
+    for edit in 4..100 {
+        world.spec(spec(edit, &format!("i-{edit}")));
+        assert_eq!(world.report().retry_at, report.retry_at);
+    }
+    world.advance(options().backoff_min);
+    assert_eq!(world.state(), State::Starting);
+    world.actions();
+    world.record();
+    assert_eq!(world.expect_start().target, "i-99");
+}

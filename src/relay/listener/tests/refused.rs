@@ -1,0 +1,80 @@
+//! Sessions that AWS does not let us end, and what they stand in the way of.
+
+use super::*;
+use crate::relay::listener::TERMINATING_MAX;
+use crate::relay::report::Failure;
+
+/// What TerminateSession says where IAM does not let us end a session.
+fn denied() -> Result<(), BrokerError> {
+    let kind = ErrorKind::AccessDenied;
+    Err(BrokerError::new(kind, "TerminateSession", "no"))
+}
+
+#[test]
+fn what_an_earlier_run_recorded_and_iam_does_not_let_us_end_keeps_no_listener_down() {
+    let names: Vec<_> = (0..2 * TERMINATING_MAX)
+        .map(|n| format!("alice-{n}"))
+        .collect();
+    let inherited = Inherited {
+        port: None,
+        sessions: names.iter().map(|name| earlier(name)).collect(),
+    };
+    let mut world = World::with(options(), inherited);
+    world.listener.handle_listening(PORT);
+    world.record();
+    assert_eq!(terminations(&world.actions()).len(), names.len());
+    for (refused, name) in names.iter().enumerate() {
+        let room = refused > names.len() - TERMINATING_MAX;
+        assert_eq!(world.listener.awaited_claim().is_some(), room, "{refused}");
+        world
+            .listener
+            .handle_terminated(&id(name), denied(), world.now);
+    }
+    world.record();
+    world.expect_start();
+    world.started("s-1");
+    world.actions();
+    world.record();
+    world.established();
+    assert_eq!(world.state(), State::Serving);
+    assert_eq!(world.report().failure, None);
+    world.advance(2 * options().backoff_min);
+    let again = world.actions();
+    assert_eq!(terminations(&again).len(), names.len(), "tried again");
+    let live = world.report().sessions;
+    assert_eq!(
+        live.len(),
+        1 + names.len(),
+        "they stay on record as what they are"
+    );
+}
+
+#[test]
+fn what_this_run_began_and_iam_does_not_let_it_end_is_not_followed_by_more_and_more() {
+    let mut world = World::listening();
+    for n in 0..TERMINATING_MAX {
+        world.record();
+        world.expect_start();
+        let name = format!("s-{n}");
+        world.started(&name);
+        world.ended(End::Closed("closed".to_owned()));
+        assert_eq!(terminations(&world.actions()), [name.as_str()]);
+        world
+            .listener
+            .handle_terminated(&id(&name), denied(), world.now);
+        // The next start comes before the next try to end it.
+        while world.state() == State::Waiting {
+            world.advance_to_deadline();
+            for called in terminations(&world.actions()) {
+                world
+                    .listener
+                    .handle_terminated(&id(called), denied(), world.now);
+            }
+        }
+    }
+    assert_eq!(world.listener.awaited_claim(), None);
+    let failure = world.report().failure;
+    assert!(
+        matches!(failure, Some(Failure::Broker(error)) if error.operation == "TerminateSession")
+    );
+}
