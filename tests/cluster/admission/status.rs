@@ -167,7 +167,7 @@ async fn a_listeners_status_takes_what_aws_says_and_kubectl_shows_its_state() ->
     });
     let sessions = vec![
         json!({
-            "sessionId": "?".repeat(500), "relay": "relay-0", "incarnation": "a",
+            "sessionId": "?".repeat(400), "relay": "relay-0", "incarnation": "a",
             "identity": { "region": "eu-central-1" }, "startedAt": "2026-01-01T00:00:00Z",
             "endMessage": "?\n".repeat(500),
         });
