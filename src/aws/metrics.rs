@@ -3,9 +3,10 @@
 //! It promises that every try is counted, also one that nobody waits for any more, and that labels are closed sets: no
 //! text of AWS, no Region and no identity is among them.
 
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
@@ -39,56 +40,34 @@ impl Call {
 }
 
 /// What a try came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Outcome {
     /// AWS did it.
     Success,
     /// Nobody waited for the answer any more.
     Abandoned,
-    /// As [`ErrorKind`] has it, and so the following.
-    AccessDenied,
-    /// There were no credentials, or AWS did not accept them.
-    CredentialsUnavailable,
-    /// AWS does not take the document.
-    InvalidDocument,
-    /// AWS does not take the request.
-    InvalidRequest,
-    /// The target is not connected.
-    TargetNotConnected,
-    /// AWS throttled.
-    Throttled,
-    /// No answer, or an internal error.
-    Unavailable,
-    /// The session was over.
-    Gone,
+    /// It failed so.
+    Failed(ErrorKind),
 }
 
 impl Outcome {
-    const ALL: [Self; 10] = [
-        Self::Success,
-        Self::Abandoned,
-        Self::AccessDenied,
-        Self::CredentialsUnavailable,
-        Self::InvalidDocument,
-        Self::InvalidRequest,
-        Self::TargetNotConnected,
-        Self::Throttled,
-        Self::Unavailable,
-        Self::Gone,
-    ];
+    fn all() -> impl Iterator<Item = Self> {
+        let failed = ErrorKind::ALL.map(Self::Failed);
+        [Self::Success, Self::Abandoned].into_iter().chain(failed)
+    }
 }
 
 impl From<ErrorKind> for Outcome {
     fn from(kind: ErrorKind) -> Self {
-        match kind {
-            ErrorKind::AccessDenied => Self::AccessDenied,
-            ErrorKind::CredentialsUnavailable => Self::CredentialsUnavailable,
-            ErrorKind::InvalidDocument => Self::InvalidDocument,
-            ErrorKind::InvalidRequest => Self::InvalidRequest,
-            ErrorKind::TargetNotConnected => Self::TargetNotConnected,
-            ErrorKind::Throttled => Self::Throttled,
-            ErrorKind::Unavailable => Self::Unavailable,
-            ErrorKind::Gone => Self::Gone,
+        Self::Failed(kind)
+    }
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        match self {
+            Self::Success | Self::Abandoned => write!(encoder, "{self:?}"),
+            Self::Failed(kind) => write!(encoder, "{kind:?}"),
         }
     }
 }
@@ -134,7 +113,7 @@ impl Metrics {
             unsent,
         } = &metrics;
         for operation in Call::ALL {
-            for outcome in Outcome::ALL {
+            for outcome in Outcome::all() {
                 drop(requests.get_or_create(&TryLabels { operation, outcome }));
             }
             drop(durations.get_or_create(&CallLabel { operation }));

@@ -68,6 +68,20 @@ pub enum ErrorKind {
     Gone,
 }
 
+impl ErrorKind {
+    /// Each of them.
+    pub const ALL: [Self; 8] = [
+        Self::AccessDenied,
+        Self::CredentialsUnavailable,
+        Self::InvalidDocument,
+        Self::InvalidRequest,
+        Self::TargetNotConnected,
+        Self::Throttled,
+        Self::Unavailable,
+        Self::Gone,
+    ];
+}
+
 /// What to do after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {

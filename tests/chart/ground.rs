@@ -12,7 +12,7 @@ use kube::Client;
 use tokio::sync::OnceCell;
 
 use crate::control_plane::ControlPlane;
-use crate::programs::{NAMESPACE, Printed, in_checkout, run};
+use crate::programs::{NAMESPACE, Printed, in_checkout, objects, run};
 
 /// Namespaces that the ways to render the chart name.
 const NAMED: [&str; 3] = [NAMESPACE, "shop", "bank"];
@@ -105,6 +105,24 @@ impl Ground {
         ];
         self.kubectl(&label, "").await?;
         Ok(())
+    }
+
+    /// Fails unless the API server would take each of these objects and knows all of its fields, and warns of none: of
+    /// pods that Pod Security would refuse, and of fields that are about to go.
+    pub async fn assert_taken(&self, of: &str, manifest: &str) {
+        let dry_run = [
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--dry-run=server",
+            "--validate=strict",
+            "--filename=-",
+        ];
+        let applied = self.kubectl(&dry_run, manifest).await;
+        let applied = applied.unwrap_or_else(|error| panic!("{of}: {error:#}"));
+        assert_eq!(applied.err, "", "{of}: the API server warns");
+        let taken = applied.out.lines().count();
+        assert_eq!(taken, objects(manifest).len(), "{of}: {}", applied.out);
     }
 
     /// A client of the caller's own, with the administrator's rights.

@@ -104,13 +104,7 @@ async fn while_a_drain_is_asked_for_everything_is_let_go_and_afterwards_served_a
         .expect("it leads");
     world.create(&world.session("late")).await;
     world.wait_let_go("late").await;
-    let (well, logged) = world
-        .drain(&[])
-        .await
-        .finish(WAIT_MAX)
-        .await
-        .expect("it ends");
-    assert!(well, "{logged}");
+    world.drained().await;
     asking.signal("TERM").await.expect("it is there");
     let stopped = asking.wait_for_log("asked to end before everything was let go", WAIT_MAX);
     stopped.await.expect("it says so");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use kube::config::Kubeconfig;
 
-use super::World;
+use super::{WAIT_MAX, World};
 use crate::dial;
 use crate::process::Process;
 
@@ -44,6 +44,13 @@ impl World {
             "--quiet=2s".to_owned(),
         ];
         self.launch("drain", arguments, more).await
+    }
+
+    /// Runs a drain to its good end.
+    pub async fn drained(&self) {
+        let ended = self.drain(&[]).await.finish(WAIT_MAX).await;
+        let (well, logged) = ended.expect("it ends");
+        assert!(well, "{logged}");
     }
 
     async fn start(
