@@ -39,6 +39,7 @@ mod names;
 mod namespaces;
 mod network;
 mod notes;
+mod past;
 mod people;
 mod pods;
 mod policies;
