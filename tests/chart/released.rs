@@ -1,5 +1,5 @@
 //! The chart as the release workflow publishes it: of the image that it has built, by digest, and by the helm that these
-//! tests judge it with.
+//! tests judge it with. And the workflows, as actionlint reads them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -101,6 +101,30 @@ async fn a_released_chart_takes_its_own_image_by_digest_unless_values_say_otherw
         images[0]["image"],
         format!("{REPOSITORY}:{version}@{DIGEST}")
     );
+}
+
+#[tokio::test]
+async fn actionlint_has_nothing_to_say_of_the_workflows() {
+    let actionlint = &tools().await.actionlint;
+    // It would ask these of the machine, where they may be of any version.
+    let alone = ["-no-color", "-shellcheck=", "-pyflakes="];
+    let files = fs::read_dir(in_checkout(".github/workflows")).expect("it is in the checkout");
+    let files = files.map(|file| file.expect("it can be listed").path());
+    let files: Vec<_> = files.map(|file| file.display().to_string()).collect();
+    assert_eq!(files.len(), 2, "one for tests, and one for releases");
+    for file in &files {
+        let read = run(actionlint, &[&alone[..], &[file]].concat(), "").await;
+        read.unwrap_or_else(|error| panic!("{error:#}"));
+
+        let workflow = fs::read_to_string(file).expect("it is in the checkout");
+        let broken = workflow.replacen("runs-on:", "runs-of:", 1);
+        let read = finish(actionlint, &[&alone[..], &["-"]].concat(), &broken).await;
+        let (status, said) = read.expect("it runs");
+        assert!(
+            !status.success() && said.out.contains("runs-of"),
+            "{file}: {said:?}"
+        );
+    }
 }
 
 #[test]
