@@ -285,10 +285,18 @@ fn spawn_controller(
             readiness.synced.send_replace(standing_by);
             readiness.unreadable.send_replace(String::new());
         };
-        let lead = |stop| {
+        let lead = |term, stop| {
             let (client, broker) = (client.clone(), broker.clone());
             let (options, metrics) = (options.clone(), metrics.clone());
-            controller::run(client, broker, options, metrics, readiness.clone(), stop)
+            controller::run(
+                client,
+                broker,
+                options,
+                metrics,
+                readiness.clone(),
+                term,
+                stop,
+            )
         };
         Ok(candidate.lead(stop, standing_by, lead).await?)
     })
