@@ -18,7 +18,7 @@ use super::metrics::Metrics;
 use super::options::ControllerOptions;
 use super::poll::Polls;
 use super::relays::RelaysView;
-use super::scopes::{Contents, Scope};
+use super::scopes::scope::{Contents, Scope};
 use super::triggers::Trigger;
 use crate::broker::{Broker, BrokerError, ErrorKind, Identity, SessionId};
 use crate::crd::condition::StalledReason;

@@ -158,7 +158,7 @@ impl Watches {
             sessions: stores(&self.sessions),
             services: stores(&self.services),
             slices: stores(&self.slices),
-            scopes: scopes::of(&self.scopes, &self.services, &self.slices),
+            scopes: scopes::scope::of(&self.scopes, &self.services, &self.slices),
             classes: self.classes.store.clone(),
             listeners: self.listeners.store.clone(),
             relays,

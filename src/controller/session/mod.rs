@@ -30,7 +30,7 @@ use super::events::{self, SessionEvent};
 use super::metrics::Kind;
 use super::names::key;
 use super::poll::Want;
-use super::scopes::Contents;
+use super::scopes::scope::Contents;
 use super::trace;
 use crate::crd::SsmSession;
 
