@@ -78,6 +78,7 @@ async fn a_release_that_would_break_another_is_refused_and_both_serve_with_what_
     second.apply(&second.session("a test")).await;
     policies::others_are_kept_out(&second.user_namespace, &first, [FIRSTS, SECONDS]).await;
     what_does_not_know_of_the_first_is_refused(&first, &second).await;
+    a_release_within_its_namespace_is_for_those_who_may_do_no_more(&second).await;
     what_a_release_leaves_behind_is_named(&first, &second).await;
 
     // Each in namespaces of its own.
@@ -161,6 +162,32 @@ async fn what_does_not_know_of_the_first_is_refused(first: &Installed, second: &
         let reasons: Vec<_> = reasons.iter().map(String::as_str).collect();
         second.is_refused("second", &beside(values), &reasons).await;
     }
+}
+
+/// Whoever may do nothing outside of a namespace looks for nobody there.
+async fn a_release_within_its_namespace_is_for_those_who_may_do_no_more(second: &Installed) {
+    let team = [
+        "create",
+        "rolebinding",
+        "team",
+        "--clusterrole=admin",
+        "--user=team",
+    ];
+    second.kubectl(&team).await;
+    let within = second.values(&beside(&json!({
+        "rbac": { "create": false },
+        "admissionPolicy": { "enabled": false },
+        "defaultClass": { "region": "" },
+    })));
+    let install = [
+        "install",
+        "second",
+        &chart(),
+        &within,
+        DRY_RUN,
+        "--kube-as-user=team",
+    ];
+    second.helm(&install).await;
 }
 
 /// The first's uninstallation breaks off, and is done again.
