@@ -109,7 +109,7 @@ async fn a_release_that_would_break_another_is_refused_and_both_serve_with_what_
         installed.wait_session("Available", available).await;
         installed.carry().await;
     }
-    upgrades_are_refused_for_what_they_do_to_others(&first).await;
+    upgrades_are_refused_for_what_they_do_to_others(&first, &second, of_second).await;
 
     for installed in [&mut first, &mut second] {
         installed.delete_session().await;
@@ -221,8 +221,12 @@ async fn what_a_release_leaves_behind_is_named(first: &Installed, second: &Insta
 }
 
 /// Beside a second with namespaces of its own.
-async fn upgrades_are_refused_for_what_they_do_to_others(first: &Installed) {
-    let second = SECONDS.replace("-controller", "-all-in-one");
+async fn upgrades_are_refused_for_what_they_do_to_others(
+    first: &Installed,
+    second: &Installed,
+    mut of_second: Value,
+) {
+    let seconds = SECONDS.replace("-controller", "-all-in-one");
     let same = json!({ "watchNamespaces": ["first-user"] });
     let said = first.would("upgrade", "first", &same).await;
     let said = said.expect("nothing is in its way");
@@ -233,14 +237,24 @@ async fn upgrades_are_refused_for_what_they_do_to_others(first: &Installed) {
     let said = first.would("upgrade", "first", &json!({})).await;
     let said = said.expect_err("it would break the second");
     let ours = format!(
-        "would refuse the controllers of the release second in namespace second-operator in second-user: add \"{second}\" to admissionPolicy.exemptUsers here"
+        "would refuse the controllers of the release second in namespace second-operator in second-user: add \"{seconds}\" to admissionPolicy.exemptUsers here"
     );
     assert!(said.contains(&ours), "{said}");
-    let knows = json!({ "admissionPolicy": { "exemptUsers": [second] } });
+    let knows = json!({ "admissionPolicy": { "exemptUsers": [seconds] } });
     let said = first.would("upgrade", "first", &knows).await;
     let said = said.expect("it does nothing to the second");
     let theirs = format!(
         "the admission policies of the release second in namespace second-operator refuse the controllers of this release in second-user: add \"{FIRSTS}\" to admissionPolicy.exemptUsers there"
     );
     assert!(said.contains(&theirs), "{said}");
+
+    of_second["admissionPolicy"] = json!({ "exemptUsers": [FIRSTS] });
+    let file = second.values(&of_second);
+    second.helm(&["upgrade", "second", &chart(), &file]).await;
+    let said = first.would("upgrade", "first", &knows).await;
+    let said = said.expect("each lets the other's pass");
+    assert!(
+        !said.contains("admission policies of the release"),
+        "{said}"
+    );
 }

@@ -49,7 +49,7 @@ not look there either: whoever installs it may have no right to.
 {{- $running := list -}}
 {{- range (lookup "apps/v1" "Deployment" (ternary "" $home $everywhere) "").items -}}
 {{- $other := include "ssm.otherRelease" (list $ . .metadata.namespace) -}}
-{{- if and $other (ne (get .spec.template.metadata.labels "app.kubernetes.io/component") "relay") -}}
+{{- if and $other (has (get .spec.template.metadata.labels "app.kubernetes.io/component") (list "controller" "all-in-one")) -}}
 {{- $running = append $running $other -}}
 {{- $pod := .spec.template.spec -}}
 {{- $served := list -}}
