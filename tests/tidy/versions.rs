@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::links::is_page;
 use crate::source::{report, root};
 
 /// Where people read of versions, and machines are told them. Not the changelog, which is about the past.
@@ -129,12 +130,12 @@ fn collect(folder: &Path, deep: bool, pages: &mut Vec<(String, String)>) {
         let path = entry.expect("it can be listed").path();
         let name = path.strip_prefix(root()).unwrap_or(&path);
         let name = name.display().to_string();
-        let is_page = deep || name == "Dockerfile" || name.ends_with(".md");
+        let is_read = deep || name == "Dockerfile" || is_page(&path);
         if path.is_dir() {
             if deep {
                 collect(&path, deep, pages);
             }
-        } else if is_page && name != "CHANGELOG.md" && !name.ends_with("go.sum") {
+        } else if is_read && name != "CHANGELOG.md" && !name.ends_with("go.sum") {
             let text = fs::read_to_string(&path).expect("text");
             pages.push((name, text));
         }
