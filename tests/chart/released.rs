@@ -1,5 +1,5 @@
-//! The chart as the release workflow publishes it: of the image that it has built, by digest, and by the helm that these
-//! tests judge it with. And the workflows, as actionlint reads them.
+//! The chart as the release workflow publishes it: of the image that it has built, by digest, with the pages of its version,
+//! and by the helm that these tests judge it with. And the workflows, as actionlint reads them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -93,6 +93,18 @@ async fn a_released_chart_takes_its_own_image_by_digest_unless_values_say_otherw
     ] {
         assert_eq!(copy.image(option).await, expected, "{option}");
     }
+    let alerts = [
+        "template",
+        "ssm",
+        &copy.path(),
+        "--set=prometheusRule.enabled=true",
+    ];
+    let alerts = run(&tools().await.helm, &alerts, "").await;
+    let alerts = alerts.unwrap_or_else(|error| panic!("{error:#}")).out;
+    let page = format!("/blob/v{version}/docs/troubleshooting.md#");
+    let runbooks = alerts.matches("runbook_url: ").count();
+    assert!(runbooks >= 10, "{runbooks}");
+    assert_eq!(alerts.matches(&page).count(), runbooks, "{alerts}");
     let chart = fs::read_to_string(copy.0.join("Chart.yaml")).expect("it is there");
     let chart = objects(&chart).remove(0);
     let images = chart["annotations"]["artifacthub.io/images"].as_str();
