@@ -8,9 +8,11 @@ FROM rust:1.95-alpine AS builder
 RUN apk add --no-cache ca-certificates gcc musl-dev
 WORKDIR /source
 COPY . .
-# The binary is copied out, since a cache mount is not part of the layer.
+# The binary is copied out, since a cache mount is not part of the layer. Each platform has a mount of its own: built at once,
+# they would take each other's binary.
+ARG TARGETARCH
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    --mount=type=cache,target=/source/target \
+    --mount=type=cache,id=target-$TARGETARCH,target=/source/target,sharing=locked \
     cargo build --release --locked --bin ssm-session-operator && \
     cp target/release/ssm-session-operator /ssm-session-operator
 

@@ -1,5 +1,5 @@
-//! What the operator costs as it is deployed, in memory and CPU: `all-in-one` as a process of its own, between a real
-//! Kubernetes control plane and a simulated AWS, seen from outside through `/proc`. Linux only.
+//! What the operator costs as it is deployed, in memory and CPU: as processes of its own, between a real Kubernetes control
+//! plane and a simulated AWS, seen from outside through `/proc`. Linux only. First `all-in-one`:
 //!
 //! - Time: from the POST of an SsmSession until a watch shows it available, next to the same for an object that nobody
 //!   does anything about. Between them are the listener, its binding, two records, StartSession, a websocket and its
@@ -10,9 +10,12 @@
 //!   sockets. Clients, gateway, agent and destination are not in these processes, and not counted.
 //! - Idling: what sessions cost while nobody uses them, in CPU and in calls of AWS, which throttles whole accounts.
 //!
+//! Then [`apart`]: controller and relay by themselves, with as many sessions as a relay takes by default. The chart's requests
+//! and limits are chosen by that.
+//!
 //! How to read it: RSS hardly depends on what else runs, but CPU time does, since busy neighbours make each byte dearer.
 //! So compare ratios between runs: to the process without a session, or to the plain copy, with which the relay takes
-//! turns. CPU time is counted in ticks of 10 ms, so a figure of a few ticks is a rough one. It takes about two minutes,
+//! turns. CPU time is counted in ticks of 10 ms, so a figure of a few ticks is a rough one. It takes about five minutes,
 //! most of them waiting.
 #![allow(
     clippy::cast_precision_loss,
@@ -35,6 +38,7 @@ mod transfer;
 #[path = "../../tests/support/wait.rs"]
 mod wait;
 
+mod apart;
 mod forwarder;
 mod sessions;
 mod usage;
@@ -88,17 +92,29 @@ async fn main() -> Result<()> {
         println!("built without optimization: these figures say nothing");
     }
     println!(
-        "process: starting a control plane, a simulated AWS and the operator; about three minutes"
+        "process: starting a control plane, a simulated AWS and the operator; about five minutes"
     );
     let program = PathBuf::from(env!("CARGO_BIN_EXE_ssm-session-operator"));
     println!("binary: {:.1} MiB", mib(program.metadata()?.len()));
+    on_stage(&["all-in-one"], measure).await?;
+    on_stage(&["controller", "relay"], apart::measure).await
+}
+
+/// Measures what these processes use on a stage of their own.
+async fn on_stage(
+    commands: &'static [&'static str],
+    measure: impl AsyncFnOnce(&Stage) -> Result<()>,
+) -> Result<()> {
     let stage = Stage::set(Setting {
         class: sessions::CLASS,
-        program,
+        program: PathBuf::from(env!("CARGO_BIN_EXE_ssm-session-operator")),
+        commands,
         options: &[],
         say: |_| {},
     })
     .await?;
+    let namespace = format!("create namespace {}", sessions::NAMESPACE);
+    stage.kubectl(&namespace).await?;
     let measured = measure(&stage).await;
     if measured.is_err() {
         println!("The operator's last words:\n{}", stage.last_words());
@@ -108,9 +124,7 @@ async fn main() -> Result<()> {
 }
 
 async fn measure(stage: &Stage) -> Result<()> {
-    let pid = stage.operator().pid();
-    let namespace = format!("create namespace {}", sessions::NAMESPACE);
-    stage.kubectl(&namespace).await?;
+    let pid = stage.operator()[0].pid();
     sleep(SETTLING).await;
     let idle = Idle::measure(stage, IDLE_WITHOUT).await?;
     let mut resident = vec![(0, Usage::of(pid)?.resident_bytes)];
@@ -199,7 +213,7 @@ struct Idle {
 
 impl Idle {
     async fn measure(stage: &Stage, duration: Duration) -> Result<Self> {
-        let pid = stage.operator().pid();
+        let pid = stage.operator()[0].pid();
         let (begun, calls, cpu) = (Instant::now(), aws_calls(stage), Usage::of(pid)?.cpu);
         sleep(duration).await;
         let calls_since = aws_calls(stage).into_iter().map(|(name, total)| {

@@ -33,7 +33,8 @@ pub async fn wish_for(stage: &Stage, sessions: usize) -> Result<()> {
         "condition=Available",
         "jsonpath={.status.sessions[0].status}=Connected",
     ] {
-        let limit = WAIT_MAX.as_secs();
+        // Starts are paced at ten a second.
+        let limit = WAIT_MAX.as_secs() + sessions as u64;
         let wait =
             format!("wait ssmsessions --all -n {NAMESPACE} --for={condition} --timeout={limit}s");
         stage.kubectl(&wait).await?;

@@ -40,6 +40,9 @@ const NAMESPACE: &str = "shop";
 const SESSION: &str = "orders-db";
 
 /// A demonstration does not wait for AWS's pace.
+/// Controller and relay in one process.
+const COMMAND: &str = "all-in-one";
+
 const OPTIONS: &[&str] = &[
     "--poll-interval=1s",
     "--aws-call-timeout=5s",
@@ -62,13 +65,14 @@ async fn run() -> Result<()> {
     let setting = Setting {
         class: "standard",
         program: operator_program()?,
+        commands: &[COMMAND],
         options: OPTIONS,
         say,
     };
     let stage = Stage::set(setting).await?;
     println!(
         "   it logs to {}\n   the agent reads without the pauses of a real one, which gives under 1 MB/s",
-        stage.log().display()
+        stage.log(COMMAND).display()
     );
     let result = perform(&stage).await;
     if result.is_err() {
@@ -237,7 +241,7 @@ async fn keep(stage: &Stage) -> Result<()> {
          The operator's log: {}\nThe simulated AWS: {}",
         stage.control_plane().kubeconfig().display(),
         stage.control_plane().kubectl().display(),
-        stage.log().display(),
+        stage.log(COMMAND).display(),
         stage.simulator().endpoint(),
     );
     tokio::signal::ctrl_c().await.context("waiting for Ctrl-C")

@@ -15,9 +15,10 @@ use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ssm::operation;
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 
-use super::role;
 use crate::broker::{BrokerError, ErrorKind, RequestId};
 
+/// The operation of STS, as errors name it.
+pub(super) const ASSUME_ROLE: &str = "AssumeRole";
 /// Enough for every error of AWS that was seen, and small in a status.
 const MESSAGE_CHARS_MAX: usize = 512;
 /// What stands before the output of an external process in the SDK's words.
@@ -178,7 +179,7 @@ pub(super) fn classify(operation: &'static str, cause: Cause) -> BrokerError {
             format!("no usable credentials: {why}"),
         ),
         Cause::Role(cause) => {
-            let refused = classify(role::OPERATION, *cause);
+            let refused = classify(ASSUME_ROLE, *cause);
             let words = refused.to_string();
             (wait, id) = (refused.retry_after, refused.request_id);
             (kind_of_refusal(refused.kind), words)

@@ -16,12 +16,9 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use aws_sdk_ssm::config::SharedHttpClient;
 use tokio::sync::OnceCell;
 
-use super::classify::{Cause, classify};
+use super::classify::{ASSUME_ROLE, Cause, classify};
 use super::metrics::{Call, Metrics, Outcome};
 use crate::broker::Role;
-
-/// Named in errors.
-pub(super) const OPERATION: &str = "AssumeRole";
 
 /// How STS is called.
 pub(super) struct StsOptions {
@@ -65,7 +62,7 @@ impl AssumedRole {
         let given = provider.provide_credentials().await;
         tried.end(match &given {
             Ok(_) => Outcome::Success,
-            Err(error) => classify(OPERATION, Cause::from(error)).kind.into(),
+            Err(error) => classify(ASSUME_ROLE, Cause::from(error)).kind.into(),
         });
         given
     }

@@ -18,11 +18,12 @@ use super::metrics::Metrics;
 use super::options::ControllerOptions;
 use super::poll::Polls;
 use super::relays::RelaysView;
-use super::scopes::{Contents, Scope};
+use super::scopes::scope::{Contents, Scope};
 use super::triggers::Trigger;
 use crate::broker::{Broker, BrokerError, ErrorKind, Identity, SessionId};
 use crate::crd::condition::StalledReason;
 use crate::crd::{SsmListener, SsmSession, SsmSessionClass};
+use crate::lease::Term;
 
 /// How long one session's termination may take: a tenant's endpoint that does not answer must keep no other's alive.
 const TERMINATE_MAX: Duration = Duration::from_secs(10);
@@ -115,6 +116,8 @@ pub struct Context {
     pub polls: Polls,
     /// True once all was read that is not some namespace's own; nothing is decided before.
     pub synced: watch::Receiver<bool>,
+    /// For how long this controller may act; the client heeds it too.
+    pub term: Term,
     /// Ask for a reconcile of a session, one trigger for each scope of watching.
     pub session_triggers: Vec<Arc<Trigger<SsmSession>>>,
     /// Asks for a reconcile of a listener.
@@ -159,18 +162,22 @@ impl Context {
     /// Ends an AWS session.
     ///
     /// # Errors
-    /// AWS's, or none of it in time: whatever was carried out all the same is found out at the next try.
+    /// AWS's, or none of it in time: whatever was carried out all the same is found out at the next try. Without a call when
+    /// the term is over.
     pub async fn terminate(
         &self,
         identity: &Identity,
         session: &SessionId,
     ) -> Result<(), BrokerError> {
-        let call = self.broker.terminate(identity, session);
-        timeout(TERMINATE_MAX, call).await.unwrap_or_else(|_| {
-            let message = format!("no answer within {TERMINATE_MAX:?}");
+        let failed = |message| {
             let kind = ErrorKind::Unavailable;
-            Err(BrokerError::new(kind, "TerminateSession", message))
-        })
+            BrokerError::new(kind, "TerminateSession", message)
+        };
+        self.term.check().map_err(|over| failed(over.to_string()))?;
+        let call = self.broker.terminate(identity, session);
+        timeout(TERMINATE_MAX, call)
+            .await
+            .unwrap_or_else(|_| Err(failed(format!("no answer within {TERMINATE_MAX:?}"))))
     }
 
     /// What is remembered of a session.
@@ -274,7 +281,7 @@ mod tests {
         let _ = context.deleting_since("gone");
         context.forget_absent();
         assert_eq!(context.memory("gone"), Memory::default());
-        assert_eq!(context.polls.wanted(&identity), []);
+        assert!(context.polls.wanted(&identity).is_empty());
         assert!(context.deletions.lock().expect("no panic").is_empty());
     }
 }

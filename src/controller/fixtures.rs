@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::ObjectMeta;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::context::Context;
 use super::drain::Drain;
@@ -27,6 +29,7 @@ use crate::crd::{
     LISTENER_FINALIZER, SESSION_UID_LABEL, SsmListener, SsmListenerSpec, SsmListenerStatus,
     SsmSession, SsmSessionClass, SsmSessionClassSpec, SsmSessionSpec,
 };
+use crate::lease::Term;
 
 pub const SESSION_UID: &str = "11111111-1111-4111-8111-111111111111";
 pub const STARTED_AT: &str = "2026-11-22T10:00:00Z";
@@ -83,7 +86,13 @@ pub fn context(broker: Arc<dyn Broker>, view: RelaysView) -> Context {
         relays: watch::channel(view).1,
         drain: watch::channel(Drain::No).1,
         synced: watch::channel(true).1,
+        term: term(),
     })
+}
+
+/// One that outlasts the test.
+pub fn term() -> Term {
+    Term::new(Instant::now() + Duration::from_hours(1000))
 }
 
 pub fn class(name: &str, controller_name: &str) -> SsmSessionClass {

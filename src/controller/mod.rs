@@ -52,6 +52,7 @@ pub use self::options::ControllerOptions;
 use self::relays::RelaysView;
 use self::wiring::{Parts, Watches, until};
 use crate::broker::Broker;
+use crate::lease::Term;
 
 /// A part of the controller ended though nobody asked for it; the process should end and be started again.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +69,8 @@ pub struct Readiness {
     pub unreadable: watch::Sender<String>,
 }
 
-/// Runs the controller of one installation until `shutdown`, then lets running reconciles end.
+/// Runs the controller of one installation until `shutdown`, then lets running reconciles end. It writes nothing and ends no
+/// session when its term is over.
 ///
 /// # Errors
 /// When a part of it ends by itself.
@@ -78,9 +80,11 @@ pub async fn run(
     options: ControllerOptions,
     metrics: Metrics,
     readiness: Readiness,
+    term: Term,
     shutdown: CancellationToken,
 ) -> Result<(), Ended> {
     let Readiness { synced, unreadable } = readiness;
+    let client = term.client(client);
     let watches = Watches::new(&client, &options, &metrics);
     let (relays_sender, relays) = watch::channel(RelaysView::default());
     let (drain_sender, drain) = watch::channel(Drain::default());
@@ -92,6 +96,7 @@ pub async fn run(
         relays,
         drain,
         synced: synced.subscribe(),
+        term,
     }));
     // Its state is shown while it runs: it is dropped where another may lead.
     let shown = Arc::downgrade(&context);

@@ -14,8 +14,10 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::*;
+use crate::broker::{ErrorKind, SessionId};
 use crate::controller::fake_aws::FakeAws;
-use crate::controller::fixtures::session;
+use crate::controller::fixtures::{aws as aws_of_classes, context, session, term};
+use crate::identity::identity_of;
 
 #[derive(Default)]
 struct Served {
@@ -49,6 +51,18 @@ async fn answer(State(served): State<Arc<Served>>, uri: Uri) -> Response {
 }
 
 #[tokio::test]
+async fn when_the_term_is_over_no_session_is_terminated() {
+    let aws = Arc::new(FakeAws::default());
+    let context = context(aws.clone(), RelaysView::default());
+    let identity = identity_of(&aws_of_classes());
+    let live = SessionId::parse("ssm-operator-0123456789abcdef0").unwrap();
+    context.term.end();
+    let error = context.terminate(&identity, &live).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(aws.terminated.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_shutdown_before_the_caches_are_filled_ends_it() {
     let socket = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
@@ -71,6 +85,7 @@ async fn a_shutdown_before_the_caches_are_filled_ends_it() {
             synced,
             unreadable: watch::Sender::default(),
         },
+        term(),
         shutdown.clone(),
     ));
 

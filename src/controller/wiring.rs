@@ -31,6 +31,7 @@ use super::watches::{Watch, api, drive, watch};
 use super::{listener, named, scopes, session};
 use crate::broker::Broker;
 use crate::crd::{MANAGED_BY, SsmListener, SsmSession, SsmSessionClass};
+use crate::lease::Term;
 
 /// All caches with the streams that fill them, one of each kind for each scope of watching.
 pub struct Watches {
@@ -58,6 +59,8 @@ pub struct Parts {
     pub drain: watch::Receiver<Drain>,
     /// True once all was read that is not some namespace's own.
     pub synced: watch::Receiver<bool>,
+    /// For how long it may act.
+    pub term: Term,
 }
 
 impl Watches {
@@ -139,6 +142,7 @@ impl Watches {
             relays,
             drain,
             synced,
+            term,
         } = parts;
         let reporter = Reporter {
             controller: FIELD_MANAGER.to_owned(),
@@ -154,13 +158,14 @@ impl Watches {
             sessions: stores(&self.sessions),
             services: stores(&self.services),
             slices: stores(&self.slices),
-            scopes: scopes::of(&self.scopes, &self.services, &self.slices),
+            scopes: scopes::scope::of(&self.scopes, &self.services, &self.slices),
             classes: self.classes.store.clone(),
             listeners: self.listeners.store.clone(),
             relays,
             drain,
             polls: Polls::default(),
             synced,
+            term,
             session_triggers: self.scopes.iter().cloned().map(Trigger::new).collect(),
             listener_trigger: Trigger::new(None),
             session_backoff: backoff(),

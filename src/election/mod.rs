@@ -2,7 +2,8 @@
 //!
 //! A leader renews its Lease. Who has seen it unchanged for its whole duration takes it over. A leader that could not
 //! renew it for the shorter renew deadline is stopped where it stands, and stands for election again: so one has stopped
-//! before another starts, as long as their clocks run equally fast. What they show is never compared.
+//! before another starts, as long as their clocks run equally fast. What they show is never compared. A leader that slept
+//! may run for a moment before it is stopped: it asks its [`Term`] before it acts.
 
 mod decide;
 #[cfg(test)]
@@ -18,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::lease::{Watched, holder, released};
+use crate::lease::{Term, Watched, holder, released};
 use decide::{Step, decide};
 
 /// The field manager of the Lease.
@@ -73,7 +74,7 @@ impl Candidate {
 
     /// Stands for election until `shutdown`, and runs what `begin` gives each time it is won.
     ///
-    /// On shutdown the token given to `begin` is cancelled, and the Lease is kept until the run has ended, and then given
+    /// `begin` is given the term, which must be asked before each act, and a token. On shutdown the token is cancelled, and the Lease is kept until the run has ended, and then given
     /// back. When the Lease is lost the run is dropped, and the candidate stands again. `standing_by` hears of each term's
     /// begin (`false`), and that another was seen to lead (`true`).
     ///
@@ -83,7 +84,7 @@ impl Candidate {
         mut self,
         shutdown: CancellationToken,
         standing_by: impl Fn(bool),
-        mut begin: impl FnMut(CancellationToken) -> F,
+        mut begin: impl FnMut(Term, CancellationToken) -> F,
     ) -> Result<(), E>
     where
         F: Future<Output = Result<(), E>>,
@@ -105,12 +106,14 @@ impl Candidate {
             );
             standing_by(false);
             let stop = shutdown.child_token();
+            let term = Term::new(held_at + self.timing.renew_deadline);
             let ended = tokio::select! {
                 // First, since after a pause of the process all are due and only this one knows it.
                 biased;
-                () = self.keep(held_at) => None,
-                ended = begin(stop) => Some(ended),
+                () = self.keep(&term) => None,
+                ended = begin(term.clone(), stop) => Some(ended),
             };
+            term.end();
             if let Some(ended) = ended {
                 self.release().await;
                 return ended;
@@ -140,15 +143,15 @@ impl Candidate {
         }
     }
 
-    /// Renews the Lease until it is lost.
-    async fn keep(&mut self, held_at: Instant) {
-        let mut deadline = held_at + self.timing.renew_deadline;
+    /// Renews the Lease, and the term with it, until it is lost.
+    async fn keep(&mut self, term: &Term) {
         loop {
+            let deadline = term.deadline();
             if timeout_at(deadline, sleep(self.pause())).await.is_err() {
                 break;
             }
             match timeout_at(deadline, self.attempt()).await {
-                Ok(Ok(Try::Held(at))) => deadline = at + self.timing.renew_deadline,
+                Ok(Ok(Try::Held(at))) => term.renew(at + self.timing.renew_deadline),
                 Ok(Ok(Try::Anothers)) => {
                     warn!(
                         lease = self.name,

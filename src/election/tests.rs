@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::lease;
 
 const NAME: &str = "controller";
 const TIMING: Timing = Timing {
@@ -175,7 +176,7 @@ impl World {
         let (sender, failing) = (self.sender.clone(), fail.clone());
         let stopping = shutdown.clone();
         let ended = tokio::spawn(async move {
-            let run = |stop: CancellationToken| {
+            let run = |_: lease::Term, stop: CancellationToken| {
                 let (sender, failing) = (sender.clone(), failing.clone());
                 async move {
                     let _ = sender.send((Said::Leads(name), Instant::now()));

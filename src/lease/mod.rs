@@ -1,6 +1,7 @@
-//! What Leases of Kubernetes have in common here, whoever holds them: a holder, for how long, and since when; and what
-//! another sees of that.
+//! What Leases of Kubernetes have in common here, whoever holds them: a holder, for how long, and since when; what another
+//! sees of that, and how the holder heeds it.
 
+mod term;
 mod watched;
 
 use std::time::Duration;
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
+pub use term::{Over, Term};
 pub use watched::Watched;
 
 /// Who holds it.

@@ -3,16 +3,24 @@
 //!
 //! The Lease is never renewed and never given back: it goes with the namespace, or by hand.
 
+use std::time::Duration;
+
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::process::{START_CALL_TIMEOUT, START_RETRY};
 use crate::binding;
 use crate::crd::{INSTALLATION_LABEL, INSTALLATION_LEASE, installation};
+
+/// How long the API server may take to accept a connection, and to answer at the start before it is asked again.
+pub(super) const START_CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Between two tries at the start; probes say meanwhile that the process is not ready.
+pub(super) const START_RETRY: Duration = Duration::from_secs(1);
 
 /// Field manager of the Lease.
 const FIELD_MANAGER: &str = "ssm-session-operator";
@@ -67,6 +75,34 @@ fn lease(controller_name: &str, installation: &str) -> Lease {
             holder_identity: Some(controller_name.to_owned()),
             ..LeaseSpec::default()
         }),
+    }
+}
+
+/// UID of the operator's namespace, asked for until it is known; `None` at `shutdown`.
+pub(super) async fn namespace_uid(
+    client: &Client,
+    namespace: &str,
+    shutdown: &CancellationToken,
+) -> Option<String> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    loop {
+        let error = match timeout(START_CALL_TIMEOUT, namespaces.get(namespace)).await {
+            Ok(Ok(object)) => match object.metadata.uid {
+                Some(uid) => return Some(uid),
+                None => "it has no UID".to_owned(),
+            },
+            Ok(Err(error)) => binding::words(&error),
+            Err(_) => format!("no answer within {START_CALL_TIMEOUT:?}"),
+        };
+        warn!(
+            namespace,
+            error, "the operator's namespace can't be read: trying again"
+        );
+        let delay = START_RETRY.mul_f64(0.5 + fastrand::f64());
+        tokio::select! {
+            () = shutdown.cancelled() => return None,
+            () = tokio::time::sleep(delay) => {}
+        }
     }
 }
 

@@ -34,6 +34,7 @@ fn share(bytes: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::sessions_max;
 
     #[test]
     fn a_limit_is_read_of_either_version_and_none_is_none() {
@@ -47,5 +48,17 @@ mod tests {
     fn buffers_have_the_larger_part_and_not_all() {
         assert_eq!(share(1000), 600);
         assert_eq!(share(1 << 30) >> 20, 614);
+    }
+
+    /// `docs/install.md` and the chart's values say so.
+    #[test]
+    fn a_listener_needs_one_and_a_half_mebibytes_of_the_limit() {
+        let fitting = |limit| sessions_max(usize::try_from(share(limit)).expect("64 bits"));
+        assert_eq!(fitting(1 << 30), 702);
+        for capacity in [1, 351, 500, 10_000] {
+            let limit = 3 * u64::try_from(capacity).expect("64 bits") << 19;
+            assert!(fitting(limit) >= capacity, "{capacity}");
+            assert!(fitting(limit) <= capacity + capacity / 20, "{capacity}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 mod api_server;
 pub mod build;
+mod files;
 mod installation;
 mod memory;
 mod options;
@@ -20,7 +21,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, bail};
 use kube::Api;
 use prometheus_client::registry::Registry;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -34,11 +34,12 @@ use crate::election::Candidate;
 use crate::relay::{self, Relay};
 use crate::telemetry::{self, TraceOptions, Traces};
 use crate::{controller, crd, drain};
+use installation::namespace_uid;
 use options::{
     binding_options, controller_options, drain_options, election_timing, process_identity,
     relay_options, trace_options,
 };
-use process::{Process, connect, namespace_uid, start, tls};
+use process::{Process, connect, start, tls};
 use supervise::{Task, on_signal, supervise};
 
 /// The whole program.
@@ -62,7 +63,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Crds { dir } => return ended(write_crds(dir.as_deref())),
     };
     let running = async {
-        raise_file_limit();
+        files::raise_limit();
         run(&common, controller, relay).await
     };
     let traces = trace_options(&common, tls);
@@ -87,22 +88,6 @@ fn run_to_end(
     // A name look-up that hangs must not keep the process.
     runtime.shutdown_background();
     ran
-}
-
-/// Takes as many file descriptors as the system gives: each client and each websocket is one, and the usual soft limit of
-/// 1024 is used up by the clients of four listeners.
-fn raise_file_limit() {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => info!(limit = maximum, "file descriptors"),
-        Err(error) => {
-            warn!(limit = current, %error, "the limit of file descriptors can't be raised; clients beyond it are not accepted");
-        }
-    }
 }
 
 /// The exit code; before there are logs the error is printed.
@@ -285,10 +270,18 @@ fn spawn_controller(
             readiness.synced.send_replace(standing_by);
             readiness.unreadable.send_replace(String::new());
         };
-        let lead = |stop| {
+        let lead = |term, stop| {
             let (client, broker) = (client.clone(), broker.clone());
             let (options, metrics) = (options.clone(), metrics.clone());
-            controller::run(client, broker, options, metrics, readiness.clone(), stop)
+            controller::run(
+                client,
+                broker,
+                options,
+                metrics,
+                readiness.clone(),
+                term,
+                stop,
+            )
         };
         Ok(candidate.lead(stop, standing_by, lead).await?)
     })

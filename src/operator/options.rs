@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_rustls::rustls::ClientConfig;
 use tracing::warn;
 
-use super::memory;
+use super::{files, memory};
 use crate::aws::{self, AwsOptions};
 use crate::binding::BindingOptions;
 use crate::broker::UrlPolicy;
@@ -153,6 +153,7 @@ pub(super) fn relay_options(
             args.connections_max_per_client
                 .unwrap_or(args.connections_max.div_ceil(2)),
         ),
+        clients_max: files::clients_max(capacity(args)),
         buffers_max: buffers_max(args),
         url_policy: if args.insecure_stream_urls {
             UrlPolicy::Insecure
@@ -172,15 +173,7 @@ fn buffers_max(args: &RelayArgs) -> usize {
 
 /// How many listeners a relay takes: as many as it was told to, where each has the least of memory that it needs.
 fn capacity(args: &RelayArgs) -> usize {
-    let (capacity, fitting) = (count(args.capacity), sessions_max(buffers_max(args)));
-    if capacity > fitting {
-        warn!(
-            capacity,
-            fitting,
-            "fewer listeners are taken than --capacity says: there is no memory for the buffers of more; see --buffers-max"
-        );
-    }
-    capacity.min(fitting)
+    count(args.capacity).min(sessions_max(buffers_max(args)))
 }
 
 fn count(number: u32) -> usize {
@@ -194,6 +187,14 @@ pub(super) fn binding_options(
     incarnation: &str,
     namespace_uid: &str,
 ) -> BindingOptions {
+    let capacity = capacity(args);
+    if capacity < count(args.capacity) {
+        warn!(
+            capacity = args.capacity,
+            fitting = capacity,
+            "fewer listeners are taken than --capacity says: there is no memory for the buffers of more; see --buffers-max"
+        );
+    }
     BindingOptions {
         namespace: common.installation.namespace.clone(),
         namespace_uid: namespace_uid.to_owned(),
@@ -203,7 +204,7 @@ pub(super) fn binding_options(
         advertise_addresses: args.advertise_addresses.clone(),
         lease_duration: common.lease_duration,
         lease_renew: args.lease_renew,
-        capacity: capacity(args),
+        capacity,
         // Half of what the relay waits for a session's record, so that it can try once more.
         record_deadline: common.record_timeout / 2,
         // The rest of the time is for the Lease and for the other tasks.

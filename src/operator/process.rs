@@ -4,33 +4,23 @@
 //! An API server that does not answer is waited for. What no waiting mends ends the process.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, Client};
+use kube::Client;
 use prometheus_client::registry::Registry;
 use rustls_platform_verifier::BuilderVerifierExt;
-use tokio::time::timeout;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::api_server;
-use super::installation::{Claim, wait_for_namespace};
+use super::installation::{Claim, START_CALL_TIMEOUT, namespace_uid, wait_for_namespace};
 use super::options::aws_options;
 use crate::aws::{self, AwsBroker};
-use crate::binding;
 use crate::broker::Broker;
 use crate::cli::{CommonArgs, InstallationArgs};
 use crate::proxy::Proxies;
-
-/// How long the API server may take to accept a connection, and to answer at the start before it is asked again.
-pub(super) const START_CALL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Between two tries at the start; probes say meanwhile that the process is not ready.
-pub(super) const START_RETRY: Duration = Duration::from_secs(1);
 
 /// What every process of this program has.
 pub(super) struct Process {
@@ -104,32 +94,4 @@ pub(super) fn tls() -> anyhow::Result<ClientConfig> {
         .with_platform_verifier()
         .context("reading the system's root certificates")?;
     Ok(tls.with_no_client_auth())
-}
-
-/// UID of the operator's namespace, asked for until it is known; `None` at `shutdown`.
-pub(super) async fn namespace_uid(
-    client: &Client,
-    namespace: &str,
-    shutdown: &CancellationToken,
-) -> Option<String> {
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    loop {
-        let error = match timeout(START_CALL_TIMEOUT, namespaces.get(namespace)).await {
-            Ok(Ok(object)) => match object.metadata.uid {
-                Some(uid) => return Some(uid),
-                None => "it has no UID".to_owned(),
-            },
-            Ok(Err(error)) => binding::words(&error),
-            Err(_) => format!("no answer within {START_CALL_TIMEOUT:?}"),
-        };
-        warn!(
-            namespace,
-            error, "the operator's namespace can't be read: trying again"
-        );
-        let delay = START_RETRY.mul_f64(0.5 + fastrand::f64());
-        tokio::select! {
-            () = shutdown.cancelled() => return None,
-            () = tokio::time::sleep(delay) => {}
-        }
-    }
 }

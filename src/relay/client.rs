@@ -35,6 +35,9 @@ pub(super) enum Admission {
 pub(super) struct Crowd {
     present: Arc<AtomicUsize>,
     places: usize,
+    /// Those of all listeners together.
+    everybody: Arc<AtomicUsize>,
+    places_of_all: usize,
     /// How many of them come from each address.
     origins: Arc<Mutex<HashMap<IpAddr, usize>>>,
     places_per_origin: usize,
@@ -44,23 +47,27 @@ pub(super) struct Crowd {
 const CROWDED_HOLD: Duration = Duration::from_secs(2);
 
 impl Crowd {
-    /// Nobody, of at most `places`, and `places_per_origin` for one address: nobody takes all of them from the others.
-    pub(super) fn new(places: usize, places_per_origin: usize) -> Self {
+    /// Nobody yet. `everybody` counts the clients of all listeners.
+    pub(super) fn new(options: &RelayOptions, everybody: Arc<AtomicUsize>) -> Self {
         Self {
             present: Arc::default(),
-            places,
+            places: options.connections_max,
+            everybody,
+            places_of_all: options.clients_max,
             origins: Arc::default(),
-            places_per_origin,
+            places_per_origin: options.connections_max_per_client,
         }
     }
 
     fn enter(&self, from: IpAddr) {
         self.present.fetch_add(1, Ordering::Relaxed);
+        self.everybody.fetch_add(1, Ordering::Relaxed);
         *self.origins().entry(from).or_default() += 1;
     }
 
     fn leave(&self, from: IpAddr) {
         self.present.fetch_sub(1, Ordering::Relaxed);
+        self.everybody.fetch_sub(1, Ordering::Relaxed);
         let mut origins = self.origins();
         if let Some(count) = origins.get_mut(&from) {
             *count -= 1;
@@ -77,6 +84,16 @@ impl Crowd {
     /// How many there are, at any time.
     pub(super) fn present(&self) -> Arc<AtomicUsize> {
         self.present.clone()
+    }
+
+    /// Whether there are more than there may be: on this listener, or of its clients more than are left for those of others.
+    fn is_too_large(&self) -> bool {
+        let present = self.present.load(Ordering::Relaxed);
+        let everybody = self.everybody.load(Ordering::Relaxed);
+        // Whoever came last is counted, and took one of those that were left.
+        let others = everybody.saturating_sub(1);
+        let were_left = self.places_of_all.saturating_sub(others);
+        present > self.places || present > were_left
     }
 
     /// How long a half-closed client is held: less when more than half of the places are taken.
@@ -159,8 +176,13 @@ impl Client {
         })
     }
 
+    /// Whether there are too many now, of its own address or altogether.
+    pub(super) fn is_one_too_many(&self) -> bool {
+        self.place.crowd.is_too_large() || self.is_one_too_many_of_its_own()
+    }
+
     /// Whether its address has more places than one may have.
-    pub(super) fn is_one_too_many_of_its_own(&self) -> bool {
+    fn is_one_too_many_of_its_own(&self) -> bool {
         let Place { crowd, from, .. } = &self.place;
         let present = crowd.origins().get(from).copied();
         present.is_some_and(|present| present > crowd.places_per_origin)
@@ -248,10 +270,19 @@ mod tests {
         (near.expect("a client"), far)
     }
 
-    fn options() -> Arc<RelayOptions> {
+    fn options() -> RelayOptions {
         let config = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
         let tls = Arc::new(config.with_no_client_auth());
-        Arc::new(RelayOptions::new("relay-1", "run-1", tls))
+        RelayOptions::new("relay-1", "run-1", tls)
+    }
+
+    fn crowd(places: usize, places_per_origin: usize) -> Crowd {
+        let options = RelayOptions {
+            connections_max: places,
+            connections_max_per_client: places_per_origin,
+            ..options()
+        };
+        Crowd::new(&options, Arc::default())
     }
 
     fn text(metrics: &Metrics) -> String {
@@ -268,12 +299,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_whose_task_is_cut_off_before_it_began_leaves_its_place_and_is_reset() {
-        let (crowd, metrics) = (Crowd::new(4, 4), Metrics::default());
+        let (crowd, metrics) = (crowd(4, 4), Metrics::default());
         let _served = metrics.serve(crowd.present());
         let (client, far) = client(&crowd, &metrics).await;
         assert!(text(&metrics).contains("relay_connections 1"));
         let admission = watch::Sender::new(Admission::Hold);
-        drop(client.serve(admission.subscribe(), options()));
+        drop(client.serve(admission.subscribe(), Arc::new(options())));
         wait_reset(far).await;
         assert!(text(&metrics).contains("relay_connections 0"));
         assert_eq!(crowd.present.load(Ordering::Relaxed), 0);
@@ -281,8 +312,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_listener_leaves_as_many_places_to_others_as_it_has() {
+        let options = RelayOptions {
+            clients_max: 12,
+            ..options()
+        };
+        let (everybody, metrics) = (Arc::default(), Metrics::default());
+        let crowds = [0; 3].map(|_| Crowd::new(&options, Arc::clone(&everybody)));
+        let mut served = Vec::new();
+        let mut admitted = [0; 3];
+        for (crowd, admitted) in crowds.iter().zip(&mut admitted) {
+            loop {
+                let (client, far) = client(crowd, &metrics).await;
+                if client.is_one_too_many() {
+                    break;
+                }
+                served.push((client, far));
+                *admitted += 1;
+            }
+        }
+        assert_eq!(admitted, [6, 3, 2], "half of what was left, each time");
+        served.truncate(6);
+        let (client, _far) = client(&crowds[2], &metrics).await;
+        assert!(!client.is_one_too_many(), "places are given back");
+    }
+
+    #[tokio::test]
     async fn a_client_that_is_refused_is_reset_and_counted_as_one_too_many() {
-        let (crowd, metrics) = (Crowd::new(4, 4), Metrics::default());
+        let (crowd, metrics) = (crowd(4, 4), Metrics::default());
         let (client, far) = client(&crowd, &metrics).await;
         client.refuse();
         wait_reset(far).await;
@@ -291,7 +348,7 @@ mod tests {
 
     #[tokio::test]
     async fn half_closed_clients_are_held_for_less_when_more_than_half_of_the_places_are_taken() {
-        let (crowd, metrics) = (Crowd::new(4, 4), Metrics::default());
+        let (crowd, metrics) = (crowd(4, 4), Metrics::default());
         let mut clients = Vec::new();
         for hold in [USUAL, USUAL, CROWDED_HOLD, CROWDED_HOLD] {
             clients.push(client(&crowd, &metrics).await);

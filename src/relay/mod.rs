@@ -69,6 +69,7 @@ impl Relay {
                 ports,
                 metrics,
                 budget: Arc::new(budget),
+                everybody: Arc::default(),
             }),
             wishes: Arc::default(),
             servers: TaskTracker::new(),

@@ -47,6 +47,8 @@ pub struct RelayOptions {
     pub connections_max: usize,
     /// Those of them that may come from one address.
     pub connections_max_per_client: usize,
+    /// Clients at once on all listeners. One listener has as many as are left for others at most.
+    pub clients_max: usize,
     /// Bytes that all sessions together keep for their clients and destinations.
     pub buffers_max: usize,
     /// Which stream URLs are trusted with a token.
@@ -78,6 +80,7 @@ impl RelayOptions {
             stall_limit: Duration::from_secs(30),
             connections_max: 256,
             connections_max_per_client: 128,
+            clients_max: 65_536,
             buffers_max: 512 << 20,
             url_policy: UrlPolicy::Strict,
             tls,

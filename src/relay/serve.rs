@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -34,6 +35,8 @@ pub(super) struct Shared {
     pub(super) ports: Arc<Ports>,
     pub(super) metrics: Metrics,
     pub(super) budget: Arc<Budget>,
+    /// Clients of all listeners.
+    pub(super) everybody: Arc<AtomicUsize>,
 }
 
 enum Outcome {
@@ -102,7 +105,7 @@ impl Server {
         let options = shared.options.clone();
         let preferred_port = inherited.port;
         let backoff = Backoff::new(options.backoff_min, options.record_timeout);
-        let crowd = Crowd::new(options.connections_max, options.connections_max_per_client);
+        let crowd = Crowd::new(&options, shared.everybody.clone());
         let served = shared.metrics.serve(crowd.present());
         let mut server = Self {
             id,
@@ -350,24 +353,24 @@ impl Server {
     }
 
     fn admit(&mut self, client: std::io::Result<(TcpStream, IpAddr)>) {
-        let (client, from) = match client {
-            Ok(client) => client,
-            Err(error) => {
-                warn!(listener = %self.id, %error, "a client could not be accepted");
-                return;
-            }
+        let accepted = client.inspect_err(
+            |error| warn!(listener = %self.id, %error, "a client could not be accepted"),
+        );
+        let Ok((client, from)) = accepted else {
+            return;
         };
         let Some(client) = Client::new(client, from, &self.crowd, &self.shared.metrics) else {
             return;
         };
-        let (limit, present) = (self.shared.options.connections_max, self.clients.len());
-        if present >= limit || client.is_one_too_many_of_its_own() {
-            let now = Instant::now();
+        if client.is_one_too_many() {
             let said = self.full_said_at;
-            if said.is_none_or(|at| now >= at + FULL_SAID_EVERY) {
-                self.full_said_at = Some(now);
-                let limit_per_client = self.shared.options.connections_max_per_client;
-                warn!(listener = %self.id, %from, present, limit, limit_per_client, "clients are reset: there are too many connections, or too many of one address");
+            if said.is_none_or(|at| at.elapsed() >= FULL_SAID_EVERY) {
+                self.full_said_at = Some(Instant::now());
+                let limits = &self.shared.options;
+                warn!(
+                    listener = %self.id, %from, present = self.clients.len(), limit = limits.connections_max,
+                    of_one_address = limits.connections_max_per_client, of_all = limits.clients_max, "clients are reset: there are too many connections, of this listener, of one address, or of all together"
+                );
             }
             return client.refuse();
         }

@@ -8,12 +8,13 @@ use serde_json::Value;
 use crate::ground::ground;
 use crate::programs::{NAMESPACE, chart, in_checkout, run, tools};
 
-const PAGES: [&str; 5] = [
+const PAGES: [&str; 6] = [
     "README.md",
     "charts/ssm-session-operator/README.md",
     "docs/iam.md",
     "docs/install.md",
     "docs/network-policies.md",
+    "docs/proxy.md",
 ];
 
 /// A part of any pod, and so neither an object nor values.

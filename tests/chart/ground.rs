@@ -1,5 +1,5 @@
 //! Control planes with our kinds applied by kubectl, and with stand-ins for the kinds of the Prometheus operator: one for
-//! all tests of this program but three, which have their own, since kinds belong to one release. In one of these our
+//! all tests of this program but four, which have their own, since kinds belong to one release. In one of these our
 //! kinds are those of the past, and in two they are not there.
 //!
 //! Each is started by the first test that asks. Nobody drops it: when the process ends, its supervisor sees the end of
@@ -21,6 +21,7 @@ const NAMED: [&str; 3] = [NAMESPACE, "shop", "bank"];
 static GROUND: OnceCell<Result<Ground>> = OnceCell::const_new();
 static GROUND_OF_THE_PAST: OnceCell<Result<Ground>> = OnceCell::const_new();
 static EMPTY_GROUND: OnceCell<Result<Ground>> = OnceCell::const_new();
+static GROUND_OF_TWO: OnceCell<Result<Ground>> = OnceCell::const_new();
 static GROUND_OF_EVERYTHING: OnceCell<Result<Ground>> = OnceCell::const_new();
 
 /// Our kinds.
@@ -42,6 +43,11 @@ pub async fn ground() -> &'static Ground {
 /// For the test that upgrades the kinds, and uninstalls what they belong to.
 pub async fn ground_of_the_past() -> &'static Ground {
     laid(&GROUND_OF_THE_PAST, Ground::lay_past).await
+}
+
+/// For the test of two releases that are in each other's way.
+pub async fn ground_of_two() -> &'static Ground {
+    laid(&GROUND_OF_TWO, Ground::lay).await
 }
 
 /// For the test of a first release: nobody has applied any kind.

@@ -28,6 +28,7 @@ mod wait;
 
 mod alerts;
 mod aws;
+mod beside;
 mod counts;
 mod documented;
 mod everything;

@@ -8,7 +8,7 @@ use crate::WAIT_MAX;
 use crate::audit::refused;
 use crate::ground::ground;
 use crate::installed::Installed;
-use crate::rights::is;
+use crate::rights::{EVERYWHERE, is};
 use crate::transfer::dead;
 use crate::wait::ask_until;
 
@@ -26,6 +26,7 @@ async fn a_served_namespace_that_is_deleted_takes_its_session_along() {
         "crds": { "enabled": false },
         "controllerName": "example.com/going",
         "watchNamespaces": ["going-user"],
+        "admissionPolicy": { "exemptUsers": [EVERYWHERE] },
     });
     let mut installed = Installed::new(ground().await, "going", &values, 1).await;
     installed.apply(&installed.session("a test")).await;

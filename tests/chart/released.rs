@@ -1,5 +1,5 @@
-//! The chart as the release workflow publishes it: of the image that it has built, by digest, and by the helm that these
-//! tests judge it with.
+//! The chart as the release workflow publishes it: of the image that it has built, by digest, with the pages of its version,
+//! and by the helm that these tests judge it with. And the workflows, as actionlint reads them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -93,6 +93,18 @@ async fn a_released_chart_takes_its_own_image_by_digest_unless_values_say_otherw
     ] {
         assert_eq!(copy.image(option).await, expected, "{option}");
     }
+    let alerts = [
+        "template",
+        "ssm",
+        &copy.path(),
+        "--set=prometheusRule.enabled=true",
+    ];
+    let alerts = run(&tools().await.helm, &alerts, "").await;
+    let alerts = alerts.unwrap_or_else(|error| panic!("{error:#}")).out;
+    let page = format!("/blob/v{version}/docs/troubleshooting.md#");
+    let runbooks = alerts.matches("runbook_url: ").count();
+    assert!(runbooks >= 10, "{runbooks}");
+    assert_eq!(alerts.matches(&page).count(), runbooks, "{alerts}");
     let chart = fs::read_to_string(copy.0.join("Chart.yaml")).expect("it is there");
     let chart = objects(&chart).remove(0);
     let images = chart["annotations"]["artifacthub.io/images"].as_str();
@@ -101,6 +113,30 @@ async fn a_released_chart_takes_its_own_image_by_digest_unless_values_say_otherw
         images[0]["image"],
         format!("{REPOSITORY}:{version}@{DIGEST}")
     );
+}
+
+#[tokio::test]
+async fn actionlint_has_nothing_to_say_of_the_workflows() {
+    let actionlint = &tools().await.actionlint;
+    // It would ask these of the machine, where they may be of any version.
+    let alone = ["-no-color", "-shellcheck=", "-pyflakes="];
+    let files = fs::read_dir(in_checkout(".github/workflows")).expect("it is in the checkout");
+    let files = files.map(|file| file.expect("it can be listed").path());
+    let files: Vec<_> = files.map(|file| file.display().to_string()).collect();
+    assert_eq!(files.len(), 2, "one for tests, and one for releases");
+    for file in &files {
+        let read = run(actionlint, &[&alone[..], &[file]].concat(), "").await;
+        read.unwrap_or_else(|error| panic!("{error:#}"));
+
+        let workflow = fs::read_to_string(file).expect("it is in the checkout");
+        let broken = workflow.replacen("runs-on:", "runs-of:", 1);
+        let read = finish(actionlint, &[&alone[..], &["-"]].concat(), &broken).await;
+        let (status, said) = read.expect("it runs");
+        assert!(
+            !status.success() && said.out.contains("runs-of"),
+            "{file}: {said:?}"
+        );
+    }
 }
 
 #[test]

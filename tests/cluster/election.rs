@@ -54,22 +54,17 @@ impl Setting {
         assert_eq!(world.live_sessions().len(), 2);
     }
 
-    async fn end(self) {
-        let Self {
-            world,
-            leader: _,
-            second,
-            relay,
-            forwarder: _,
-        } = self;
+    /// Nothing is left, and each session was started once.
+    async fn end(self, sessions: u64) {
+        let world = self.world;
         world.delete("orders").await;
         world.delete("bills").await;
         world.wait_gone("orders").await;
         world.wait_gone("bills").await;
         world.assert_nothing_is_left().await;
-        assert_eq!(world.simulator.calls(Operation::StartSession), 2);
-        relay.stop().await.expect("it ends well");
-        second.stop().await.expect("it ends well");
+        assert_eq!(world.simulator.calls(Operation::StartSession), sessions);
+        self.relay.stop().await.expect("it ends well");
+        self.second.stop().await.expect("it ends well");
     }
 }
 
@@ -79,7 +74,7 @@ async fn when_the_leader_is_killed_the_other_goes_on() {
     let mut connection = setting.world.connect("orders", "db").await;
     setting.leader.signal("KILL").await.expect("it is there");
     setting.second_goes_on(&mut connection).await;
-    setting.end().await;
+    setting.end(2).await;
 }
 
 #[tokio::test]
@@ -90,7 +85,7 @@ async fn a_leader_that_ends_in_order_gives_the_lead_away() {
     let given = setting.leader.wait_for_log("gave the Lease back", WAIT_MAX);
     given.await.expect("nobody has to wait for its end");
     setting.second_goes_on(&mut connection).await;
-    setting.end().await;
+    setting.end(2).await;
 }
 
 #[tokio::test]
@@ -105,19 +100,41 @@ async fn a_leader_that_is_cut_off_stops_and_stands_by_when_it_is_back() {
     let leader = setting.leader.logged();
     assert_eq!(leader.matches(ELECTED).count(), 1, "{leader}");
     setting.leader.signal("TERM").await.expect("it is there");
-    setting.end().await;
+    setting.end(2).await;
 }
 
 #[tokio::test]
-async fn a_leader_that_slept_finds_that_another_leads() {
+async fn a_leader_that_slept_does_none_of_what_came_meanwhile() {
     let mut setting = Setting::new("lead-slept").await;
     let mut connection = setting.world.connect("orders", "db").await;
     setting.leader.signal("STOP").await.expect("it is there");
     setting.second_goes_on(&mut connection).await;
+    // In its sockets are sessions without listeners, and without their end: some that are gone since.
+    let world = &setting.world;
+    let passing = ["rent", "tax", "fees"];
+    for name in passing {
+        world.create(&world.session(name)).await;
+        world.wait_available(name).await;
+    }
+    for name in passing {
+        world.delete(name).await;
+        world.wait_gone(name).await;
+    }
+    let terminated = world.simulator.calls(Operation::TerminateSession);
+    let written = world.written_by_controllers();
+
     setting.leader.signal("CONT").await.expect("it is there");
     let lost = setting.leader.wait_for_log(LOST, WAIT_MAX).await;
     lost.expect("its time was over");
     carry(&mut connection).await;
     setting.leader.signal("TERM").await.expect("it is there");
-    setting.end().await;
+    let ended = setting.leader.wait_for_end(WAIT_MAX).await;
+    ended.expect("it ends well");
+    let world = &setting.world;
+    assert_eq!(world.written_by_controllers(), written);
+    assert_eq!(
+        world.simulator.calls(Operation::TerminateSession),
+        terminated
+    );
+    setting.end(5).await;
 }

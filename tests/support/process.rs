@@ -166,9 +166,14 @@ impl Process {
     /// Asks it to end, waits for that, and fails unless it ended well.
     pub async fn stop(mut self) -> Result<()> {
         drop(self.stdin.take());
-        let status = timeout(STOP_TIMEOUT, self.shell.wait())
+        self.wait_for_end(STOP_TIMEOUT).await
+    }
+
+    /// Waits until it has ended, and fails unless it ended well.
+    pub async fn wait_for_end(&mut self, limit: Duration) -> Result<()> {
+        let status = timeout(limit, self.shell.wait())
             .await
-            .with_context(|| format!("process {} did not end in {STOP_TIMEOUT:?}", self.pid))??;
+            .with_context(|| format!("process {} did not end in {limit:?}", self.pid))??;
         if !status.success() {
             bail!(
                 "process {} ended badly ({status}):\n{}",

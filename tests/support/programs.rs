@@ -36,11 +36,11 @@ pub struct Printed {
     pub err: String,
 }
 
-/// helm and kube-score.
+/// helm, kube-score and actionlint.
 pub async fn tools() -> &'static ChartTools {
     match TOOLS.get_or_init(ChartTools::prepare).await {
         Ok(tools) => tools,
-        Err(error) => panic!("there is no helm or no kube-score: {error:#}"),
+        Err(error) => panic!("a program that judges the chart is missing: {error:#}"),
     }
 }
 

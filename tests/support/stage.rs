@@ -1,5 +1,5 @@
 //! What the operator needs around it on one machine, and the operator: a control plane, a simulated AWS, a node in it
-//! whose agent alone reaches a TCP server, and `all-in-one` as a process of its own. For the demo and for benchmarks.
+//! whose agent alone reaches a TCP server, and the operator's processes. For the demo and for benchmarks.
 
 #![allow(dead_code, reason = "the demo and the benchmark each use a part of it")]
 
@@ -35,6 +35,8 @@ pub struct Setting {
     pub class: &'static str,
     /// The operator's program.
     pub program: PathBuf,
+    /// Its commands, each for a process of its own.
+    pub commands: &'static [&'static str],
     /// Its options beyond those that the stage needs.
     pub options: &'static [&'static str],
     /// Told what comes next.
@@ -43,7 +45,7 @@ pub struct Setting {
 
 /// Everything that runs.
 pub struct Stage {
-    operator: Process,
+    operator: Vec<Process>,
     client: kube::Client,
     simulator: Simulator,
     agent: Agent,
@@ -57,6 +59,7 @@ impl Stage {
         let Setting {
             class,
             program,
+            commands,
             options,
             say,
         } = setting;
@@ -75,11 +78,18 @@ impl Stage {
         let agent = Agent::start(&simulator.endpoint(), agent)?;
         simulator.wait_for_target(TARGET).await?;
 
-        say("Installing the kinds and starting the operator (controller and relay in one process)");
+        say(&format!(
+            "Installing the kinds and starting the operator ({})",
+            commands.join(", ")
+        ));
         let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/");
         kubectl(&control_plane, &["apply", "-f", crds]).await?;
         kubectl(&control_plane, &["create", "namespace", OPERATOR_NAMESPACE]).await?;
-        let operator = start_operator(&control_plane, &program, options).await?;
+        let mut operator = Vec::new();
+        for command in commands {
+            let process = start_operator(&control_plane, &program, command, options);
+            operator.push(process.await?);
+        }
         let stage = Self {
             operator,
             client,
@@ -103,7 +113,9 @@ impl Stage {
             server,
             control_plane,
         } = self;
-        operator.stop().await.context("the operator")?;
+        for process in operator {
+            process.stop().await.context("the operator")?;
+        }
         drop(client);
         agent.shutdown().await;
         simulator.shutdown().await;
@@ -112,8 +124,8 @@ impl Stage {
         Ok(())
     }
 
-    /// The operator's process.
-    pub fn operator(&self) -> &Process {
+    /// The operator's processes, in the order of their commands.
+    pub fn operator(&self) -> &[Process] {
         &self.operator
     }
 
@@ -137,16 +149,21 @@ impl Stage {
         &self.control_plane
     }
 
-    /// The operator's log.
-    pub fn log(&self) -> PathBuf {
-        operator_log(&self.control_plane)
+    /// The log of the operator's process with this command.
+    pub fn log(&self, command: &str) -> PathBuf {
+        operator_log(&self.control_plane, command)
     }
 
-    /// The end of the operator's log.
+    /// The end of the operator's logs.
     pub fn last_words(&self) -> String {
-        let logged = self.operator.logged();
-        let lines: Vec<_> = logged.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
+        let mut last = String::new();
+        for process in &self.operator {
+            let logged = process.logged();
+            let lines: Vec<_> = logged.lines().collect();
+            last += &lines[lines.len().saturating_sub(20)..].join("\n");
+            last.push('\n');
+        }
+        last
     }
 
     /// Runs kubectl with arguments that have no blanks in them, and gives what it prints.
@@ -178,31 +195,32 @@ fn class_manifest(name: &str, endpoint: &str) -> Value {
     })
 }
 
-fn operator_log(control_plane: &ControlPlane) -> PathBuf {
-    control_plane.dir().join("operator.log")
+fn operator_log(control_plane: &ControlPlane, command: &str) -> PathBuf {
+    control_plane.dir().join(format!("{command}.log"))
 }
 
-/// The operator, ready.
+/// A process of the operator, ready.
 async fn start_operator(
     control_plane: &ControlPlane,
     program: &Path,
+    command: &str,
     options: &[&str],
 ) -> Result<Process> {
+    let namespace = format!("--namespace={OPERATOR_NAMESPACE}");
+    let mut arguments = vec![command, &namespace, "--admin-address=127.0.0.1:0"];
     let advertised = format!("{},{}", dial::ADVERTISED_V4, dial::ADVERTISED_V6);
-    let arguments: Vec<_> = [
-        "all-in-one",
-        &format!("--namespace={OPERATOR_NAMESPACE}"),
-        "--relay-name=stage",
-        "--listen-address=127.0.0.1",
-        "--listen-address=::1",
-        &format!("--advertise-address={advertised}"),
-        "--admin-address=127.0.0.1:0",
-        "--insecure-stream-urls",
-    ]
-    .iter()
-    .chain(options)
-    .map(|argument| (*argument).to_owned())
-    .collect();
+    let advertise = format!("--advertise-address={advertised}");
+    if command != "controller" {
+        arguments.extend([
+            "--relay-name=stage",
+            "--listen-address=127.0.0.1",
+            "--listen-address=::1",
+            &advertise,
+            "--insecure-stream-urls",
+        ]);
+    }
+    let arguments = arguments.iter().chain(options);
+    let arguments: Vec<_> = arguments.map(|argument| (*argument).to_owned()).collect();
     let kubeconfig = control_plane.kubeconfig().display().to_string();
     let environment = [
         ("KUBECONFIG", kubeconfig),
@@ -211,14 +229,15 @@ async fn start_operator(
         ("AWS_SECRET_ACCESS_KEY", "stage".to_owned()),
         ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
     ];
-    let log = operator_log(control_plane);
+    let log = operator_log(control_plane, command);
     let mut operator = Process::start(&log, program, &arguments, &environment).await?;
     let admin = operator.admin_address(WAIT_MAX).await?;
     let ready = ask_until(WAIT_MAX, async || {
         let answer = http::get(&admin, "/readyz").await.ok()?;
         (answer.status == 200).then_some(())
     });
-    ready.await.context("the operator does not become ready")?;
+    let ready = ready.await;
+    ready.with_context(|| format!("the {command} does not become ready"))?;
     Ok(operator)
 }
 

@@ -42,7 +42,7 @@ fn every_link_of_a_page_leads_somewhere() {
     );
 }
 
-fn is_page(path: &Path) -> bool {
+pub fn is_page(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "md")
 }
 

@@ -1,7 +1,7 @@
 //! Holds the rules of the house over its sources: which floor may use which, how long a file may
-//! be, which names and calls are not for us, where the links of pages lead. Each rule is one test,
-//! and its message says how to mend what it found. Beside the rules, tests show that each of their
-//! parts can fail.
+//! be, which names and calls are not for us, where the links of pages lead, and which versions they
+//! name. Each rule is one test, and its message says how to mend what it found. Beside the rules,
+//! tests show that each of their parts can fail.
 //!
 //! The sources are read as text, without their comments and literals: enough for the rules here,
 //! and nothing has to compile.
@@ -15,3 +15,4 @@ mod links;
 mod names;
 mod source;
 mod text;
+mod versions;

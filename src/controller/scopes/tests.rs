@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use kube::core::Status;
+use kube_runtime::watcher;
 use tokio::sync::watch;
 use tokio::time::advance;
 

@@ -18,7 +18,7 @@ use crate::controller::drain::Drain;
 use crate::controller::error::Error;
 use crate::controller::poll::Snapshot;
 use crate::controller::relays::RelaysView;
-use crate::controller::scopes::Contents;
+use crate::controller::scopes::scope::Contents;
 use crate::controller::trust;
 use crate::crd::class::Aws;
 use crate::crd::{

@@ -17,8 +17,8 @@ use crate::installed::{Installed, SESSION};
 use crate::wait::ask_until;
 
 /// What refusals say.
-const SLICES: &str = "only the operator may write it";
-const STATUS: &str = "says what the operator has found, and only the operator may write it";
+pub const SLICES: &str = "only the operator may write it";
+pub const STATUS: &str = "says what the operator has found, and only the operator may write it";
 const LISTENERS: &str = "only the controller may write it";
 const RELAYS: &str = "only relays may write it";
 const OWN_LISTENERS: &str = "of its own SsmListeners only";

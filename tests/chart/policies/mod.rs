@@ -5,10 +5,13 @@ mod kinds;
 mod services;
 mod table;
 
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 use ssm_session_operator::crd::SsmSession;
 
+use crate::WAIT_MAX;
 use crate::installed::{Installed, SESSION};
+use crate::wait::ask_until;
 use table::Verb::{Create, Merge, Report};
 use table::{What, Who, hold};
 
@@ -113,4 +116,37 @@ pub async fn sessions_are_written_where_they_are_served(installed: &Installed) {
     let delete = ["delete", "namespace", &elsewhere, "--wait=false"];
     let deleted = installed.ground.kubectl(&delete, "").await;
     deleted.expect("the administrator may delete namespaces");
+}
+
+/// Of an installation and of another that it does not know, by the accounts of their controllers: in a namespace that both
+/// serve, and in which a session is, its policies let only its own serve a session.
+pub async fn others_are_kept_out(namespace: &str, installed: &Installed, accounts: [&str; 2]) {
+    let own = Who::named("its controllers", installed, accounts[0]).await;
+    let others = Who::named("the other's controllers", installed, accounts[1]).await;
+    let slice = What::new::<EndpointSlice>(namespace, "new");
+    let session = What::new::<SsmSession>(namespace, SESSION);
+    let leads = json!({
+        "metadata": { "labels": {
+            "app.kubernetes.io/managed-by": "ssm-session-operator",
+            "endpointslice.kubernetes.io/managed-by": "ssm-session-operator",
+        } },
+        "addressType": "IPv4",
+        "endpoints": [{ "addresses": ["192.0.2.99"] }],
+    });
+    let status = json!({ "status": { "nextRetryTime": "2030-01-01T00:00:00Z" } });
+    let in_force = ask_until(WAIT_MAX, async || {
+        let led = slice.write(&others, Create, &leads, true).await;
+        let reported = session.write(&others, Report, &status, true).await;
+        (led.is_err() && reported.is_err()).then_some(())
+    });
+    in_force
+        .await
+        .expect("the API server reads new policies soon");
+    hold(&[
+        own.may(Create, &slice, &leads),
+        own.may(Report, &session, &status),
+        others.may_not(Create, &slice, &leads, kinds::SLICES),
+        others.may_not(Report, &session, &status, kinds::STATUS),
+    ])
+    .await;
 }

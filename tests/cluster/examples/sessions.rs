@@ -6,7 +6,9 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::Value;
 use ssm_session_operator::crd::session::Port;
-use ssm_session_operator::crd::{DEFAULT_CONTROLLER_NAME, SsmSession, SsmSessionClass};
+use ssm_session_operator::crd::{
+    DEFAULT_CLASS_ANNOTATION, DEFAULT_CONTROLLER_NAME, SsmSession, SsmSessionClass,
+};
 use ssm_session_operator::simulator::{Agent, AgentOptions, Pace};
 use tokio::net::TcpStream;
 use tokio::sync::MutexGuard;
@@ -91,9 +93,10 @@ impl Shop {
     }
 }
 
-/// The class of the examples, leading to the simulator.
+/// The class of the examples as the default one, leading to the simulator.
 async fn apply_class(world: &World) {
     let mut class = example("class.yaml").object("SsmSessionClass").clone();
+    class["metadata"]["annotations"][DEFAULT_CLASS_ANNOTATION] = "true".into();
     for service in ["ssm", "ssmmessages"] {
         class["spec"]["aws"]["endpoints"][service] = world.simulator.endpoint().into();
     }

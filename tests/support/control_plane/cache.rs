@@ -17,7 +17,7 @@ const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/control-plane"
 pub(super) fn cached(
     part: &str,
     what: &str,
-    build: fn(&Path, &Path, &str) -> Result<()>,
+    build: impl FnOnce(&Path, &Path, &str) -> Result<()>,
 ) -> Result<PathBuf> {
     let sources = Path::new(SOURCES).join(part);
     let name = format!("control-plane-{part}-{}", fingerprint(&sources)?);

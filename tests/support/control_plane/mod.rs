@@ -39,13 +39,15 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 /// The components are killed, so only the removal of their state takes time.
 const STOPPED_WITHIN: Duration = Duration::from_secs(10);
 
-/// The programs that judge the chart.
+/// The programs that judge the chart, and how it is released.
 #[derive(Debug, Clone)]
 pub struct ChartTools {
     /// Renders and installs it.
     pub helm: PathBuf,
     /// Has an opinion about what was rendered.
     pub kube_score: PathBuf,
+    /// Reads the workflows.
+    pub actionlint: PathBuf,
 }
 
 impl ChartTools {
@@ -55,6 +57,7 @@ impl ChartTools {
             Ok(Self {
                 helm: programs::helm()?,
                 kube_score: programs::kube_score()?,
+                actionlint: programs::actionlint()?,
             })
         };
         tokio::task::spawn_blocking(prepare).await?

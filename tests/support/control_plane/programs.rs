@@ -1,5 +1,5 @@
 //! The programs of a control plane: those of a Kubernetes release, or our own builds from the cache. And those that
-//! judge the chart, which are built in the same way.
+//! judge chart and workflows, which are built in the same way.
 
 use std::fs;
 use std::io;
@@ -48,15 +48,31 @@ pub fn prepare() -> Result<Binaries> {
 }
 
 /// helm, which renders the chart. Blocks like [`prepare`].
+///
+/// Helm takes the release of Kubernetes that it renders for from what it was built with.
 pub fn helm() -> Result<PathBuf> {
-    let what = "helm (about 4 minutes the first time)";
-    Ok(cached("helm", what, build_helm)?.join("helm"))
+    pinned("helm", "helm.sh/helm/v4/cmd/helm", "about 4 minutes")
 }
 
 /// kube-score, which has its opinion about what was rendered. Blocks like [`prepare`].
 pub fn kube_score() -> Result<PathBuf> {
-    let what = "kube-score (about a minute the first time)";
-    Ok(cached("kube-score", what, build_kube_score)?.join("kube-score"))
+    let package = "github.com/zegl/kube-score/cmd/kube-score";
+    pinned("kube-score", package, "about a minute")
+}
+
+/// actionlint, which reads the workflows. Blocks like [`prepare`].
+pub fn actionlint() -> Result<PathBuf> {
+    let package = "github.com/rhysd/actionlint/cmd/actionlint";
+    pinned("actionlint", package, "seconds")
+}
+
+/// The program of a module that has no sources of ours, and only says which version it is.
+fn pinned(name: &str, package: &str, takes: &str) -> Result<PathBuf> {
+    let what = format!("{name} ({takes} the first time)");
+    let folder = cached(name, &what, |sources, into, what| {
+        go_build(sources, package, &into.join(name), "-s -w", what)
+    })?;
+    Ok(folder.join(name))
 }
 
 fn release_assets(folder: &Path) -> Result<PathBuf> {
@@ -80,17 +96,6 @@ fn release_assets(folder: &Path) -> Result<PathBuf> {
 
 fn build_supervisor(sources: &Path, into: &Path, what: &str) -> Result<()> {
     go_build(sources, ".", &into.join("supervisor"), "-s -w", what)
-}
-
-/// Helm takes the release of Kubernetes that it renders for from what it was built with.
-fn build_helm(sources: &Path, into: &Path, what: &str) -> Result<()> {
-    let package = "helm.sh/helm/v4/cmd/helm";
-    go_build(sources, package, &into.join("helm"), "-s -w", what)
-}
-
-fn build_kube_score(sources: &Path, into: &Path, what: &str) -> Result<()> {
-    let package = "github.com/zegl/kube-score/cmd/kube-score";
-    go_build(sources, package, &into.join("kube-score"), "-s -w", what)
 }
 
 fn build_assets(sources: &Path, into: &Path, what: &str) -> Result<()> {
