@@ -40,6 +40,7 @@ mod names;
 mod namespaces;
 mod network;
 mod notes;
+mod past;
 mod people;
 mod pods;
 mod policies;

@@ -59,7 +59,7 @@ impl InPlace {
     }
 
     /// Starts a process with these arguments and this environment, and waits until it is ready.
-    pub async fn ready(
+    async fn ready(
         folder: &Path,
         name: &str,
         arguments: &[String],
