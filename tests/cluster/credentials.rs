@@ -69,7 +69,7 @@ async fn a_web_identity_that_is_not_there_or_not_trusted_is_told_in_words_of_sts
     put(&of_another);
     told(
         &world,
-        "InvalidIdentityTokenException: Incorrect token audience",
+        "AssumeRoleWithWebIdentity: InvalidIdentityToken: Incorrect token audience",
     )
     .await;
     let good = token_for(&world, "sts.amazonaws.com");
