@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use ssm_session_operator::crd::SsmSession;
 use ssm_session_operator::simulator::{Operation, Trust};
 
-use crate::looks::message;
+use crate::looks::{live, message};
 use crate::token::{FAR, token};
 use crate::world::{World, reason};
 
@@ -99,6 +99,7 @@ async fn a_web_identity_that_is_not_there_or_not_trusted_is_told_in_words_of_sts
     operator.stop().await.expect("it ends well");
 }
 
+/// The class has a role of its own, so that the role session name is its own too.
 #[tokio::test]
 async fn a_pod_identity_that_is_not_there_or_not_associated_is_told_and_heals() {
     let variable = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
@@ -106,8 +107,13 @@ async fn a_pod_identity_that_is_not_there_or_not_associated_is_told_and_heals() 
     let agent = format!("{}/v1/credentials", world.simulator.endpoint());
     let full_uri = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
     world.credentials.push((full_uri, agent));
+    let class = format!("{}-warehouse", world.class);
+    let role = "arn:aws:iam::444455556666:role/warehouse";
+    let aws = json!({ "roleArn": role, "sessionName": "my-cluster-warehouse" });
+    world.create_class_with(&class, &aws).await;
     let operator = world.all_in_one(&[]).await;
-    world.create(&world.session("orders")).await;
+    let session = world.session_with("orders", json!({ "className": class }));
+    world.create(&session).await;
     told(
         &world,
         &format!("{variable}, {}: No such file", file.display()),
@@ -123,7 +129,13 @@ async fn a_pod_identity_that_is_not_there_or_not_associated_is_told_and_heals() 
         role_arn: ROLE.to_owned(),
         subject: subject(&world),
     });
-    world.wait_ready("orders").await;
+    let session = world.wait_ready("orders").await;
+    let id = live(&session, "db").expect("it is there").session_id;
+    assert!(id.starts_with("my-cluster-warehouse-"), "{id}");
+    let of_pods = "arn:aws:sts::123456789012:assumed-role/relay/eks-my-cluster-";
+    let assumed = world.simulator.overview().assumed;
+    let mut of_class = assumed.iter().filter(|assumed| assumed.role_arn == role);
+    assert!(of_class.all(|assumed| assumed.by.starts_with(of_pods)));
     world.connect("orders", "db").await;
     world.remove("orders").await;
     operator.stop().await.expect("it ends well");
