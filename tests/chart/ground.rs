@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use kube::Client;
 use tokio::sync::OnceCell;
 
@@ -152,6 +152,22 @@ impl Ground {
     /// What service accounts ask the API server for.
     pub fn audit_log(&self) -> PathBuf {
         self.control_plane.audit_log()
+    }
+
+    /// What a shell prints whose kubectl is this control plane's.
+    ///
+    /// # Errors
+    ///
+    /// What it prints on standard error, when it fails.
+    pub async fn shell(&self, script: &str) -> Result<Printed> {
+        let kubeconfig = format!("KUBECONFIG={}", self.kubeconfig().display());
+        let kubectl = self.control_plane.kubectl().parent();
+        let kubectl = kubectl.context("kubectl is in a folder")?.display();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let path = format!("PATH={kubectl}:{path}");
+        let shell = ["bash", "-euo", "pipefail", "-c", script];
+        let arguments = [&[kubeconfig.as_str(), path.as_str()], &shell[..]].concat();
+        run(Path::new("env"), &arguments, "").await
     }
 
     /// What kubectl prints for these arguments and this input.

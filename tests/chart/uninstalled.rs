@@ -11,6 +11,7 @@ use ssm_session_operator::crd::{SsmListener, SsmSession};
 use ssm_session_operator::simulator::{Operation, Status};
 
 use crate::WAIT_MAX;
+use crate::documented::commands;
 use crate::ground::ground_of_the_past;
 use crate::installed::Installed;
 use crate::past::Past;
@@ -74,6 +75,34 @@ impl Installed {
         let sessions = self.aws.simulator().sessions();
         let live = |status| !matches!(status, Status::Terminated | Status::Failed);
         sessions.iter().filter(|s| live(s.status)).count()
+    }
+
+    /// Nobody runs any more: does what the page says for that, with its own commands.
+    async fn by_force(&self) {
+        self.helm(&["uninstall", &self.release, "--no-hooks"]).await;
+        let commands = commands("docs/upgrade.md", "By force");
+        assert_eq!(commands.len(), 3, "listeners, sessions, and AWS");
+        for command in &commands[..2] {
+            let command = command.replace(
+                "--namespace ssm-operator",
+                &format!("--namespace {}", self.namespace()),
+            );
+            let ran = self.ground.shell(&command).await;
+            ran.unwrap_or_else(|error| panic!("{command}\n{error:#}"));
+        }
+        let gone = ask_until(WAIT_MAX, async || {
+            let all = "ssms,ssml,services,endpointslices";
+            let left = ["get", all, "--all-namespaces", "--output=name"];
+            let left = self.ground.kubectl(&left, "").await.ok()?;
+            let of_the_cluster = |line: &&str| !line.ends_with("/kubernetes");
+            left.out
+                .lines()
+                .find(of_the_cluster)
+                .is_none()
+                .then_some(())
+        });
+        assert!(gone.await.is_some(), "something is left");
+        assert_eq!(self.live_sessions(), 1, "AWS was not asked");
     }
 
     /// What was granted is there, nobody holds it, and nothing else of the operator is.
@@ -171,4 +200,13 @@ async fn grants_outlive_the_way_from_kubectl_to_the_chart_and_an_uninstallation(
     for pod in installed.pods.drain(..) {
         pod.process.kill().await.expect("its pod is deleted");
     }
+
+    installed.install(&values, &[]).await;
+    installed.start_pods(4).await;
+    installed.apply(&installed.session("a test")).await;
+    installed.available().await;
+    for pod in installed.pods.drain(..) {
+        pod.process.kill().await.expect("none will run again");
+    }
+    installed.by_force().await;
 }

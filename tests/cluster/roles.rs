@@ -146,6 +146,7 @@ pub fn assert_assumed_as_the_classes_say(world: &World, teams: &[Team]) {
             session_name: word("sessionName").unwrap_or_else(|| "ssm-session-operator".to_owned()),
             external_id: word("externalId"),
             by: "arn:aws:sts::123456789012:assumed-role/ssm-operator/ssm-operator".to_owned(),
+            token: None,
         }
     });
     let said: Vec<_> = said.collect();
