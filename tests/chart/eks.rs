@@ -34,7 +34,7 @@ impl Eks {
                     pod,
                     "sts.amazonaws.com",
                     ("aws-iam-token", "eks.amazonaws.com", "token"),
-                    [("AWS_ROLE_ARN", &role)],
+                    ("AWS_ROLE_ARN", &role),
                     TOKEN_FILES[0],
                 ),
                 None => pod.clone(),
@@ -47,7 +47,7 @@ impl Eks {
                     "pods.eks.amazonaws.com",
                     "eks-pod-identity-token",
                 ),
-                [("AWS_CONTAINER_CREDENTIALS_FULL_URI", agent)],
+                ("AWS_CONTAINER_CREDENTIALS_FULL_URI", agent),
                 TOKEN_FILES[1],
             ),
         }
@@ -65,13 +65,13 @@ async fn annotated_role(client: &Client, pod: &Pod) -> Option<String> {
         .cloned()
 }
 
-/// A pod with a token for somebody, in a volume with this name, folder and file, and with variables beside the one that
+/// A pod with a token for somebody, in a volume with this name, folder and file, and with a variable beside the one that
 /// names the file.
 fn with_token(
     pod: &Pod,
     audience: &str,
     (volume, folder, file): (&str, &str, &str),
-    variables: [(&str, &str); 1],
+    variable: (&str, &str),
     token_file: &str,
 ) -> Pod {
     let mut pod = serde_json::to_value(pod).expect("plain data");
@@ -93,7 +93,7 @@ fn with_token(
         ("AWS_REGION", REGION),
         (token_file, &file),
     ];
-    for (name, value) in all.into_iter().chain(variables) {
+    for (name, value) in all.into_iter().chain([variable]) {
         push(
             &mut container["env"],
             json!({ "name": name, "value": value }),

@@ -143,7 +143,7 @@ async fn grants_outlive_the_way_from_kubectl_to_the_chart_and_an_uninstallation(
     let values = json!({
         "defaultClass": { "region": "" },
         "controller": { "extraArgs": ["--poll-interval=2s"] },
-        "drain": { "timeoutSeconds": 30 },
+        "drain": { "timeoutSeconds": 60 },
     });
     // What was there before the chart. Nothing of it runs, and in AWS a session does.
     let past = Past::left_in(&installed).await;
