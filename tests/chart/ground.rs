@@ -1,5 +1,5 @@
 //! Control planes with our kinds applied by kubectl, and with stand-ins for the kinds of the Prometheus operator: one for
-//! all tests of this program but four, which have their own, since kinds belong to one release. In two of these our
+//! all tests of this program but five, which have their own, since kinds belong to one release. In three of these our
 //! kinds are not there.
 //!
 //! Each is started by the first test that asks. Nobody drops it: when the process ends, its supervisor sees the end of
@@ -20,6 +20,7 @@ const NAMED: [&str; 3] = [NAMESPACE, "shop", "bank"];
 static GROUND: OnceCell<Result<Ground>> = OnceCell::const_new();
 static GROUND_OF_ITS_OWN: OnceCell<Result<Ground>> = OnceCell::const_new();
 static EMPTY_GROUND: OnceCell<Result<Ground>> = OnceCell::const_new();
+static GROUND_OF_ONE: OnceCell<Result<Ground>> = OnceCell::const_new();
 static GROUND_OF_TWO: OnceCell<Result<Ground>> = OnceCell::const_new();
 static GROUND_OF_EVERYTHING: OnceCell<Result<Ground>> = OnceCell::const_new();
 
@@ -42,6 +43,11 @@ pub async fn ground() -> &'static Ground {
 /// For the test that uninstalls what the kinds belong to.
 pub async fn ground_of_its_own() -> &'static Ground {
     laid(&GROUND_OF_ITS_OWN, Ground::lay).await
+}
+
+/// For the test of one process that serves all namespaces, as no other may beside it. Nobody has applied any kind.
+pub async fn ground_of_one() -> &'static Ground {
+    laid(&GROUND_OF_ONE, Ground::bare).await
 }
 
 /// For the test of two releases that are in each other's way.

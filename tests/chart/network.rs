@@ -79,7 +79,9 @@ async fn each_pod_is_denied_everything_and_has_one_policy_of_its_own() {
 
 #[tokio::test]
 async fn clients_reach_the_ports_that_listeners_have_and_no_others() {
-    let everybody = json!([{ "namespaceSelector": {} }]);
+    let labelled = json!([{ "namespaceSelector": { "matchLabels": {
+        "ssm-operator.dev/clients": "true",
+    } } }]);
     let served = json!([{ "namespaceSelector": { "matchExpressions": [{
         "key": "kubernetes.io/metadata.name", "operator": "In", "values": ["shop", "bank"],
     }] } }]);
@@ -87,12 +89,17 @@ async fn clients_reach_the_ports_that_listeners_have_and_no_others() {
         "namespaceSelector": { "matchLabels": { "example.com/sessions": "allowed" } },
         "podSelector": { "matchExpressions": [{ "key": "tier", "operator": "Exists" }] },
     }]);
-    for (way, objects) in rendered(&[]).await {
+    let everybody = json!([{ "namespaceSelector": {} }]);
+    let open = "--set-json=networkPolicy.clients=[{\"namespaceSelector\":{}}]";
+    let mut ways = rendered(&[]).await;
+    ways.extend(rendered(&[open]).await);
+    for (way, objects) in ways {
         let values = way.first().map_or("", String::as_str);
         let clients = match values {
+            _ if way.iter().any(|option| option == open) => &everybody,
             _ if values.ends_with("/namespaced.yaml") => &served,
             _ if values.ends_with("/everything.yaml") => &named,
-            _ => &everybody,
+            _ => &labelled,
         };
         let mut relays = 0;
         for pod in pods(&objects) {

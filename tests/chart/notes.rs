@@ -59,7 +59,7 @@ async fn split_without_a_class_says_that_one_is_missing() {
         "ServiceAccount ssm-operator/ssm-ssm-session-operator-relay:\n",
         "ssm:StartSession",
         "ssm:DescribeSessions",
-        "All pods of the cluster may reach",
+        "    kubectl label namespace shop ssm-operator.dev/clients=true\n",
         "helm uninstall ends all sessions first. SsmSessions stay",
     ] {
         assert!(notes.contains(said), "{said} is missing: {notes}");
@@ -100,7 +100,7 @@ async fn namespaces_roles_and_names_of_the_values_are_in_the_notes() {
         "{namespaced}"
     );
     assert!(
-        namespaced.contains("All pods of these namespaces may reach"),
+        namespaced.contains("those of these namespaces alone reach"),
         "{namespaced}"
     );
     let (session, _) = session(&namespaced);
@@ -121,5 +121,7 @@ async fn namespaces_roles_and_names_of_the_values_are_in_the_notes() {
     ] {
         assert!(everything.contains(said), "{said} is missing: {everything}");
     }
-    assert!(!everything.contains("may reach the ports"), "{everything}");
+    for clients in ["kubectl label", "reach the ports"] {
+        assert!(!everything.contains(clients), "{everything}");
+    }
 }

@@ -66,31 +66,32 @@ async fn rendered(mode: &'static str) -> Vec<Value> {
     static SPLIT: OnceCell<Vec<Value>> = OnceCell::const_new();
     static ALL_IN_ONE: OnceCell<Vec<Value>> = OnceCell::const_new();
     let kept = if mode == "split" { &SPLIT } else { &ALL_IN_ONE };
-    let render = async || {
-        let options = [
-            format!("--namespace={HOME}"),
-            format!("--set=mode={mode},fullnameOverride={HOME}"),
-            format!("--set-json=watchNamespaces=[\"{USER}\"]"),
-        ];
-        let mut all = objects(&render(&options).await.expect("it is rendered"));
-        let of_users = |object: &Value| {
-            let name = object["metadata"]["name"].as_str().unwrap_or_default();
-            name.ends_with("-view") || name.ends_with("-edit")
-        };
-        let kinds = [
-            "ServiceAccount",
-            "Role",
-            "RoleBinding",
-            "ClusterRole",
-            "ClusterRoleBinding",
-        ];
-        all.retain(|object| {
-            let kind = object["kind"].as_str().unwrap_or_default();
-            kinds.contains(&kind) && !of_users(object)
-        });
-        all
+    kept.get_or_init(|| rendered_with(mode, false)).await.clone()
+}
+
+async fn rendered_with(mode: &str, openshift: bool) -> Vec<Value> {
+    let options = [
+        format!("--namespace={HOME}"),
+        format!("--set=mode={mode},fullnameOverride={HOME},openshift={openshift}"),
+        format!("--set-json=watchNamespaces=[\"{USER}\"]"),
+    ];
+    let mut all = objects(&render(&options).await.expect("it is rendered"));
+    let of_users = |object: &Value| {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        name.ends_with("-view") || name.ends_with("-edit")
     };
-    kept.get_or_init(render).await.clone()
+    let kinds = [
+        "ServiceAccount",
+        "Role",
+        "RoleBinding",
+        "ClusterRole",
+        "ClusterRoleBinding",
+    ];
+    all.retain(|object| {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        kinds.contains(&kind) && !of_users(object)
+    });
+    all
 }
 
 /// Each right of a rendered rule: verb and resource.
@@ -110,8 +111,8 @@ fn rights_of(rule: &Value) -> Vec<String> {
 }
 
 /// What the chart gives in mode split: component, place, verb and resource.
-pub async fn rendered_rights() -> BTreeSet<(String, Where, String)> {
-    let rendered = rendered("split").await;
+pub async fn rendered_rights(openshift: bool) -> BTreeSet<(String, Where, String)> {
+    let rendered = rendered_with("split", openshift).await;
     let mut rights = BTreeSet::new();
     for binding in rendered
         .iter()
