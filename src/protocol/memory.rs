@@ -56,11 +56,14 @@ pub(super) fn queue_bytes<T>(queue: &VecDeque<T>) -> usize {
     queue.capacity() * size_of::<T>()
 }
 
+/// Entries that are not worth it to be given back one by one.
+const FEW: usize = 64;
+
 /// Gives back what a queue has grown to and does not need any more, in few steps.
 pub(super) fn shrink<T>(queue: &mut VecDeque<T>) {
     if queue.is_empty() {
         *queue = VecDeque::new();
-    } else if queue.len() <= queue.capacity() / 2 {
+    } else if queue.capacity() > FEW && queue.len() <= queue.capacity() / 2 {
         queue.shrink_to(queue.capacity() / 4 * 3);
     }
 }
