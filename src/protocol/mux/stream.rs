@@ -107,21 +107,17 @@ impl Stream {
         self.received_bytes = self.received_bytes.saturating_add(bytes.len() as u64);
         self.incoming_bytes += bytes.len();
         while !bytes.is_empty() {
-            let last = self.incoming.back_mut();
-            let mut piece = match last.filter(|last| last.len() < PIECE_BYTES_MAX) {
-                Some(last) => std::mem::take(last),
-                None => {
-                    self.incoming.push_back(BytesMut::new());
-                    BytesMut::new()
-                }
-            };
-            let (part, rest) = bytes.split_at(bytes.len().min(PIECE_BYTES_MAX - piece.len()));
-            self.incoming_memory -= piece.capacity();
-            piece = extended(piece, part);
-            self.incoming_memory += piece.capacity();
-            if let Some(last) = self.incoming.back_mut() {
-                *last = piece;
+            let last = self.incoming.back();
+            if last.is_none_or(|last| last.len() >= PIECE_BYTES_MAX) {
+                self.incoming.push_back(BytesMut::new());
             }
+            let Some(last) = self.incoming.back_mut() else {
+                return;
+            };
+            let (part, rest) = bytes.split_at(bytes.len().min(PIECE_BYTES_MAX - last.len()));
+            let before = last.capacity();
+            extend(last, part);
+            self.incoming_memory += last.capacity() - before;
             bytes = rest;
         }
     }
@@ -252,18 +248,17 @@ impl Stream {
     }
 }
 
-/// A piece and what comes behind it. It grows by a quarter, and not by doubling: what clients do not take is what there is
-/// most of in memory.
-fn extended(mut piece: BytesMut, part: &[u8]) -> BytesMut {
+/// Puts `part` behind a piece, which grows by a quarter and not by doubling: what clients do not take is what there is most
+/// of in memory.
+fn extend(piece: &mut BytesMut, part: &[u8]) {
     let needed = piece.len() + part.len();
     if needed > piece.capacity() {
         let spare = if piece.is_empty() { 0 } else { needed / 4 };
-        let mut larger = BytesMut::with_capacity((needed + spare).min(PIECE_BYTES_MAX.max(needed)));
-        larger.extend_from_slice(&piece);
-        piece = larger;
+        let mut larger = BytesMut::with_capacity((needed + spare).min(PIECE_BYTES_MAX));
+        larger.extend_from_slice(piece);
+        *piece = larger;
     }
     piece.extend_from_slice(part);
-    piece
 }
 
 /// What a stream has to send.

@@ -28,7 +28,7 @@ const CLIENT_STEP_BYTES: usize = 64 << 10;
 
 /// What was taken of clients grows by half on its way: each kilobyte of it has a header and a place, and the buffer that it
 /// leaves is given back in steps.
-const OUTGOING_BYTES: usize = (FRUGAL_SEND_BYTES + CLIENT_STEP_BYTES) / 2 * 3;
+const OUTGOING_BYTES: usize = 3 * (FRUGAL_SEND_BYTES + CLIENT_STEP_BYTES) / 2;
 
 /// What clients have not taken grows by a message at most once it may not grow any more, and has a quarter to spare.
 const UNREAD_BYTES: usize = (FRUGAL_UNREAD_BYTES + MESSAGE_BYTES_MAX) / 4 * 5;

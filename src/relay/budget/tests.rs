@@ -273,7 +273,7 @@ impl Frugal {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn whatever_goes_through_a_frugal_session_it_keeps_no_more_than_the_least(
