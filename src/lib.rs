@@ -21,3 +21,4 @@ pub mod relay;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod telemetry;
+pub mod words;

@@ -39,10 +39,11 @@ const FLOORS: &[(&str, May)] = &[
         May::Only(&["crd", "relay", "broker", "lease", "identity", "reading"]),
     ),
     ("relay", May::Only(&["protocol", "broker", "proxy"])),
-    ("aws", May::Only(&["broker", "proxy"])),
+    ("aws", May::Only(&["broker", "proxy", "words"])),
     ("proxy", May::Only(&[])),
-    ("crd", May::Only(&[])),
-    ("protocol", May::Only(&[])),
+    ("crd", May::Only(&["words"])),
+    ("protocol", May::Only(&["words"])),
+    ("words", May::Only(&[])),
     ("broker", May::Only(&[])),
     (
         // The simulator shares the codecs and not the machines, so that one misreading of the
