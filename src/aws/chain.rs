@@ -1,9 +1,12 @@
 //! The SDK's default chain of credentials: the environment, profiles, IRSA, Pod Identity, instance metadata.
 //!
-//! It promises that STS is asked in the Region that it is given, and that what changes in files is read again.
+//! It promises that STS is asked in the Region that it is given, that what changes in files is read again, and that a token's
+//! file that can't be read is named.
 
-use std::fmt;
+use std::error::Error;
+use std::fs::File;
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::{fmt, io};
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::provider_config::ProviderConfig;
@@ -12,6 +15,12 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 use aws_sdk_ssm::config::SharedHttpClient;
+
+/// The variables that name a token's file, for IRSA and for Pod Identity, in the SDK's order.
+const TOKEN_FILES: [&str; 2] = [
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+];
 
 /// The SDK's default chain, also of what changes while it is used.
 ///
@@ -55,7 +64,7 @@ impl DefaultChain {
         let resolved = chain.provide_credentials().await;
         let good = resolved.as_ref().is_ok_and(|good| good.expiry().is_some());
         *self.present() = good.then_some(chain);
-        resolved
+        resolved.map_err(with_file)
     }
 
     async fn build(&self) -> DefaultCredentialsChain {
@@ -67,6 +76,20 @@ impl DefaultChain {
             .region(self.sts_region.clone())
             .build()
             .await
+    }
+}
+
+/// The SDK says why a file can't be read, and not which.
+fn with_file(error: CredentialsError) -> CredentialsError {
+    let of_file = error.source().is_some_and(<dyn Error>::is::<io::Error>);
+    let unread = TOKEN_FILES.iter().find_map(|variable| {
+        let file = std::env::var_os(variable)?;
+        let why = File::open(&file).err()?;
+        Some(format!("{variable}, {}: {why}", file.display()))
+    });
+    match unread.filter(|_| of_file) {
+        Some(unread) => CredentialsError::provider_error(unread),
+        None => error,
     }
 }
 

@@ -14,6 +14,7 @@ use aws_sdk_ssm::config::http::HttpResponse;
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ssm::operation;
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
+use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 
 use crate::broker::{BrokerError, ErrorKind, RequestId};
 
@@ -23,6 +24,8 @@ pub(super) const ASSUME_ROLE: &str = "AssumeRole";
 const MESSAGE_CHARS_MAX: usize = 512;
 /// What stands before the output of an external process in the SDK's words.
 const PROCESS_OUTPUT: &str = "Stderr:";
+/// What the SDK's chain calls for a pod with a web identity.
+const WEB_IDENTITY: &str = "AssumeRoleWithWebIdentity";
 /// A service that asks for more is asked again all the same.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
 
@@ -43,6 +46,8 @@ pub(super) enum Cause {
     Credentials(String),
     /// The identity's role could not be assumed.
     Role(Box<Cause>),
+    /// The pod's own role could not be, with its web identity.
+    WebIdentity(Box<Cause>),
     /// No answer in time.
     Timeout,
     /// No connection, or one that was lost.
@@ -91,10 +96,12 @@ impl From<&CredentialsError> for Cause {
         if let Some(shared) = shared {
             return Self::from(shared.as_ref());
         }
-        let refused = levels(error)
-            .find_map(|level| level.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>());
-        if let Some(refused) = refused {
-            return Self::Role(Box::new(Self::from(refused)));
+        if let Some(refused) = refusal::<AssumeRoleError>(error) {
+            return Self::Role(Box::new(refused));
+        }
+        // As the SDK displays it, it would be another each time: with the id of the request.
+        if let Some(refused) = refusal::<AssumeRoleWithWebIdentityError>(error) {
+            return Self::WebIdentity(Box::new(refused));
         }
         let tried = error
             .source()
@@ -109,6 +116,16 @@ impl From<&CredentialsError> for Cause {
         });
         Self::Credentials(attempts.collect::<Vec<_>>().join("; "))
     }
+}
+
+/// What came of the call of STS behind a failure, if there is one.
+fn refusal<E>(error: &CredentialsError) -> Option<Cause>
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    levels(error)
+        .find_map(|level| level.downcast_ref::<SdkError<E, HttpResponse>>())
+        .map(Cause::from)
 }
 
 /// AWS's id of the request that it answered, or failed to.
@@ -183,6 +200,12 @@ pub(super) fn classify(operation: &'static str, cause: Cause) -> BrokerError {
             let words = refused.to_string();
             (wait, id) = (refused.retry_after, refused.request_id);
             (kind_of_refusal(refused.kind), words)
+        }
+        Cause::WebIdentity(cause) => {
+            let refused = classify(WEB_IDENTITY, *cause);
+            let words = format!("no usable credentials: {refused}");
+            (wait, id) = (refused.retry_after, refused.request_id);
+            (ErrorKind::CredentialsUnavailable, words)
         }
         Cause::Timeout => (ErrorKind::Unavailable, "no answer in time".to_owned()),
         Cause::Transport(why) => (ErrorKind::Unavailable, format!("no answer: {why}")),

@@ -3,6 +3,11 @@
 use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_ssm::config::http::HttpResponse;
+use aws_sdk_ssm::error::SdkError;
+use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::error::ErrorMetadata;
 use proptest::prelude::*;
 
 use super::classify::{Cause, classify};
@@ -206,4 +211,24 @@ fn what_an_external_process_prints_is_not_repeated() {
     };
     assert!(message.contains("exited with code 1"), "{message}");
     assert!(!message.contains("SECRET"), "{message}");
+}
+
+/// The most frequent mistake with IRSA. Conditions quote the message, and must not change with each try.
+#[test]
+fn a_role_that_does_not_trust_a_web_identity_is_told_in_words_of_sts_without_the_requests_id() {
+    let words = "Not authorized to perform sts:AssumeRoleWithWebIdentity";
+    let refused = ErrorMetadata::builder()
+        .code("AccessDenied")
+        .message(format!("{words}\nand more"))
+        .custom("aws_request_id", "the-id")
+        .build();
+    let mut answer = HttpResponse::new(403.try_into().unwrap(), SdkBody::empty());
+    answer.headers_mut().insert("x-amzn-requestid", "the-id");
+    let refused = AssumeRoleWithWebIdentityError::generic(refused);
+    let error = CredentialsError::provider_error(SdkError::service_error(refused, answer));
+    let error = classify("StartSession", Cause::from(&error));
+    assert_eq!(error.kind, ErrorKind::CredentialsUnavailable);
+    let said = format!("no usable credentials: AssumeRoleWithWebIdentity: AccessDenied: {words}");
+    assert_eq!(error.message, said);
+    assert_eq!(error.request_id.as_str(), Some("the-id"));
 }

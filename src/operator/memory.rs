@@ -56,7 +56,7 @@ mod tests {
         let fitting = |limit| sessions_max(usize::try_from(share(limit)).expect("64 bits"));
         assert_eq!(fitting(1 << 30), 702);
         for capacity in [1, 351, 500, 10_000] {
-            let limit = 3 * u64::try_from(capacity).expect("64 bits") << 19;
+            let limit = (3 * u64::try_from(capacity).expect("64 bits")) << 19;
             assert!(fitting(limit) >= capacity, "{capacity}");
             assert!(fitting(limit) <= capacity + capacity / 20, "{capacity}");
         }

@@ -16,6 +16,7 @@ use super::connection::Connection;
 use super::describe;
 use super::error::{ApiError, CONTENT_TYPE};
 use super::request::{self, DescribeSessions, OneSession, Operation, StartSession};
+use super::roles::Caller;
 use super::seat::Side;
 use super::socket::is_signed;
 use super::store::Purpose;
@@ -58,11 +59,13 @@ pub(super) async fn call(
         (request_id, caller)
     });
     let answer = caller.and_then(|caller| match operation {
-        Operation::StartSession => start(&shared, &caller, &body),
+        Operation::StartSession => start(&shared, &caller.arn, &body),
         Operation::ResumeSession => resume(&shared, &caller, &body).map(Answer::Value),
         Operation::TerminateSession => terminate(&shared, &caller, &body).map(Answer::Value),
-        Operation::DescribeSessions => describe(&shared, &caller, &body).map(Answer::Value),
-        Operation::AssumeRole => Err(unknown_operation()),
+        Operation::DescribeSessions => describe(&shared, &caller.arn, &body).map(Answer::Value),
+        Operation::AssumeRole
+        | Operation::AssumeRoleWithWebIdentity
+        | Operation::AssumeRoleForPodIdentity => Err(unknown_operation()),
     });
     let mut response = match answer {
         Ok(Answer::Value(value)) => {
@@ -119,7 +122,7 @@ fn start(shared: &Arc<Shared>, caller: &str, body: &[u8]) -> Result<Answer, ApiE
     ))
 }
 
-fn resume(shared: &Shared, caller: &str, body: &[u8]) -> Result<Value, ApiError> {
+fn resume(shared: &Shared, caller: &Caller, body: &[u8]) -> Result<Value, ApiError> {
     let request: OneSession = request::parse(body)?;
     request.validate()?;
     let id = &request.session_id;
@@ -139,7 +142,7 @@ fn resume(shared: &Shared, caller: &str, body: &[u8]) -> Result<Value, ApiError>
     })
 }
 
-fn terminate(shared: &Arc<Shared>, caller: &str, body: &[u8]) -> Result<Value, ApiError> {
+fn terminate(shared: &Arc<Shared>, caller: &Caller, body: &[u8]) -> Result<Value, ApiError> {
     let request: OneSession = request::parse(body)?;
     request.validate()?;
     let id = request.session_id;

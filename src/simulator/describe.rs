@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::request::{DescribeSessions, Filter, State};
+use super::roles::account;
 use super::sessions::{Published, Session};
 use super::store::Store;
 
@@ -49,11 +50,6 @@ impl Cursor {
         let below = usize::from_str_radix(digits, 16).map_err(|_| invalid())?;
         Ok(Self { below, empty })
     }
-}
-
-/// The account of an ARN.
-fn account(arn: &str) -> Option<&str> {
-    arn.split(':').nth(4)
 }
 
 /// One page: sessions of the caller's account, whoever started them.

@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::line::{Loss, Mangling};
 use super::options::{PAGE_SIZE_MAX, SimulatorOptions};
 use super::request::Operation;
-use super::sts;
+use super::roles;
 
 /// Something that goes wrong. In JSON: `{"fault": "fail", "operation": "StartSession", …}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,7 +125,7 @@ impl Faults {
             empty_tokens: BTreeMap::new(),
             silent_starts: 0,
             consistency_delay: Duration::ZERO,
-            credentials_lifetime: sts::LIFETIME,
+            credentials_lifetime: roles::LIFETIME,
             page_size_max: options.page_size_max.max(1),
             empty_pages: options.empty_pages,
             loss: Arc::default(),
@@ -141,7 +141,7 @@ impl Faults {
             empty_tokens: BTreeMap::new(),
             silent_starts: 0,
             consistency_delay: Duration::ZERO,
-            credentials_lifetime: sts::LIFETIME,
+            credentials_lifetime: roles::LIFETIME,
             page_size_max: PAGE_SIZE_MAX,
             empty_pages: false,
             loss: Arc::clone(&self.loss),

@@ -1,5 +1,5 @@
-//! The other end, for tests and the demo: the SSM API, STS, the message gateway and an agent, on loopback
-//! and without AWS.
+//! The other end, for tests and the demo: the SSM API, STS, the agent of EKS Pod Identity, the message gateway and an
+//! SSM agent, on loopback and without AWS.
 //!
 //! It shares our codecs and none of our machines, so that one misreading of the protocol does not
 //! cancel the other. The gateway forwards frames without understanding them: a real agent or a real
@@ -21,9 +21,12 @@ mod faults;
 mod gateway;
 mod line;
 mod options;
+mod pod_identity;
 mod request;
+mod roles;
 mod seat;
 mod server;
+mod service_accounts;
 mod sessions;
 mod socket;
 mod store;
@@ -45,6 +48,7 @@ pub use faults::Fault;
 pub use line::Mangling;
 pub use options::SimulatorOptions;
 pub use request::Operation;
+pub use service_accounts::Trust;
 pub use view::{AssumedRole, Calls, Overview, SessionView, Status};
 
 use store::Store;
@@ -127,7 +131,8 @@ impl Simulator {
         Ok(Self { shared })
     }
 
-    /// Where the SSM API and STS are: `http://127.0.0.1:port`, `https` with TLS.
+    /// Where the SSM API and STS are, and at `/v1/credentials` the agent of EKS Pod Identity: `http://127.0.0.1:port`,
+    /// `https` with TLS.
     #[must_use]
     pub fn endpoint(&self) -> String {
         self.shared.endpoint()
@@ -145,6 +150,11 @@ impl Simulator {
     /// A fault of one session, and there is no such session or it is over.
     pub fn inject(&self, fault: Fault) -> Result<(), String> {
         self.shared.change(|store| store.inject(fault))
+    }
+
+    /// Lets a ServiceAccount have a role from now on, by its tokens.
+    pub fn trust(&self, trust: Trust) {
+        self.shared.change(|store| store.roles.trusts.push(trust));
     }
 
     /// All sessions so far, oldest first, with no consistency delay.

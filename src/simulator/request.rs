@@ -19,6 +19,10 @@ pub enum Operation {
     DescribeSessions,
     /// Hands out credentials of a role. STS has it, not SSM.
     AssumeRole,
+    /// The same for the token of a ServiceAccount, as with IRSA. STS has it.
+    AssumeRoleWithWebIdentity,
+    /// The same, as the agent of EKS Pod Identity does it for a pod. EKS has it.
+    AssumeRoleForPodIdentity,
 }
 
 impl Operation {

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::Connection;
-use super::{Shared, admin, api, gateway};
+use super::{Shared, admin, api, gateway, pod_identity};
 
 /// Pause after a failed accept, which mostly means that descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -29,6 +29,7 @@ pub(super) async fn accept(
         .route("/", post(api::call))
         .merge(gateway::routes())
         .merge(admin::routes())
+        .merge(pod_identity::routes())
         .with_state(Arc::clone(&shared));
     loop {
         let accepted = tokio::select! {

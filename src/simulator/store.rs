@@ -18,9 +18,9 @@ use super::error::ApiError;
 use super::faults::{Fault, Faults};
 use super::options::SimulatorOptions;
 use super::request::{Operation, StartSession};
+use super::roles::{Caller, Roles};
 use super::seat::{Seat, Side};
 use super::sessions::Session;
-use super::sts::Roles;
 use super::view::{Overview, Status};
 
 /// Characters of a session id behind the owner's name.
@@ -160,13 +160,13 @@ impl Store {
         Ok(())
     }
 
-    /// ARN of who signed a request.
+    /// Who signed a request.
     ///
     /// # Errors
     /// Credentials of a role that have expired, or a session token that is not theirs.
-    pub(super) fn caller(&self, headers: &HeaderMap) -> Result<String, ApiError> {
+    pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         let role = self.roles.caller(headers)?;
-        Ok(role.unwrap_or_else(|| self.owner_arn.clone()))
+        Ok(role.unwrap_or_else(|| Caller::new(&self.owner_arn)))
     }
 
     /// Whether `caller` may do `operation` with a session: nobody else's, but also one that is not known.
@@ -175,15 +175,16 @@ impl Store {
     /// `AccessDeniedException`.
     pub(super) fn authorize(
         &self,
-        caller: &str,
+        caller: &Caller,
         operation: Operation,
         id: &str,
     ) -> Result<(), ApiError> {
-        if self.session(id).is_none_or(|s| s.view.owner == caller) {
+        if self.session(id).is_none_or(|s| caller.may_reach(&s.view)) {
             return Ok(());
         }
         let text = format!(
-            "User: {caller} is not authorized to perform: ssm:{operation:?} on session/{id}"
+            "User: {} is not authorized to perform: ssm:{operation:?} on session/{id}",
+            caller.arn
         );
         Err(ApiError::new("AccessDeniedException", text))
     }
@@ -309,7 +310,7 @@ impl Store {
         }
     }
 
-    /// Lets a websocket onto a session's data channel. The client's must be signed by who started the session.
+    /// Lets a websocket onto a session's data channel. The client's must be signed by somebody who may reach the session.
     ///
     /// # Errors
     /// A reason for the close frame.
@@ -318,7 +319,7 @@ impl Store {
         id: &str,
         token: &str,
         signed: bool,
-        caller: &str,
+        caller: &Caller,
     ) -> Result<Attached, &'static str> {
         let Some(Purpose::Data(session_id, side)) = self.redeem(token) else {
             return Err("token is not valid");
@@ -328,7 +329,7 @@ impl Store {
         }
         let seat = self.seat();
         let session = self.session_mut(id).ok_or("no such session")?;
-        if side == Side::Client && session.view.owner != caller {
+        if side == Side::Client && !caller.may_reach(&session.view) {
             return Err("not authorized to perform: ssmmessages:OpenDataChannel");
         }
         let channel = session.channel.clone().ok_or("session is over")?;

@@ -1,67 +1,32 @@
-//! The part of STS that hands out roles: `AssumeRole` of the Query protocol, a form in and XML out.
+//! The part of STS that hands out roles: `AssumeRole` and `AssumeRoleWithWebIdentity` of the Query protocol, a form in and
+//! XML out.
 //!
-//! Every role trusts everybody, which is a choice; [`super::Fault::Fail`] refuses. What is handed out is known again by
-//! its access key, so that sessions belong to who started them.
+//! Whoever signs may assume any role, which is a choice; [`super::Fault::Fail`] refuses. With a token alone a role is
+//! assumed by whom it trusts: [`super::Trust`].
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use uuid::Uuid;
 
 use super::Shared;
 use super::calls::name_request;
 use super::error::ApiError;
 use super::request::Operation;
-use super::socket::{access_key, is_signed};
+use super::roles::{Caller, parse_role};
+use super::service_accounts::Claims;
+use super::socket::is_signed;
+use super::store::Store;
 use super::view::AssumedRole;
-
-/// How long credentials live unless a fault says otherwise: what AWS gives when it is not asked for another time.
-pub(super) const LIFETIME: Duration = Duration::from_hours(1);
 
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
-/// Credentials that were handed out.
-struct Credentials {
-    /// `arn:aws:sts::<account>:assumed-role/<role>/<session name>`.
-    caller: String,
-    session_token: String,
-    expires: Timestamp,
-}
+/// Whom web identities are for.
+const AUDIENCE: &str = "sts.amazonaws.com";
 
-/// All that was handed out so far.
-#[derive(Default)]
-pub(super) struct Roles {
-    by_access_key: HashMap<String, Credentials>,
-    pub(super) assumed: Vec<AssumedRole>,
-}
-
-impl Roles {
-    /// Who signed a request: the role session whose access key it names. None for another's key.
-    ///
-    /// # Errors
-    /// Credentials that have expired, or a session token that is not theirs.
-    pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-        let known = access_key(headers).and_then(|key| self.by_access_key.get(key));
-        let Some(credentials) = known else {
-            return Ok(None);
-        };
-        let token = headers
-            .get("x-amz-security-token")
-            .map(HeaderValue::as_bytes);
-        if token != Some(credentials.session_token.as_bytes()) {
-            let text = "The security token included in the request is invalid.";
-            return Err(ApiError::new("UnrecognizedClientException", text));
-        }
-        if credentials.expires <= Timestamp::now() {
-            let text = "The security token included in the request is expired";
-            return Err(ApiError::new("ExpiredTokenException", text));
-        }
-        Ok(Some(credentials.caller.clone()))
-    }
-}
+/// The fields of a request.
+type Form = HashMap<String, String>;
 
 /// Whether a request is one of the Query protocol.
 pub(super) fn is_form(headers: &HeaderMap) -> bool {
@@ -72,98 +37,104 @@ pub(super) fn is_form(headers: &HeaderMap) -> bool {
 
 /// Serves one call.
 pub(super) fn call(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> Response {
-    let signed = is_signed(headers, "sts");
-    let (id, failure) = shared.change(|store| {
-        let id = store.called.count(Operation::AssumeRole, signed);
-        (id, store.faults.take_failure(Operation::AssumeRole))
-    });
-    let answer = match failure {
-        Some(error) => Err(error),
-        None => assume(shared, headers, body),
+    let asked = parse_form(body).and_then(|form| Ok((operation(&form)?, form)));
+    let (operation, form) = match asked {
+        Ok(asked) => asked,
+        Err(error) => return refusal(&error),
     };
-    let (status, body) = match answer {
+    let signed = is_signed(headers, "sts");
+    let (id, answer) = shared.change(|store| {
+        let id = store.called.count(operation, signed);
+        let answer = match store.faults.take_failure(operation) {
+            Some(error) => Err(error),
+            None => assume(store, headers, operation, &form),
+        };
+        (id, answer)
+    });
+    let mut response = match answer {
         Ok(result) => {
             let metadata = format!("<RequestId>{id}</RequestId>");
             let body = format!(
-                "<AssumeRoleResponse xmlns=\"{NAMESPACE}\"><AssumeRoleResult>{result}</AssumeRoleResult>\
-                 <ResponseMetadata>{metadata}</ResponseMetadata></AssumeRoleResponse>"
+                "<{operation:?}Response xmlns=\"{NAMESPACE}\"><{operation:?}Result>{result}</{operation:?}Result>\
+                 <ResponseMetadata>{metadata}</ResponseMetadata></{operation:?}Response>"
             );
-            (StatusCode::OK, body)
+            xml(StatusCode::OK, body)
         }
-        Err(error) => (error.status(), error.xml(NAMESPACE)),
+        Err(error) => refusal(&error),
     };
-    let content_type = [(header::CONTENT_TYPE, "text/xml")];
-    let mut response = (content_type, (status, body)).into_response();
     name_request(&mut response, &id);
     response
 }
 
-fn assume(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> Result<String, ApiError> {
-    let form = parse_form(body)?;
-    let field = |name: &str| form.get(name).map(String::as_str);
-    if field("Action") != Some("AssumeRole") || field("Version") != Some("2011-06-15") {
-        return Err(ApiError::new("InvalidAction", "no such action"));
+fn refusal(error: &ApiError) -> Response {
+    xml(error.status(), error.xml(NAMESPACE))
+}
+
+fn xml(status: StatusCode, body: String) -> Response {
+    ([(header::CONTENT_TYPE, "text/xml")], (status, body)).into_response()
+}
+
+fn field<'a>(form: &'a Form, name: &str) -> Option<&'a str> {
+    form.get(name).map(String::as_str)
+}
+
+fn operation(form: &Form) -> Result<Operation, ApiError> {
+    match (field(form, "Action"), field(form, "Version")) {
+        (Some("AssumeRole"), Some("2011-06-15")) => Ok(Operation::AssumeRole),
+        (Some("AssumeRoleWithWebIdentity"), Some("2011-06-15")) => {
+            Ok(Operation::AssumeRoleWithWebIdentity)
+        }
+        _ => Err(ApiError::new("InvalidAction", "no such action")),
     }
-    let role_arn = field("RoleArn").unwrap_or_default();
+}
+
+fn assume(
+    store: &mut Store,
+    headers: &HeaderMap,
+    operation: Operation,
+    form: &Form,
+) -> Result<String, ApiError> {
+    let role_arn = field(form, "RoleArn").unwrap_or_default();
     let (account, role) = parse_role(role_arn)
         .ok_or_else(|| ApiError::new("ValidationError", format!("{role_arn} is invalid")))?;
-    let session_name = field("RoleSessionName").unwrap_or_default();
+    let session_name = field(form, "RoleSessionName").unwrap_or_default();
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
     if !(2..=64).contains(&session_name.len()) || !session_name.chars().all(allowed) {
         let text = "roleSessionName must have 2 to 64 characters of [\\w+=,.@-]";
         return Err(ApiError::new("ValidationError", text));
     }
-    let caller = format!("arn:aws:sts::{account}:assumed-role/{role}/{session_name}");
-    let (access_key_id, secret, token) = (
-        format!("ASIA{}", random()[..16].to_uppercase()),
-        random(),
-        format!("{}{}", random(), random()),
-    );
-    let expires = shared.change(|store| {
-        let by = store.caller(headers)?;
-        let expires = Timestamp::now() + store.faults.credentials_lifetime;
-        store.roles.by_access_key.insert(
-            access_key_id.clone(),
-            Credentials {
-                caller: caller.clone(),
-                session_token: token.clone(),
-                expires,
-            },
-        );
-        store.roles.assumed.push(AssumedRole {
-            role_arn: role_arn.to_owned(),
-            session_name: session_name.to_owned(),
-            external_id: field("ExternalId").map(str::to_owned),
-            by,
-        });
-        store.keep_secrets([secret.clone(), token.clone()]);
-        Ok(expires)
-    })?;
-    Ok(format!(
-        "<AssumedRoleUser><AssumedRoleId>AROAEXAMPLE:{session_name}</AssumedRoleId><Arn>{caller}</Arn></AssumedRoleUser>\
-         <Credentials><AccessKeyId>{access_key_id}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey>\
-         <SessionToken>{token}</SessionToken><Expiration>{expires:.0}</Expiration></Credentials>"
-    ))
-}
-
-fn random() -> String {
-    Uuid::new_v4().simple().to_string()
-}
-
-/// Account and name of a role.
-fn parse_role(arn: &str) -> Option<(&str, &str)> {
-    let mut parts = arn.splitn(6, ':');
-    let (_arn, _partition, service) = (parts.next()?, parts.next()?, parts.next()?);
-    let (_region, account, resource) = (parts.next()?, parts.next()?, parts.next()?);
-    let name = resource.strip_prefix("role/")?.rsplit('/').next()?;
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
-    let sound =
-        service == "iam" && account.len() == 12 && !name.is_empty() && name.chars().all(allowed);
-    sound.then_some((account, name))
+    let (by, token) = if operation == Operation::AssumeRoleWithWebIdentity {
+        let token = field(form, "WebIdentityToken").unwrap_or_default();
+        let claims = Claims::read(token, AUDIENCE, Timestamp::now())?;
+        let mut trusts = store.roles.trusts.iter();
+        if !trusts.any(|trust| trust.role_arn == role_arn && trust.subject == claims.subject()) {
+            let text = "Not authorized to perform sts:AssumeRoleWithWebIdentity";
+            return Err(ApiError::new("AccessDenied", text));
+        }
+        (claims.subject().to_owned(), claims.id())
+    } else {
+        (store.caller(headers)?.arn, None)
+    };
+    let arn = format!("arn:aws:sts::{account}:assumed-role/{role}/{session_name}");
+    let assumed = AssumedRole {
+        role_arn: role_arn.to_owned(),
+        session_name: session_name.to_owned(),
+        external_id: field(form, "ExternalId").map(str::to_owned),
+        by,
+        token,
+    };
+    Ok(store.hand_out(Caller::new(&arn), assumed, |given| {
+        format!(
+            "<AssumedRoleUser><AssumedRoleId>AROAEXAMPLE:{session_name}</AssumedRoleId><Arn>{arn}</Arn></AssumedRoleUser>\
+             <Credentials><AccessKeyId>{}</AccessKeyId><SecretAccessKey>{}</SecretAccessKey>\
+             <SessionToken>{}</SessionToken><Expiration>{:.0}</Expiration></Credentials>",
+            given.access_key_id, given.secret, given.session_token, given.expires
+        )
+    }))
 }
 
 /// Names and values of a form.
-fn parse_form(body: &[u8]) -> Result<HashMap<String, String>, ApiError> {
+fn parse_form(body: &[u8]) -> Result<Form, ApiError> {
     let malformed = || ApiError::new("MalformedQueryString", "the body is no form");
     let body = std::str::from_utf8(body).map_err(|_| malformed())?;
     let pairs = body.split('&').filter(|pair| !pair.is_empty());
@@ -204,21 +175,6 @@ mod tests {
         assert_eq!(form["Note"], "a b+");
         for malformed in [&b"Action"[..], b"a=%4", b"a=%zz", b"a=%ff", b"\xff"] {
             assert!(parse_form(malformed).is_err(), "{malformed:?}");
-        }
-    }
-
-    #[test]
-    fn a_role_has_an_account_and_a_name_behind_its_path() {
-        let role = parse_role("arn:aws:iam::111122223333:role/teams/warehouse");
-        assert_eq!(role, Some(("111122223333", "warehouse")));
-        for wrong in [
-            "",
-            "arn:aws:sts::111122223333:assumed-role/a/b",
-            "arn:aws:iam::1:role/a",
-            "arn:aws:iam::111122223333:role/",
-            "arn:aws:iam::111122223333:role/<a>",
-        ] {
-            assert_eq!(parse_role(wrong), None, "{wrong}");
         }
     }
 }

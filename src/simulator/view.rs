@@ -47,8 +47,10 @@ pub struct AssumedRole {
     pub session_name: String,
     /// `ExternalId`, when there was one.
     pub external_id: Option<String>,
-    /// ARN of who assumed it.
+    /// ARN of who assumed it, or the ServiceAccount by whose token it was.
     pub by: String,
+    /// `jti` of that token.
+    pub token: Option<String>,
 }
 
 /// One session.
@@ -56,8 +58,8 @@ pub struct AssumedRole {
 pub struct SessionView {
     /// `SessionId`.
     pub id: String,
-    /// `Owner`: ARN of who started it. Nobody else may resume, terminate or open it, as a policy on role session names
-    /// has it.
+    /// `Owner`: ARN of who started it. Only who has its account and its role session name may resume, terminate or open
+    /// it, as a policy on role session names has it; with EKS Pod Identity the cluster does for the name.
     pub owner: String,
     /// The target.
     pub target: String,

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 
+use serde_json::Value;
 use ssm_session_operator::simulator::{
     Agent, AgentOptions, Fault, Operation, Pace, Simulator, SimulatorOptions,
 };
 
 use crate::front::Front;
+use crate::http;
 use crate::transfer::Server;
 
 /// The target of every session.
@@ -87,6 +89,17 @@ impl Aws {
     /// What is behind TLS.
     pub fn simulator(&self) -> &Simulator {
         &self.simulator
+    }
+
+    /// Starts a session that lives on without a client, by the identity of all pods. Gives its id.
+    pub async fn start_session(&self, request: &Value) -> String {
+        // The agent would end it: nobody shakes hands.
+        let silent = Fault::SilentStarts { calls: 1 };
+        self.simulator.inject(silent).expect("a fault");
+        let endpoint = self.simulator.endpoint();
+        let started = http::call_ssm(&endpoint, "StartSession", request).await;
+        let id = started.expect("it is started")["SessionId"].take();
+        id.as_str().expect("it has an id").to_owned()
     }
 
     /// It fails an operation from now on, or none any more.

@@ -1,7 +1,8 @@
 //! What the pages show is good: of YAML the API server takes objects as they stand, and the chart values, and the API
-//! server what is rendered with them; JSON can be read.
+//! server what is rendered with them; JSON can be read, and commands a shell can.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -22,14 +23,32 @@ const PART_OF_A_POD: &str = "hostAliases:";
 
 /// What stands in the fences of a language on a page.
 fn blocks(page: &str, language: &str) -> Vec<String> {
-    let text = fs::read_to_string(in_checkout(page)).expect("a page of the checkout");
-    let opening = format!("\n```{language}\n");
-    let parts = text.split(&opening).skip(1);
-    let block = |part: &str| {
-        let (block, _) = part.split_once("\n```\n").expect("a fence has an end");
-        format!("{block}\n")
-    };
-    parts.map(block).collect()
+    fenced(&text(page), language)
+}
+
+fn text(page: &str) -> String {
+    fs::read_to_string(in_checkout(page)).expect("a page of the checkout")
+}
+
+/// What stands in the fences of a language in a text, also in those that are a part of a list.
+fn fenced(text: &str, language: &str) -> Vec<String> {
+    let (mut blocks, mut lines) = (Vec::new(), text.lines());
+    while let Some(opening) = lines.find(|line| line.trim_start() == format!("```{language}")) {
+        let indent = opening.len() - opening.trim_start().len();
+        let inside = lines.by_ref().take_while(|line| line.trim() != "```");
+        let inside = inside.map(|line| line.get(indent..).unwrap_or_default());
+        blocks.push(inside.map(|line| format!("{line}\n")).collect());
+    }
+    blocks
+}
+
+/// The commands in a chapter of a page, as they stand there.
+pub fn commands(page: &str, chapter: &str) -> Vec<String> {
+    let text = text(page);
+    let (_, rest) = text
+        .split_once(&format!("\n## {chapter}\n"))
+        .expect("the page has this chapter");
+    fenced(rest.split("\n## ").next().unwrap_or_default(), "sh")
 }
 
 #[tokio::test]
@@ -79,5 +98,22 @@ fn every_policy_of_the_pages_is_json() {
             .iter()
             .any(|text| serde_json::from_str::<Value>(text).is_ok());
         assert!(is_json, "{block}");
+    }
+}
+
+#[tokio::test]
+async fn a_shell_can_read_every_command_of_the_pages() {
+    let pages = fs::read_dir(in_checkout("docs")).expect("it is in the checkout");
+    let pages = pages.map(|page| page.expect("it can be listed").path());
+    let pages = pages.filter(|page| page.extension().is_some_and(|of| of == "md"));
+    let mut pages: Vec<_> = pages.map(|page| page.display().to_string()).collect();
+    pages.extend(PAGES.map(str::to_owned));
+    let blocks: Vec<_> = pages.iter().flat_map(|page| blocks(page, "sh")).collect();
+    assert!(blocks.len() >= 30, "{} were found", blocks.len());
+    for block in blocks {
+        // What the reader has to put in is in angle brackets.
+        let read = run(Path::new("bash"), &["-n"], &block).await;
+        let read = read.unwrap_or_else(|error| panic!("{block}\n{error:#}"));
+        assert_eq!(read.err, "", "{block}");
     }
 }

@@ -68,6 +68,7 @@ async fn everything_at_once_carries_bytes_and_leaves_nothing() {
         external_id: Some("my-cluster/standard".to_owned()),
         session_name: "my-cluster-standard".to_owned(),
         by: SimulatorOptions::default().owner_arn,
+        token: None,
     };
     let roles = installed.aws.simulator().overview().assumed;
     assert!(

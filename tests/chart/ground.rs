@@ -1,24 +1,25 @@
 //! Control planes with our kinds applied by kubectl, and with stand-ins for the kinds of the Prometheus operator: one for
-//! all tests of this program but four, which have their own, since kinds belong to one release. In two of these our
-//! kinds are not there.
+//! all tests of this program but four, which have their own, since kinds belong to one release. In one of these our
+//! kinds are those of the past, and in two they are not there.
 //!
 //! Each is started by the first test that asks. Nobody drops it: when the process ends, its supervisor sees the end of
 //! its stdin, stops the components and removes their folder.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use kube::Client;
 use tokio::sync::OnceCell;
 
 use crate::control_plane::ControlPlane;
+use crate::past;
 use crate::programs::{NAMESPACE, Printed, in_checkout, objects, run};
 
 /// Namespaces that the ways to render the chart name.
 const NAMED: [&str; 3] = [NAMESPACE, "shop", "bank"];
 
 static GROUND: OnceCell<Result<Ground>> = OnceCell::const_new();
-static GROUND_OF_ITS_OWN: OnceCell<Result<Ground>> = OnceCell::const_new();
+static GROUND_OF_THE_PAST: OnceCell<Result<Ground>> = OnceCell::const_new();
 static EMPTY_GROUND: OnceCell<Result<Ground>> = OnceCell::const_new();
 static GROUND_OF_TWO: OnceCell<Result<Ground>> = OnceCell::const_new();
 static GROUND_OF_EVERYTHING: OnceCell<Result<Ground>> = OnceCell::const_new();
@@ -39,9 +40,9 @@ pub async fn ground() -> &'static Ground {
     laid(&GROUND, Ground::lay).await
 }
 
-/// For the test that uninstalls what the kinds belong to.
-pub async fn ground_of_its_own() -> &'static Ground {
-    laid(&GROUND_OF_ITS_OWN, Ground::lay).await
+/// For the test that upgrades the kinds, and uninstalls what they belong to.
+pub async fn ground_of_the_past() -> &'static Ground {
+    laid(&GROUND_OF_THE_PAST, Ground::lay_past).await
 }
 
 /// For the test of two releases that are in each other's way.
@@ -78,6 +79,12 @@ impl Ground {
     async fn of_others() -> Result<Self> {
         let ground = Self::bare().await?;
         ground.define(THEIRS).await?;
+        Ok(ground)
+    }
+
+    async fn lay_past() -> Result<Self> {
+        let ground = Self::of_others().await?;
+        ground.define(past::KINDS).await?;
         Ok(ground)
     }
 
@@ -145,6 +152,22 @@ impl Ground {
     /// What service accounts ask the API server for.
     pub fn audit_log(&self) -> PathBuf {
         self.control_plane.audit_log()
+    }
+
+    /// What a shell prints whose kubectl is this control plane's.
+    ///
+    /// # Errors
+    ///
+    /// What it prints on standard error, when it fails.
+    pub async fn shell(&self, script: &str) -> Result<Printed> {
+        let kubeconfig = format!("KUBECONFIG={}", self.kubeconfig().display());
+        let kubectl = self.control_plane.kubectl().parent();
+        let kubectl = kubectl.context("kubectl is in a folder")?.display();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let path = format!("PATH={kubectl}:{path}");
+        let shell = ["bash", "-euo", "pipefail", "-c", script];
+        let arguments = [&[kubeconfig.as_str(), path.as_str()], &shell[..]].concat();
+        run(Path::new("env"), &arguments, "").await
     }
 
     /// What kubectl prints for these arguments and this input.

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 
 use crate::audit::{Request, requests};
 use crate::aws::{Aws, REMOTE_PORT, TARGET};
+use crate::eks::Eks;
 use crate::ground::Ground;
 use crate::pods::InPlace;
 use crate::programs::{Printed, chart, run, tools};
@@ -49,6 +50,8 @@ pub struct Installed {
     pub pods: Vec<InPlace>,
     /// What the class leads to.
     pub aws: Aws,
+    /// Whom its pods are there.
+    pub eks: Eks,
     folder: PathBuf,
 }
 
@@ -85,6 +88,7 @@ impl Installed {
             class: release.to_owned(),
             pods: Vec::new(),
             aws,
+            eks: Eks::Nobody,
             folder,
         };
         for namespace in [installed.namespace(), installed.user_namespace.clone()] {
@@ -155,9 +159,10 @@ impl Installed {
             let events = self.kubectl(&["get", "events"]).await;
             panic!("there are no {number} pods:\n{events}");
         };
-        let starting = all
-            .iter()
-            .map(|pod| InPlace::start(self.ground, &self.folder, pod));
+        let starting = all.iter().map(async |pod| {
+            let pod = self.eks.admit(&self.client, pod).await;
+            InPlace::start(self.ground, &self.folder, &pod).await
+        });
         self.pods = futures::future::join_all(starting).await;
     }
 

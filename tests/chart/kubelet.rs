@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, KeyToPath, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, KeyToPath, Pod, Secret, Volume};
 use kube::config::Kubeconfig;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
@@ -17,6 +17,8 @@ use crate::ground::Ground;
 pub struct Given {
     /// Its token's kubeconfig.
     pub kubeconfig: PathBuf,
+    /// Its tokens for others than the API server.
+    pub tokens: Vec<Token>,
     /// Where the files are that the container sees at these paths.
     mounts: Vec<(String, PathBuf)>,
     client: Client,
@@ -26,8 +28,13 @@ impl Given {
     /// All that does not depend on the process.
     pub async fn to(ground: &Ground, folder: &Path, pod: &Pod) -> Self {
         let client = ground.client().await;
+        let tokens = tokens(folder, pod);
+        for token in &tokens {
+            token.renew(ground).await;
+        }
         Self {
             kubeconfig: kubeconfig(ground, folder, pod).await,
+            tokens,
             mounts: mounts(&client, folder, pod).await,
             client,
         }
@@ -47,8 +54,12 @@ impl Given {
 
     /// A value, with the path under which its file or folder is to be found here if it is mounted.
     fn here(&self, value: &str) -> String {
-        let mounted = self.mounts.iter().find(|(path, _)| path == value);
-        mounted.map_or_else(|| value.to_owned(), |(_, at)| at.display().to_string())
+        let mut here = self.mounts.iter().filter_map(|(path, at)| {
+            let within = Path::new(value).strip_prefix(path).ok()?;
+            Some(at.join(within))
+        });
+        let here = here.next();
+        here.map_or_else(|| value.to_owned(), |here| here.display().to_string())
     }
 
     async fn value(&self, variable: &EnvVar, pod: &Pod) -> String {
@@ -74,8 +85,8 @@ impl Given {
 /// A kubeconfig with the token of a pod.
 async fn kubeconfig(ground: &Ground, folder: &Path, pod: &Pod) -> PathBuf {
     let spec = pod.spec.as_ref().expect("a pod has a spec");
-    let account = spec.service_account_name.as_deref();
-    let token = token(ground, pod, account.expect("it has an account")).await;
+    assert!(spec.service_account_name.is_some(), "it has an account");
+    let token = token(ground, &asking(pod, None)).await;
     let config = Kubeconfig::read_from(ground.kubeconfig()).expect("a kubeconfig");
     let mut config = serde_json::to_value(&config).expect("plain data");
     config["users"][0]["user"] = json!({ "token": token });
@@ -85,25 +96,85 @@ async fn kubeconfig(ground: &Ground, folder: &Path, pod: &Pod) -> PathBuf {
     path
 }
 
-/// A token as the kubelet would ask for it.
-async fn token(ground: &Ground, pod: &Pod, account: &str) -> String {
+/// A token in a file.
+pub struct Token {
+    /// The arguments by which kubectl asks for it.
+    asking: Vec<String>,
+    file: PathBuf,
+}
+
+impl Token {
+    /// Puts a new one into the file, in one step.
+    pub async fn renew(&self, ground: &Ground) {
+        let new = self.file.with_extension("new");
+        let written = fs::write(&new, token(ground, &self.asking).await);
+        written
+            .and_then(|()| fs::rename(&new, &self.file))
+            .expect("the folder takes a file");
+    }
+
+    /// What is in the file.
+    pub fn value(&self) -> String {
+        fs::read_to_string(&self.file).expect("it is there")
+    }
+}
+
+/// How kubectl asks for a pod's token, for the API server or for somebody else.
+fn asking(pod: &Pod, audience: Option<&str>) -> Vec<String> {
+    let spec = pod.spec.as_ref().expect("a pod has a spec");
+    let account = spec.service_account_name.as_deref();
     let (name, uid) = (pod.name_any(), pod.uid().expect("it has one"));
     let namespace = pod.namespace().expect("it has one");
-    let create = [
-        "create",
-        "token",
-        account,
-        &format!("--namespace={namespace}"),
-        "--bound-object-kind=Pod",
-        &format!("--bound-object-name={name}"),
-        &format!("--bound-object-uid={uid}"),
-    ];
-    let token = ground.kubectl(&create, "").await;
+    let audience = audience.map(|audience| format!("--audience={audience}"));
+    [
+        "create".to_owned(),
+        "token".to_owned(),
+        account.expect("it has an account").to_owned(),
+        format!("--namespace={namespace}"),
+        "--bound-object-kind=Pod".to_owned(),
+        format!("--bound-object-name={name}"),
+        format!("--bound-object-uid={uid}"),
+    ]
+    .into_iter()
+    .chain(audience)
+    .collect()
+}
+
+/// A token as the kubelet would ask for it.
+async fn token(ground: &Ground, asking: &[String]) -> String {
+    let asking: Vec<_> = asking.iter().map(String::as_str).collect();
+    let token = ground.kubectl(&asking, "").await;
     token
         .expect("the API server makes one")
         .out
         .trim()
         .to_owned()
+}
+
+/// The folder of a volume's files.
+fn files_of(folder: &Path, pod: &Pod, volume: &Volume) -> PathBuf {
+    let at = folder.join(pod.name_any()).join(&volume.name);
+    fs::create_dir_all(&at).expect("the folder takes folders");
+    at
+}
+
+/// The tokens in a pod's volumes that are for others than the API server.
+fn tokens(folder: &Path, pod: &Pod) -> Vec<Token> {
+    let spec = pod.spec.as_ref().expect("a pod has a spec");
+    let mut tokens = Vec::new();
+    for volume in spec.volumes.iter().flatten() {
+        let sources = volume.projected.iter().flat_map(|all| &all.sources);
+        for source in sources.flatten() {
+            let token = source.service_account_token.as_ref();
+            if let Some(token) = token.filter(|token| token.audience.is_some()) {
+                tokens.push(Token {
+                    asking: asking(pod, token.audience.as_deref()),
+                    file: files_of(folder, pod, volume).join(&token.path),
+                });
+            }
+        }
+    }
+    tokens
 }
 
 /// Writes what the pod's ConfigMaps and Secrets hold, and gives where its container sees that and where it is.
@@ -114,19 +185,21 @@ async fn mounts(client: &Client, folder: &Path, pod: &Pod) -> Vec<(String, PathB
         let (data, items) = if let Some(source) = &volume.config_map {
             (
                 config_map_data(client, pod, &source.name).await,
-                &source.items,
+                source.items.as_deref(),
             )
         } else if let Some(source) = &volume.secret {
             let name = source.secret_name.as_deref().expect("it names one");
-            (secret_data(client, pod, name).await, &source.items)
+            (
+                secret_data(client, pod, name).await,
+                source.items.as_deref(),
+            )
         } else {
-            // The token, which a kubeconfig stands for.
+            // A token: a kubeconfig stands for that of the API server, and others are there.
             assert!(volume.projected.is_some(), "{volume:?} is of no known kind");
-            continue;
+            (BTreeMap::new(), None)
         };
-        let at = folder.join(pod.name_any()).join(&volume.name);
-        fs::create_dir_all(&at).expect("the folder takes folders");
-        for (path, value) in files(data, items.as_deref()) {
+        let at = files_of(folder, pod, volume);
+        for (path, value) in files(data, items) {
             fs::write(at.join(path), value).expect("the folder takes a file");
         }
         let containers = spec.containers.iter();

@@ -9,9 +9,10 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::ResourceExt as _;
 use serde_json::json;
 
+use crate::eks::TOKEN_FILES;
 use crate::ground::Ground;
 use crate::installed::TRUSTED;
-use crate::kubelet::Given;
+use crate::kubelet::{Given, Token};
 use crate::process::Process;
 use crate::wait::ask_until;
 use crate::{WAIT_MAX, http};
@@ -22,13 +23,17 @@ const ADMIN: &str = "--admin-address=[::]:8080";
 /// The variable that names whom a process trusts; without it, the image's bundle does.
 const BUNDLE: &str = "SSL_CERT_FILE";
 
-/// What EKS puts into a pod, as far as the simulator asks for it, and a variable that somebody left empty.
-const BESIDES: [(&str, &str); 4] = [
+/// Keys that the simulator takes, for a pod without a role of its own.
+const KEYS: [(&str, &str); 2] = [
     ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
     (
         "AWS_SECRET_ACCESS_KEY",
         "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
     ),
+];
+
+/// Nobody asks for credentials beyond loopback; and a variable that somebody left empty.
+const BESIDES: [(&str, &str); 2] = [
     ("AWS_EC2_METADATA_DISABLED", "true"),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
 ];
@@ -39,6 +44,8 @@ pub struct InPlace {
     pub pod: String,
     /// Its token's kubeconfig.
     pub kubeconfig: PathBuf,
+    /// Its tokens for others than the API server.
+    pub tokens: Vec<Token>,
     /// The process.
     pub process: Process,
 }
@@ -54,12 +61,13 @@ impl InPlace {
         Self {
             pod: name,
             kubeconfig: given.kubeconfig,
+            tokens: given.tokens,
             process,
         }
     }
 
     /// Starts a process with these arguments and this environment, and waits until it is ready.
-    pub async fn ready(
+    async fn ready(
         folder: &Path,
         name: &str,
         arguments: &[String],
@@ -135,12 +143,17 @@ async fn launch(
     arguments: &[String],
     environment: Vec<(String, String)>,
 ) -> Process {
-    let besides = BESIDES.map(|(name, value)| (name, value.to_owned()));
+    let has_role = environment
+        .iter()
+        .any(|(name, _)| TOKEN_FILES.contains(&name.as_str()));
+    let keys = if has_role { &KEYS[..0] } else { &KEYS[..] };
+    let besides = keys.iter().chain(&BESIDES);
+    let besides = besides.map(|(name, value)| (*name, (*value).to_owned()));
     let bundle = (BUNDLE, folder.join(TRUSTED).display().to_string());
     let own = environment.iter();
     let own = own.map(|(name, value)| (name.as_str(), value.clone()));
     // What is said twice is the pod's own.
-    let all: Vec<_> = besides.into_iter().chain([bundle]).chain(own).collect();
+    let all: Vec<_> = besides.chain([bundle]).chain(own).collect();
     let log = folder.join(format!("{name}.log"));
     let program = PathBuf::from(env!("CARGO_BIN_EXE_ssm-session-operator"));
     let process = Process::start(&log, &program, arguments, &all).await;

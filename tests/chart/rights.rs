@@ -53,8 +53,11 @@ async fn controllers_and_relays_use_every_right_that_they_have_and_need_no_other
     let one = "system:serviceaccount:one-operator:one-ssm-session-operator-all-in-one";
     let named = "system:serviceaccount:named-operator:named-ssm-session-operator-controller";
     let going = "system:serviceaccount:going-operator:going-ssm-session-operator-all-in-one";
+    let irsa = "system:serviceaccount:irsa-operator:irsa-ssm-session-operator-controller";
+    let associated =
+        "system:serviceaccount:associated-operator:associated-ssm-session-operator-controller";
     let restores = "somebody who restores a backup";
-    let values = json!({ "admissionPolicy": { "exemptUsers": [one, named, going, restores] } });
+    let values = json!({ "admissionPolicy": { "exemptUsers": [one, named, going, irsa, associated, restores] } });
     let mut installed = Installed::prepare(ground().await, "split").await;
     let began = Instant::now();
     // The kinds were applied by kubectl before: docs/upgrade.md says so.

@@ -1,4 +1,4 @@
-//! A release comes to the objects of an operator that kubectl applied, is uninstalled while a client is connected, and is
+//! A release comes to the kinds and objects of an operator of the past, is uninstalled while a client is connected, and is
 //! installed again: nothing is stuck, AWS has ended what ran, and what was granted stays and is served again. When AWS lets
 //! nothing end, nothing is deleted.
 
@@ -6,15 +6,16 @@ use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
-use serde_json::{Value, json};
+use serde_json::json;
 use ssm_session_operator::crd::{SsmListener, SsmSession};
 use ssm_session_operator::simulator::{Operation, Status};
 
 use crate::WAIT_MAX;
-use crate::ground::ground_of_its_own;
+use crate::documented::commands;
+use crate::ground::ground_of_the_past;
 use crate::installed::Installed;
+use crate::past::Past;
 use crate::pods::InPlace;
-use crate::process::Process;
 use crate::programs::Printed;
 use crate::rights::is;
 use crate::transfer::dead;
@@ -55,24 +56,18 @@ impl Installed {
         (uninstalled, logged)
     }
 
-    /// Starts a process as somebody did who never had a chart: as the administrator, with the objects of this namespace.
-    async fn by_hand(&self, command: &str, more: &[&str]) -> Process {
-        let namespace = format!("--namespace={}", self.namespace());
-        let common = [command, &namespace, "--admin-address=127.0.0.1:0"];
-        let arguments: Vec<_> = common.iter().chain(more).map(ToString::to_string).collect();
-        let kubeconfig = self.ground.kubeconfig().display().to_string();
-        InPlace::ready(
-            self.folder(),
-            command,
-            &arguments,
-            vec![("KUBECONFIG".to_owned(), kubeconfig)],
-        )
-        .await
-    }
-
     async fn available(&self) -> SsmSession {
         self.wait_session("Available", |session| is(session, "Available", "True"))
             .await
+    }
+
+    /// The grant, once the AWS session of this id is over and another one serves it.
+    async fn served_after(&self, id: &str) -> SsmSession {
+        let served = |session: &SsmSession| {
+            let mut ended = session.status.iter().flat_map(|status| &status.history);
+            is(session, "Ready", "True") && ended.any(|ended| ended.session_id == id)
+        };
+        self.wait_session("served anew", served).await
     }
 
     /// How many sessions AWS has not ended.
@@ -80,6 +75,34 @@ impl Installed {
         let sessions = self.aws.simulator().sessions();
         let live = |status| !matches!(status, Status::Terminated | Status::Failed);
         sessions.iter().filter(|s| live(s.status)).count()
+    }
+
+    /// Nobody runs any more: does what the page says for that, with its own commands.
+    async fn by_force(&self) {
+        self.helm(&["uninstall", &self.release, "--no-hooks"]).await;
+        let commands = commands("docs/upgrade.md", "By force");
+        assert_eq!(commands.len(), 3, "listeners, sessions, and AWS");
+        for command in &commands[..2] {
+            let command = command.replace(
+                "--namespace ssm-operator",
+                &format!("--namespace {}", self.namespace()),
+            );
+            let ran = self.ground.shell(&command).await;
+            ran.unwrap_or_else(|error| panic!("{command}\n{error:#}"));
+        }
+        let gone = ask_until(WAIT_MAX, async || {
+            let all = "ssms,ssml,services,endpointslices";
+            let left = ["get", all, "--all-namespaces", "--output=name"];
+            let left = self.ground.kubectl(&left, "").await.ok()?;
+            let of_the_cluster = |line: &&str| !line.ends_with("/kubernetes");
+            left.out
+                .lines()
+                .find(of_the_cluster)
+                .is_none()
+                .then_some(())
+        });
+        assert!(gone.await.is_some(), "something is left");
+        assert_eq!(self.live_sessions(), 1, "AWS was not asked");
     }
 
     /// What was granted is there, nobody holds it, and nothing else of the operator is.
@@ -116,34 +139,29 @@ impl Installed {
 
 #[tokio::test]
 async fn grants_outlive_the_way_from_kubectl_to_the_chart_and_an_uninstallation() {
-    let ground = ground_of_its_own().await;
-    let mut installed = Installed::prepare(ground, "home").await;
+    let mut installed = Installed::prepare(ground_of_the_past().await, "home").await;
     let values = json!({
         "defaultClass": { "region": "" },
         "controller": { "extraArgs": ["--poll-interval=2s"] },
-        "drain": { "timeoutSeconds": 30 },
+        "drain": { "timeoutSeconds": 60 },
     });
-
-    // What was there before the chart: kinds, a class and a session that kubectl applied, and processes.
-    let controller = installed.by_hand("controller", &[]).await;
-    let relay = by_hand_relay(&installed).await;
-    installed.apply(&class(&installed)).await;
-    installed.apply(&installed.session("a test")).await;
+    // What was there before the chart. Nothing of it runs, and in AWS a session does.
+    let past = Past::left_in(&installed).await;
     let before = installed.available().await;
-    installed.carry().await;
-    relay.stop().await.expect("it ends well");
-    controller.stop().await.expect("it ends well");
+    assert_eq!(installed.live_sessions(), 1);
 
     installed.install(&values, &TAKE_OVER).await;
     installed.start_pods(4).await;
-    let served = installed.available().await;
+    let served = installed.served_after(&past.session_id).await;
     assert_eq!(served.uid(), before.uid(), "it is the same grant");
+    past.is_taken_over(&installed).await;
     let mut connection = installed.connect().await;
     assert_eq!(
         installed.live_sessions(),
         1,
         "nothing is left of the old ones"
     );
+    let live = &served.status.expect("it has one").sessions[0].session_id;
 
     installed
         .aws
@@ -161,12 +179,7 @@ async fn grants_outlive_the_way_from_kubectl_to_the_chart_and_an_uninstallation(
         "nothing was deleted: {deployments}"
     );
     dead(&mut connection, WAIT_MAX).await.expect("it is told");
-    installed
-        .wait_session("served anew", |session| {
-            let history = session.status.iter().flat_map(|status| &status.history);
-            is(session, "Ready", "True") && history.count() > 1
-        })
-        .await;
+    installed.served_after(live).await;
     let mut connection = installed.connect().await;
 
     let logged = installed.uninstall().await;
@@ -187,36 +200,13 @@ async fn grants_outlive_the_way_from_kubectl_to_the_chart_and_an_uninstallation(
     for pod in installed.pods.drain(..) {
         pod.process.kill().await.expect("its pod is deleted");
     }
-}
 
-async fn by_hand_relay(installed: &Installed) -> Process {
-    let advertised = format!(
-        "--advertise-address={},{}",
-        crate::dial::ADVERTISED_V4,
-        crate::dial::ADVERTISED_V6
-    );
-    let options = [
-        "--relay-name=by-hand",
-        advertised.as_str(),
-        "--listen-address=127.0.0.1",
-        "--listen-address=::1",
-    ];
-    installed.by_hand("relay", &options).await
-}
-
-/// A class of the user's own, of the name that sessions of these tests ask for.
-fn class(installed: &Installed) -> Value {
-    let endpoint = installed.aws.endpoint();
-    json!({
-        "apiVersion": "ssm-operator.dev/v1alpha1",
-        "kind": "SsmSessionClass",
-        "metadata": { "name": installed.release },
-        "spec": {
-            "controllerName": "ssm-operator.dev/controller",
-            "aws": {
-                "region": "eu-central-1",
-                "endpoints": { "ssm": endpoint, "ssmmessages": endpoint },
-            },
-        },
-    })
+    installed.install(&values, &[]).await;
+    installed.start_pods(4).await;
+    installed.apply(&installed.session("a test")).await;
+    installed.available().await;
+    for pod in installed.pods.drain(..) {
+        pod.process.kill().await.expect("none will run again");
+    }
+    installed.by_force().await;
 }

@@ -9,7 +9,7 @@ use crate::world::{WAIT_MAX, World, carry};
 const ELECTED: &str = "elected: leading";
 const LOST: &str = "stands for election again";
 
-/// A world with a leader behind a forwarder of its own, a second controller, and a relay that serves a session.
+/// A world with a leader behind a forwarder of its own, a second controller, and a relay that serves two sessions.
 struct Setting {
     world: World,
     leader: Process,
@@ -30,8 +30,10 @@ impl Setting {
         world.kubeconfig = direct;
         let second = world.controller(&short).await;
         let relay = world.relay("relay-a", &[]).await;
-        world.create(&world.session("orders")).await;
-        world.wait_available("orders").await;
+        for name in ["orders", "rent"] {
+            world.create(&world.session(name)).await;
+            world.wait_available(name).await;
+        }
         assert!(!second.logged().contains(ELECTED), "one leads");
         Self {
             world,
@@ -42,15 +44,18 @@ impl Setting {
         }
     }
 
-    /// The second leads now, and does what there is to do: nothing is started twice, and no stream has closed.
+    /// The second leads, and does what there is to do since nobody led: nothing is started twice, and no stream has closed.
     async fn second_goes_on(&mut self, connection: &mut tokio::net::TcpStream) {
+        let world = &self.world;
+        world.create(&world.session("bills")).await;
+        world.delete("rent").await;
         let elected = self.second.wait_for_log(ELECTED, WAIT_MAX).await;
         elected.expect("it is its turn");
         let world = &self.world;
-        world.create(&world.session("bills")).await;
+        world.wait_gone("rent").await;
         world.wait_available("bills").await;
         carry(connection).await;
-        assert_eq!(world.simulator.calls(Operation::StartSession), 2);
+        assert_eq!(world.simulator.calls(Operation::StartSession), 3);
         assert_eq!(world.live_sessions().len(), 2);
     }
 
@@ -74,7 +79,7 @@ async fn when_the_leader_is_killed_the_other_goes_on() {
     let mut connection = setting.world.connect("orders", "db").await;
     setting.leader.signal("KILL").await.expect("it is there");
     setting.second_goes_on(&mut connection).await;
-    setting.end(2).await;
+    setting.end(3).await;
 }
 
 #[tokio::test]
@@ -85,7 +90,7 @@ async fn a_leader_that_ends_in_order_gives_the_lead_away() {
     let given = setting.leader.wait_for_log("gave the Lease back", WAIT_MAX);
     given.await.expect("nobody has to wait for its end");
     setting.second_goes_on(&mut connection).await;
-    setting.end(2).await;
+    setting.end(3).await;
 }
 
 #[tokio::test]
@@ -100,7 +105,7 @@ async fn a_leader_that_is_cut_off_stops_and_stands_by_when_it_is_back() {
     let leader = setting.leader.logged();
     assert_eq!(leader.matches(ELECTED).count(), 1, "{leader}");
     setting.leader.signal("TERM").await.expect("it is there");
-    setting.end(2).await;
+    setting.end(3).await;
 }
 
 #[tokio::test]
@@ -111,7 +116,7 @@ async fn a_leader_that_slept_does_none_of_what_came_meanwhile() {
     setting.second_goes_on(&mut connection).await;
     // In its sockets are sessions without listeners, and without their end: some that are gone since.
     let world = &setting.world;
-    let passing = ["rent", "tax", "fees"];
+    let passing = ["wages", "tax", "fees"];
     for name in passing {
         world.create(&world.session(name)).await;
         world.wait_available(name).await;
@@ -136,5 +141,5 @@ async fn a_leader_that_slept_does_none_of_what_came_meanwhile() {
         world.simulator.calls(Operation::TerminateSession),
         terminated
     );
-    setting.end(5).await;
+    setting.end(6).await;
 }

@@ -25,6 +25,8 @@ mod process;
 mod programs;
 #[path = "../support/tally.rs"]
 mod tally;
+#[path = "../support/token.rs"]
+mod token;
 #[path = "../support/transfer.rs"]
 mod transfer;
 #[path = "../support/wait.rs"]
@@ -37,6 +39,7 @@ mod aws_errors;
 mod bytes;
 mod classes;
 mod copied;
+mod credentials;
 mod deletion;
 mod drain;
 mod edits;

@@ -13,12 +13,15 @@ use crate::looks::{is_ready, live, message};
 use crate::world::{World, carry, condition, reason};
 
 /// A team, its class, and the role by which that class reaches the team's account.
-struct Team {
-    name: &'static str,
-    class: String,
-    aws: Value,
+pub struct Team {
+    /// Its name, and that of its session.
+    pub name: &'static str,
+    /// Its class.
+    pub class: String,
+    /// What that says of AWS.
+    pub aws: Value,
     /// Whom AWS says to have called.
-    owner: &'static str,
+    pub owner: &'static str,
 }
 
 async fn teams(world: &World) -> [Team; 2] {
@@ -51,7 +54,7 @@ async fn teams(world: &World) -> [Team; 2] {
 }
 
 /// The AWS session of a team's `SsmSession`, once AWS has shown who started it, and a connection through it.
-async fn connect(world: &World, team: &Team) -> (String, TcpStream) {
+pub async fn connect(world: &World, team: &Team) -> (String, TcpStream) {
     let is_mirrored = |session: &SsmSession| {
         let shown = live(session, "db").and_then(|session| session.owner);
         is_ready(session) && shown.is_some_and(|owner| owner == team.owner)
@@ -134,7 +137,7 @@ async fn sessions_of_two_roles_are_called_for_by_their_own_and_outlive_its_crede
 }
 
 /// Both roles were assumed, each time with what its class says, and with the pods' own identity.
-fn assert_assumed_as_the_classes_say(world: &World, teams: &[Team]) {
+pub fn assert_assumed_as_the_classes_say(world: &World, teams: &[Team]) {
     let assumed = world.simulator.overview().assumed;
     let said = teams.iter().map(|team| {
         let word = |field: &str| team.aws[field].as_str().map(str::to_owned);
@@ -143,6 +146,7 @@ fn assert_assumed_as_the_classes_say(world: &World, teams: &[Team]) {
             session_name: word("sessionName").unwrap_or_else(|| "ssm-session-operator".to_owned()),
             external_id: word("externalId"),
             by: "arn:aws:sts::123456789012:assumed-role/ssm-operator/ssm-operator".to_owned(),
+            token: None,
         }
     });
     let said: Vec<_> = said.collect();

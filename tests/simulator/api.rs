@@ -171,7 +171,7 @@ async fn assume(ground: &Ground, form: &str) -> (u16, String) {
 }
 
 /// The text of an XML element.
-fn element<'a>(xml: &'a str, name: &str) -> &'a str {
+pub fn element<'a>(xml: &'a str, name: &str) -> &'a str {
     let (_, rest) = xml.split_once(&format!("<{name}>")).expect(name);
     rest.split_once("</").expect(name).0
 }

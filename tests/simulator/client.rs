@@ -66,9 +66,20 @@ impl Service {
 
     /// One POST on a connection of its own; `None` when the connection closes without an answer.
     pub async fn post(&self, path: &str, headers: &str, body: &str) -> Option<(u16, String)> {
+        self.send("POST", path, headers, body).await
+    }
+
+    /// The same by any method.
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> Option<(u16, String)> {
         let mut stream = self.connect().await;
         let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: simulator\r\nConnection: close\r\n{headers}\
+            "{method} {path} HTTP/1.1\r\nHost: simulator\r\nConnection: close\r\n{headers}\
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );

@@ -6,6 +6,9 @@ mod api;
 mod channel;
 mod client;
 mod ground;
+mod identities;
+#[path = "../support/token.rs"]
+mod token;
 
 use std::process::Stdio;
 

@@ -17,7 +17,11 @@ use crate::controller::names::FIELD_MANAGER;
 use crate::crd::listener::LostSession;
 use crate::crd::{LISTENER_FINALIZER, SsmListener};
 
-/// Takes the steps in order, terminations at last and all at the same time; true when the listener is to be looked at
+/// Terminations of one listener that wait for AWS at the same time: all of one identity share its rate, and a relay may have
+/// put any number of sessions on record. As many as a relay leaves behind that is about to replace a session.
+const TERMINATED_AT_ONCE: usize = 2;
+
+/// Takes the steps in order, terminations at last and some at the same time; true when the listener is to be looked at
 /// again at once.
 ///
 /// # Errors
@@ -128,23 +132,27 @@ async fn terminate_all(
     let name = listener.name_any();
     let of = &listener.spec.session_ref;
     let ssmsession = &format!("{}/{}", of.namespace, of.name);
-    let calls = sessions.iter().map(|(identity, session)| async move {
+    let call = async |identity, session| {
         let span = error_span!("listener", ssmsession);
-        let answer = context.terminate(identity, session).instrument(span).await;
-        (*identity, *session, answer)
-    });
+        context.terminate(identity, session).instrument(span).await
+    };
     let mut failed = Vec::new();
     let mut first = None;
-    for (identity, session, answer) in join_all(calls).await {
-        match answer {
-            Ok(()) => {
-                info!(listener = %name, %session, "session of a deleted listener terminated, since no relay did");
-                note_terminated(context, listener, identity, session);
-            }
-            Err(error) => {
-                warn!(listener = %name, ssmsession, %session, %error, request_id = error.request_id.as_str(), "session of a deleted listener not terminated; tried again");
-                failed.push(session.to_string());
-                first.get_or_insert(error);
+    for some in sessions.chunks(TERMINATED_AT_ONCE) {
+        let calls = some
+            .iter()
+            .map(|(identity, session)| call(*identity, *session));
+        for ((identity, session), answer) in some.iter().zip(join_all(calls).await) {
+            match answer {
+                Ok(()) => {
+                    info!(listener = %name, %session, "session of a deleted listener terminated, since no relay did");
+                    note_terminated(context, listener, identity, session);
+                }
+                Err(error) => {
+                    warn!(listener = %name, ssmsession, %session, %error, request_id = error.request_id.as_str(), "session of a deleted listener not terminated; tried again");
+                    failed.push(session.to_string());
+                    first.get_or_insert(error);
+                }
             }
         }
     }

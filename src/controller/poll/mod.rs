@@ -114,17 +114,19 @@ impl Polls {
         wants.retain(|uid, _| is_there(uid));
     }
 
-    /// The sessions of `identity` whose ends somebody looks for, in order.
+    /// The sessions of `identity` whose ends somebody looks for: those of each object by themselves, all in the order of the
+    /// last time.
     #[must_use]
-    pub fn wanted(&self, identity: &Identity) -> Vec<SessionId> {
+    pub fn wanted(&self, identity: &Identity) -> Vec<Vec<SessionId>> {
         let wants = self.wants.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = wants.values().flat_map(|want| &want.sessions);
-        let mine = all
-            .filter(|(of, _)| of == identity)
-            .map(|(_, id)| id.clone());
-        let mut mine: Vec<SessionId> = mine.collect::<HashSet<_>>().into_iter().collect();
-        mine.sort();
-        mine
+        let by_uid: BTreeMap<&String, &Want> = wants.iter().collect();
+        let of_each = by_uid.values().map(|want| {
+            let all = want.sessions.iter().filter(|(of, _)| of == identity);
+            let mut mine: Vec<_> = all.map(|(_, id)| id.clone()).collect();
+            mine.sort();
+            mine
+        });
+        of_each.filter(|mine| !mine.is_empty()).collect()
     }
 
     /// Identities of sessions whose ends somebody looks for.

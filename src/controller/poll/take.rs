@@ -45,7 +45,7 @@ pub async fn take(
     broker: &dyn Broker,
     identity: &Identity,
     previous: &Snapshot,
-    wanted: &[SessionId],
+    wanted: &[Vec<SessionId>],
     within: Duration,
 ) -> Result<Snapshot, BrokerError> {
     let (taken_at, begun) = (Timestamp::now(), Instant::now());
@@ -54,36 +54,27 @@ pub async fn take(
     let active = timeout_at(deadline, active(broker, identity)).await;
     let active = active.map_err(late)??;
     let mut ended = HashMap::new();
-    let mut open = Vec::new();
-    for id in wanted {
-        let known = previous.ended.get(id);
+    let mut is_open = |id: &&SessionId| {
+        let known = previous.ended.get(*id);
         if let Some(known) = known {
-            ended.insert(id.clone(), known.clone());
+            ended.insert((*id).clone(), known.clone());
         }
-        let shows_life = active.get(id).is_some_and(|session| !is_over(session));
-        if !shows_life && known.is_none_or(|known| known.end_date.is_none()) {
-            open.push(id);
-        }
-    }
-    // Rotated by the round, so that with more than fits into one poll each has its turn.
-    let round = previous.round + 1;
-    let turns = usize::try_from(round)
-        .unwrap_or(0)
-        .wrapping_mul(LOOKUPS_MAX);
-    let first = turns.checked_rem(open.len()).unwrap_or(0);
-    let (mut error, mut failures) = (None, 0);
-    for id in open
+        let shows_life = active.get(*id).is_some_and(|session| !is_over(session));
+        !shows_life && known.is_none_or(|known| known.end_date.is_none())
+    };
+    let open = wanted
         .iter()
-        .cycle()
-        .skip(first)
-        .take(open.len().min(LOOKUPS_MAX))
-    {
+        .map(|of_one| of_one.iter().filter(&mut is_open).collect::<Vec<_>>());
+    let open: Vec<_> = open.filter(|of_one| !of_one.is_empty()).collect();
+    let round = previous.round + 1;
+    let (mut error, mut failures) = (None, 0);
+    for id in turns(&open, round) {
         let span = error_span!("look-up", session = %id);
         let found = look_up(broker, identity, id).instrument(span);
         let found = timeout_at(deadline, found).await;
         match found.unwrap_or_else(|elapsed| Err(late(elapsed))) {
             Ok(Some(found)) => {
-                ended.insert((*id).clone(), found);
+                ended.insert(id.clone(), found);
             }
             Ok(None) => {}
             Err(failure) => {
@@ -103,6 +94,27 @@ pub async fn take(
         ended,
         error,
     })
+}
+
+/// Which sessions this round looks up. Each object has its turn with one of its sessions, and then with the next one: an
+/// object that names many keeps nobody else waiting for longer than one that names a single one does.
+fn turns<'a>(open: &[Vec<&'a SessionId>], round: u64) -> Vec<&'a SessionId> {
+    let first = usize::try_from(round)
+        .unwrap_or(0)
+        .wrapping_mul(LOOKUPS_MAX);
+    let longest = open.iter().map(Vec::len).max().unwrap_or(0);
+    let mut turns = Vec::new();
+    for turn in (0..open.len() * longest).map(|turn| first.wrapping_add(turn)) {
+        let of_one = &open[turn % open.len()];
+        let id = of_one[turn / open.len() % of_one.len()];
+        if !turns.contains(&id) {
+            turns.push(id);
+        }
+        if turns.len() == LOOKUPS_MAX {
+            break;
+        }
+    }
+    turns
 }
 
 fn unfinished(within: Duration) -> BrokerError {

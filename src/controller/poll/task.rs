@@ -60,8 +60,14 @@ pub(super) async fn poll_all(context: &Context, named: impl Fn(&Context) -> Hash
         let now = Instant::now();
         context.forget_absent();
         for identity in named(context) {
-            let schedule = schedules.entry(identity);
-            let schedule = schedule.or_insert_with(|| Schedule::new(now));
+            let labels = PollLabels {
+                region: identity.region.clone(),
+            };
+            let schedule = schedules.entry(identity).or_insert_with(|| {
+                // From the first: a series that begins with a failure shows no increase.
+                let _ = context.metrics.poll_errors.get_or_create(&labels);
+                Schedule::new(now)
+            });
             schedule.handle_named(now);
         }
         schedules.retain(|identity, schedule| {

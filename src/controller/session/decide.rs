@@ -19,7 +19,11 @@ use crate::controller::names::listener_name;
 use crate::crd::class::Aws;
 use crate::crd::listener::ListenerState;
 use crate::crd::session::{Endpoint, EndpointPort, Port, ResolvedTarget};
-use crate::crd::{SsmListener, SsmSessionStatus};
+use crate::crd::{SsmListener, SsmSessionStatus, limit};
+
+/// Listeners of one session at once, those that are being deleted among them: all its ports may be renamed, and then again
+/// only when what was there before is over. So a session has a bounded part of what relays take.
+const LISTENERS_MAX: usize = 2 * limit::PORTS_MAX as usize;
 
 /// Decides; the same observation at the same time gives the same plan.
 #[must_use]
@@ -150,10 +154,15 @@ fn decide_objects(plan: &mut Plan, observed: &Observed, identity: &Aws) {
     };
     // A session whose Service is somebody else's has no listener, unless an earlier Service of its own still leads there.
     let may_keep = may_create || !observed.old_services.is_empty() || observed.unread().is_some();
+    let mut room = LISTENERS_MAX.saturating_sub(observed.listeners.len());
     for port in &session.spec.ports {
         let wanted = desired::listener(session, port, &target, identity);
         match existing_listener(observed, port) {
-            None if may_create && begins => plan.create_listeners.push(wanted),
+            // Else each that goes makes room for one, and is news.
+            None if may_create && begins && room > 0 => {
+                room -= 1;
+                plan.create_listeners.push(wanted);
+            }
             // One that is being deleted is waited for: its name is free only when its AWS sessions are over.
             Some(existing) if existing.metadata.deletion_timestamp.is_none() => {
                 match listener_update(existing, &wanted) {

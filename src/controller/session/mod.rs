@@ -106,7 +106,8 @@ async fn steps(session: &Arc<SsmSession>, context: &Context) -> Result<Option<Du
                 context.remember(&uid, memory::written(context.memory(&uid), &plan));
             }
             Err(error) if plan.overdue => failure = Some(error),
-            Err(error) => return Err(error),
+            // A write that came before may have overtaken this one: what failed first says why.
+            Err(error) => return Err(failure.unwrap_or(error)),
         }
     }
     let untold = plan.mirror.untold();

@@ -10,6 +10,7 @@ use ssm_session_operator::crd::{SsmListener, SsmSession};
 
 use super::{api, listener, merge, session};
 use crate::ground::{Ground, ground};
+use crate::programs::objects;
 
 async fn create(api: &Api<DynamicObject>, object: Value) -> Result<String> {
     let object: DynamicObject = serde_json::from_value(object)?;
@@ -193,5 +194,32 @@ async fn a_listeners_status_takes_what_aws_says_and_kubectl_shows_its_state() ->
         "true",
     ];
     assert_eq!(words[..7], expected);
+    Ok(())
+}
+
+/// What an operator of the past has left in a cluster. Its statuses are written on fresh objects, since the API server
+/// does not look again at what stays as it is.
+#[tokio::test]
+async fn what_an_operator_of_the_past_has_said_is_still_valid() -> Result<()> {
+    let ground = ground().await;
+    let (sessions, namespace, session) = session(ground).await?;
+    let listeners = api::<SsmListener>(ground.client().await, Some(&namespace));
+    let listener = create(&listeners, listener::good()).await?;
+    let left = objects(include_str!("../../chart/past/objects.yaml"));
+    let said = |kind: &str| {
+        let said = left.iter().find(|object| object["kind"] == kind);
+        said.expect("it was left")["status"].clone()
+    };
+    for (api, name, kind) in [
+        (sessions, session, "SsmSession"),
+        (listeners, listener, "SsmListener"),
+    ] {
+        let written = patch_status(&api, &name, said(kind)).await?;
+        assert_eq!(
+            written.data["status"],
+            said(kind),
+            "nothing of it is dropped"
+        );
+    }
     Ok(())
 }

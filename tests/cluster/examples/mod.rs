@@ -1,6 +1,7 @@
 //! The examples: described, good to apply as they stand, and served where they hold sessions.
 
 mod health;
+mod job;
 mod sessions;
 mod teams;
 

@@ -18,18 +18,19 @@ use crate::process::Process;
 use crate::world::{REMOTE_PORT, TARGET, World, carry};
 
 /// The namespace of all sessions of the examples.
-const NAMESPACE: &str = "shop";
+pub const NAMESPACE: &str = "shop";
 
 /// A world in which the examples' sessions are served.
-struct Shop {
-    world: World,
+pub struct Shop {
+    /// Its user's namespace is that of the examples.
+    pub world: World,
     _agents: Vec<Agent>,
     _held: MutexGuard<'static, ()>,
 }
 
 impl Shop {
     /// With an agent for every target of the examples, and no operator yet.
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let mut world = World::new("examples").await;
         let held = hold_names(&world.client).await;
         NAMESPACE.clone_into(&mut world.namespace);
@@ -62,12 +63,13 @@ impl Shop {
     }
 
     /// Starts the operator as an installation with defaults is named.
-    async fn serve(&self) -> Process {
+    pub async fn serve(&self) -> Process {
         let name = format!("--controller-name={DEFAULT_CONTROLLER_NAME}");
         self.world.all_in_one(&[&name]).await
     }
 
-    async fn apply(&self, example: &Example) {
+    /// Applies an example as its head says.
+    pub async fn apply(&self, example: &Example) {
         let apply = ["apply", "-f", &example.path()];
         let applied = self.world.ground.kubectl(&apply).await;
         applied.expect("the example can be applied");
@@ -153,37 +155,5 @@ async fn every_session_of_the_examples_carries_bytes_as_it_stands() {
     }
     assert!(served >= 5, "only {served} sessions were found");
     shop.world.assert_nothing_is_left().await;
-    operator.stop().await.expect("it ends well");
-}
-
-#[tokio::test]
-async fn the_job_waits_for_its_session_with_no_more_rights_than_it_brings() {
-    let shop = Shop::new().await;
-    let example = example("job.yaml");
-    shop.apply(&example).await;
-    let pod = &example.object("Job")["spec"]["template"]["spec"];
-    let account = pod["serviceAccountName"].as_str().expect("an account");
-    let who = format!("--as=system:serviceaccount:{NAMESPACE}:{account}");
-    let within = format!("--namespace={NAMESPACE}");
-    let kubectl = async |arguments: &[&str]| {
-        let all = [&[&*who, &*within], arguments].concat();
-        shop.world.ground.kubectl(&all).await
-    };
-    let all = kubectl(&["get", "ssmsessions"]).await;
-    let denied = all.expect_err("other sessions are none of its business");
-    assert!(denied.to_string().contains("forbidden"), "{denied:#}");
-
-    let arguments = pod["initContainers"][0]["args"].as_array();
-    let arguments = arguments.expect("arguments for kubectl").iter();
-    let mut arguments: Vec<_> = arguments.filter_map(Value::as_str).collect();
-    // It need not be as patient as in production; of two, the last counts.
-    arguments.push("--timeout=90s");
-    let (waited, operator) = tokio::join!(kubectl(&arguments), shop.serve());
-    let waited = waited.expect("the session becomes available");
-    assert!(waited.contains("condition met"), "{waited}");
-    for session in sessions(&example) {
-        shop.carry(&session).await;
-        shop.delete(&session).await;
-    }
     operator.stop().await.expect("it ends well");
 }

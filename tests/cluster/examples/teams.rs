@@ -1,15 +1,15 @@
-//! Two teams: each has its own class, and can't take the other's.
+//! Two teams: each has its own class, can't take the other's, and is served by its own role.
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
-use ssm_session_operator::crd::SsmSession;
+use ssm_session_operator::crd::{DEFAULT_CONTROLLER_NAME, SsmSession, SsmSessionClass};
 
 use super::{Example, example};
-use crate::ground::ground;
+use crate::roles::{Team, assert_assumed_as_the_classes_say, connect};
 use crate::wait::ask_until;
-use crate::world::{TARGET, WAIT_MAX};
+use crate::world::{TARGET, WAIT_MAX, World};
 
 fn session(name: &str, class: Option<&str>) -> SsmSession {
     let session = json!({
@@ -43,10 +43,71 @@ async fn create_namespaces(client: &Client, example: &Example) {
     }
 }
 
+/// The teams of the example. Its classes are there, and lead to this world's AWS from now on.
+async fn teams(world: &World, example: &Example) -> [Team; 2] {
+    let classes: Api<SsmSessionClass> = Api::all(world.client.clone());
+    for class in example.of_kind("SsmSessionClass") {
+        let name = class["metadata"]["name"].as_str().expect("it has a name");
+        let endpoint = world.simulator.endpoint();
+        let endpoints = json!({ "ssm": endpoint, "ssmmessages": endpoint });
+        let patch = json!({ "spec": { "aws": { "endpoints": endpoints } } });
+        let us = PatchParams::default();
+        let led = classes.patch(name, &us, &Patch::Merge(&patch)).await;
+        led.expect("the administrator may edit classes");
+    }
+    let team = |name, owner| {
+        let mut classes = example.of_kind("SsmSessionClass");
+        let class = classes.find(|class| class["metadata"]["name"] == name);
+        Team {
+            name,
+            class: name.to_owned(),
+            aws: class.expect("it has a class")["spec"]["aws"].clone(),
+            owner,
+        }
+    };
+    [
+        team(
+            "warehouse",
+            "arn:aws:sts::111122223333:assumed-role/warehouse-sessions/my-cluster-warehouse",
+        ),
+        team(
+            "billing",
+            "arn:aws:sts::444455556666:assumed-role/billing-sessions/my-cluster-billing",
+        ),
+    ]
+}
+
+/// A session of each team carries bytes, and AWS says that the team's own role has started it.
+async fn both_are_served(world: &mut World, example: &Example) {
+    let teams = teams(world, example).await;
+    let mut options = vec![format!("--controller-name={DEFAULT_CONTROLLER_NAME}")];
+    options.extend(
+        teams
+            .iter()
+            .map(|team| format!("--watch-namespace={}", team.name)),
+    );
+    let options: Vec<_> = options.iter().map(String::as_str).collect();
+    let operator = world.all_in_one(&options).await;
+    for team in &teams {
+        team.name.clone_into(&mut world.namespace);
+        let class = json!({ "className": team.class });
+        world.create(&world.session_with(team.name, class)).await;
+        connect(world, team).await;
+    }
+    assert_assumed_as_the_classes_say(world, &teams);
+    for team in &teams {
+        team.name.clone_into(&mut world.namespace);
+        world.delete(team.name).await;
+        world.wait_gone(team.name).await;
+    }
+    world.assert_nothing_is_left().await;
+    operator.stop().await.expect("it ends well");
+}
+
 #[tokio::test]
-async fn each_of_two_teams_takes_its_own_class_and_no_other() {
-    let ground = ground().await;
-    let client = ground.client().await;
+async fn each_of_two_teams_takes_its_own_class_and_no_other_and_is_served_by_its_own_role() {
+    let mut world = World::new("teams").await;
+    let (ground, client) = (world.ground, world.client.clone());
     let _held = super::hold_names(&client).await;
     let example = example("two-teams.yaml");
     create_namespaces(&client, &example).await;
@@ -101,6 +162,11 @@ async fn each_of_two_teams_takes_its_own_class_and_no_other() {
     edit(spec).await.expect_err("the rest stays as it is");
     let spec = json!({ "spec": { "className": "warehouse" } });
     edit(spec).await.expect("or becomes right");
+    let at_once = DeleteParams::default();
+    let gone = warehouse.delete(&stray, &at_once).await;
+    gone.expect("nobody holds it");
+
+    both_are_served(&mut world, &example).await;
     let delete = ["delete", "--wait=false", "-f", &example.path()];
     ground.kubectl(&delete).await.expect("it can be deleted");
 }

@@ -29,7 +29,7 @@ async fn a_look_up_that_is_never_answered_costs_not_what_is_active() {
         hanging: Some(id("hanging")),
         ..Aws::with_pages(vec![page(&["live"], None)])
     };
-    let wanted = [id("hanging"), id("later")];
+    let wanted = [vec![id("hanging"), id("later")]];
     let snapshot = take(&aws, &identity(), &Snapshot::default(), &wanted, WITHIN)
         .await
         .expect("all pages were read");

@@ -194,7 +194,7 @@ async fn history_is_asked_only_for_what_is_wanted_and_not_plainly_active() {
     let over = described("gone", "Terminated").ended_at(at(9)).build();
     let mut aws = Aws::with_pages(vec![page(&["live"], None)]);
     aws.history = vec![over.clone()];
-    let wanted = [id("gone"), id("live"), id("unknown")];
+    let wanted = [vec![id("gone"), id("live"), id("unknown")]];
     let snapshot = take(&aws, &identity(), &Snapshot::default(), &wanted, WITHIN)
         .await
         .expect("a poll");
@@ -211,7 +211,7 @@ async fn an_end_that_is_known_is_not_asked_for_again_and_not_kept_for_ever() {
         history: vec![described("gone", "Terminated").ended_at(at(9)).build()],
         ..Aws::default()
     };
-    let wanted = [id("gone")];
+    let wanted = [vec![id("gone")]];
     let first = take(&aws, &identity(), &Snapshot::default(), &wanted, WITHIN)
         .await
         .expect("a poll");
@@ -233,7 +233,7 @@ async fn a_look_up_that_fails_costs_neither_what_is_active_nor_the_other_look_up
         broken: Some(id("broken")),
         ..Aws::with_pages(vec![page(&["live"], None)])
     };
-    let wanted = [id("broken"), id("gone")];
+    let wanted = [vec![id("broken"), id("gone")]];
     let snapshot = take(&aws, &identity(), &Snapshot::default(), &wanted, WITHIN)
         .await
         .expect("all pages were read");
@@ -254,20 +254,39 @@ async fn a_token_that_never_ends_does_not_hold_the_poll_for_ever() {
 
 #[tokio::test]
 async fn with_more_lookups_than_fit_each_has_its_turn() {
-    let aws = Aws::default();
-    let wanted: Vec<SessionId> = (100..230).map(|n| id(&format!("s-{n}"))).collect();
-    let mut snapshot = Snapshot::default();
-    for _ in 0..4 {
-        snapshot = take(&aws, &identity(), &snapshot, &wanted, WITHIN)
-            .await
-            .expect("a poll");
+    let ids = (100..230).map(|n| id(&format!("s-{n}")));
+    let ids: Vec<SessionId> = ids.collect();
+    for of_each in [130, 10, 2, 1] {
+        let aws = Aws::default();
+        let wanted: Vec<_> = ids.chunks(of_each).map(<[_]>::to_vec).collect();
+        polled(&aws, &wanted, 4).await;
+        assert_eq!(looked_up(&aws).len(), ids.len(), "{of_each} of each object");
     }
-    let asked: HashSet<String> = aws
-        .calls()
-        .into_iter()
-        .filter(|call| call.starts_with("History"))
-        .collect();
-    assert_eq!(asked.len(), wanted.len());
+}
+
+#[tokio::test]
+async fn an_object_with_many_sessions_keeps_none_with_one_waiting() {
+    let aws = Aws::default();
+    let many = |object: u32| (0..64).map(move |n| id(&format!("many-{object}-{n}")));
+    let mut wanted: Vec<Vec<_>> = (0..20).map(|object| many(object).collect()).collect();
+    wanted.insert(7, vec![id("single")]);
+    polled(&aws, &wanted, 1).await;
+    let asked = looked_up(&aws);
+    assert!(asked.contains("History single -"), "{asked:?}");
+    assert_eq!(asked.len(), 50);
+}
+
+async fn polled(aws: &Aws, wanted: &[Vec<SessionId>], polls: u32) {
+    let mut snapshot = Snapshot::default();
+    for _ in 0..polls {
+        let taken = take(aws, &identity(), &snapshot, wanted, WITHIN).await;
+        snapshot = taken.expect("a poll");
+    }
+}
+
+fn looked_up(aws: &Aws) -> HashSet<String> {
+    let calls = aws.calls().into_iter();
+    calls.filter(|call| call.starts_with("History")).collect()
 }
 
 #[test]
@@ -304,14 +323,14 @@ fn a_want_replaces_what_was_wanted_before() {
     };
     polls.want("uid", Some(want(&["a", "b"])));
     polls.want("uid", Some(want(&["b"])));
-    assert_eq!(polls.wanted(&identity()), [id("b")]);
+    assert_eq!(polls.wanted(&identity()), [[id("b")]]);
     assert_eq!(
         polls.interested(&HashSet::from([id("b")])),
         [("shop".into(), "db".into())]
     );
     polls.want("gone", Some(want(&["c"])));
     polls.keep_wants_of(|uid| uid == "uid");
-    assert_eq!(polls.wanted(&identity()), [id("b")]);
+    assert_eq!(polls.wanted(&identity()), [[id("b")]]);
     polls.want("uid", None);
     assert!(polls.wanted(&identity()).is_empty() && polls.wanted_identities().is_empty());
 }

@@ -181,6 +181,22 @@ fn a_changed_target_changes_the_same_listener_and_keeps_its_relay() {
 }
 
 #[test]
+fn ports_that_are_renamed_again_and_again_wait_for_those_of_before() {
+    let ports: Vec<String> = (0..16).map(|number| format!("port-{number}")).collect();
+    let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
+    let going = |names: &[&str]| {
+        let going = names.iter().map(|name| listener(name).deleted_at(at(0)));
+        going.collect::<Vec<_>>()
+    };
+    let renamed = World::made(&ports[8..], going(&ports[..8])).decide();
+    assert_eq!(renamed.create_listeners.len(), 8);
+    let world = World::made(&["sql", "web"], going(&ports[..15]));
+    assert_eq!(world.decide().create_listeners.len(), 1);
+    let world = World::made(&["sql", "web"], going(&ports));
+    assert!(world.decide().create_listeners.is_empty());
+}
+
+#[test]
 fn a_listener_that_is_being_deleted_is_waited_for_and_not_made_twice() {
     let going = listener("sql").serving("a", "1", "s-1").deleted_at(at(0));
     let plan = World::made(&["sql"], vec![going]).decide();
