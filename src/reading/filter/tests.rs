@@ -131,8 +131,8 @@ const HUGE: usize = 700_000;
 /// The parts of an object, each far too large, as users may write them.
 fn huge() -> Vec<(&'static str, Value)> {
     let word = "x".repeat(HUGE);
-    let entries = |of: &dyn Fn(usize) -> Value| (0..HUGE / 40).map(of).collect::<Vec<_>>();
-    let keys = (0..HUGE / 40).map(|number| (format!("k{number}"), json!("")));
+    let entries = |of: &dyn Fn(usize) -> Value| (0..HUGE / 10).map(of).collect::<Vec<_>>();
+    let keys = (0..HUGE / 10).map(|number| (format!("k{number}"), json!("")));
     let keys = Value::Object(keys.collect());
     let metadata = |field: &str, value: Value| json!({ field: value });
     vec![
@@ -187,7 +187,7 @@ fn what_is_too_large_is_read_by_nobody_and_the_name_and_what_is_beside_it_are() 
             event(&expected)
         );
     }
-    let managers: Vec<Value> = (0..HUGE / 40)
+    let managers: Vec<Value> = (0..HUGE / 10)
         .map(|n| json!({ "manager": n.to_string() }))
         .collect();
     let object = json!({ "metadata": { "name": "a", "managedFields": managers } });
