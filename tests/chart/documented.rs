@@ -1,5 +1,6 @@
 //! What the pages show is good: of YAML the API server takes objects as they stand, and the chart values, and the API
-//! server what is rendered with them; JSON can be read, and commands a shell can.
+//! server what is rendered with them; JSON can be read, and commands a shell can. The values in an example for Argo CD are
+//! good, too.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::ground::ground;
-use crate::programs::{NAMESPACE, chart, in_checkout, run, tools};
+use crate::programs::{NAMESPACE, chart, in_checkout, objects, run, tools};
 
 const PAGES: [&str; 6] = [
     "README.md",
@@ -76,6 +77,20 @@ async fn every_object_and_every_value_of_the_pages_is_accepted() {
         manifests >= 5 && values >= 10,
         "{manifests} and {values} were found"
     );
+}
+
+/// Argo CD hands them to Helm, and nobody reads them before.
+#[tokio::test]
+async fn the_values_of_the_application_for_argo_cd_are_accepted() {
+    let page = "examples/argocd-operator.yaml";
+    let text = fs::read_to_string(in_checkout(page)).expect("an example of the checkout");
+    let application = objects(&text).remove(0);
+    let values = &application["spec"]["source"]["helm"]["valuesObject"];
+    assert!(values.is_object(), "{values}");
+    let rendered = rendered(page, &values.to_string()).await;
+    let hooks = rendered.matches("helm.sh/hook").count();
+    assert_eq!(hooks, 0, "Argo CD would run it when it syncs");
+    ground().await.assert_taken(page, &rendered).await;
 }
 
 /// What helm renders with these values, and nothing else.

@@ -1,6 +1,6 @@
 //! Control planes with our kinds applied by kubectl, and with stand-ins for the kinds of the Prometheus operator: one for
-//! all tests of this program but four, which have their own, since kinds belong to one release. In one of these our
-//! kinds are those of the past, and in two they are not there.
+//! all tests of this program but five, which have their own, since kinds belong to one release. In one of these our
+//! kinds are those of the past, and in three they are not there.
 //!
 //! Each is started by the first test that asks. Nobody drops it: when the process ends, its supervisor sees the end of
 //! its stdin, stops the components and removes their folder.
@@ -21,6 +21,7 @@ const NAMED: [&str; 3] = [NAMESPACE, "shop", "bank"];
 static GROUND: OnceCell<Result<Ground>> = OnceCell::const_new();
 static GROUND_OF_THE_PAST: OnceCell<Result<Ground>> = OnceCell::const_new();
 static EMPTY_GROUND: OnceCell<Result<Ground>> = OnceCell::const_new();
+static GROUND_OF_ONE: OnceCell<Result<Ground>> = OnceCell::const_new();
 static GROUND_OF_TWO: OnceCell<Result<Ground>> = OnceCell::const_new();
 static GROUND_OF_EVERYTHING: OnceCell<Result<Ground>> = OnceCell::const_new();
 
@@ -43,6 +44,11 @@ pub async fn ground() -> &'static Ground {
 /// For the test that upgrades the kinds, and uninstalls what they belong to.
 pub async fn ground_of_the_past() -> &'static Ground {
     laid(&GROUND_OF_THE_PAST, Ground::lay_past).await
+}
+
+/// For the test of one process that serves all namespaces, as no other may beside it. Nobody has applied any kind.
+pub async fn ground_of_one() -> &'static Ground {
+    laid(&GROUND_OF_ONE, Ground::bare).await
 }
 
 /// For the test of two releases that are in each other's way.

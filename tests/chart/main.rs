@@ -15,6 +15,8 @@ mod front;
 mod http;
 #[path = "../support/proxy.rs"]
 mod http_proxy;
+#[path = "../support/iam.rs"]
+mod iam;
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../support/programs.rs"]

@@ -12,7 +12,7 @@ use crate::served::{self, OPEN};
 /// What all names of ours begin with.
 const PREFIX: &str = "ssm_operator_";
 
-/// What Prometheus adds to each series, and the chart's PodMonitor leaves as it is.
+/// What Prometheus adds to each series, and the chart's ServiceMonitor leaves as it is.
 const OF_TARGETS: [&str; 2] = ["namespace", "pod"];
 
 /// The labels of a metric, with the values that are served.

@@ -8,6 +8,7 @@ use crate::WAIT_MAX;
 use crate::audit::refused;
 use crate::ground::ground;
 use crate::installed::Installed;
+use crate::policies;
 use crate::rights::{EVERYWHERE, is};
 use crate::transfer::dead;
 use crate::wait::ask_until;
@@ -34,6 +35,7 @@ async fn a_served_namespace_that_is_deleted_takes_its_session_along() {
     installed
         .wait_session("Available", |session| is(session, "Available", "True"))
         .await;
+    policies::sessions_are_written_where_they_are_served(&installed).await;
 
     let delete = [
         "delete",

@@ -79,7 +79,9 @@ async fn each_pod_is_denied_everything_and_has_one_policy_of_its_own() {
 
 #[tokio::test]
 async fn clients_reach_the_ports_that_listeners_have_and_no_others() {
-    let everybody = json!([{ "namespaceSelector": {} }]);
+    let labelled = json!([{ "namespaceSelector": { "matchLabels": {
+        "ssm-operator.dev/clients": "true",
+    } } }]);
     let served = json!([{ "namespaceSelector": { "matchExpressions": [{
         "key": "kubernetes.io/metadata.name", "operator": "In", "values": ["shop", "bank"],
     }] } }]);
@@ -87,12 +89,17 @@ async fn clients_reach_the_ports_that_listeners_have_and_no_others() {
         "namespaceSelector": { "matchLabels": { "example.com/sessions": "allowed" } },
         "podSelector": { "matchExpressions": [{ "key": "tier", "operator": "Exists" }] },
     }]);
-    for (way, objects) in rendered(&[]).await {
+    let everybody = json!([{ "namespaceSelector": {} }]);
+    let open = "--set-json=networkPolicy.clients=[{\"namespaceSelector\":{}}]";
+    let mut ways = rendered(&[]).await;
+    ways.extend(rendered(&[open]).await);
+    for (way, objects) in ways {
         let values = way.first().map_or("", String::as_str);
         let clients = match values {
+            _ if way.iter().any(|option| option == open) => &everybody,
             _ if values.ends_with("/namespaced.yaml") => &served,
             _ if values.ends_with("/everything.yaml") => &named,
-            _ => &everybody,
+            _ => &labelled,
         };
         let mut relays = 0;
         for pod in pods(&objects) {
@@ -150,9 +157,12 @@ async fn nothing_comes_in_to_the_drain() {
 async fn nothing_goes_out_to_the_nodes_credentials_and_to_the_pods_own_by_their_rule_alone() {
     let proxied = "--set-json=proxy.url=\"http://proxy.example.com\",proxy.secret=\"\",\
                    networkPolicy.proxy.ports=[80],networkPolicy.proxy.cidrs=[\"0.0.0.0/0\",\"::/0\"]";
+    let wide =
+        "--set-json=networkPolicy.aws.cidrs=[\"0.0.0.0/1\",\"128.0.0.0/1\",\"::/1\",\"8000::/1\"]";
     for more in [
         &[][..],
         &[proxied],
+        &[wide],
         &["--set=networkPolicy.podIdentity=false"],
     ] {
         for (way, objects) in rendered(more).await {
@@ -185,6 +195,48 @@ async fn nothing_goes_out_to_the_nodes_credentials_and_to_the_pods_own_by_their_
             );
         }
     }
+}
+
+#[tokio::test]
+async fn wide_blocks_leave_out_what_aws_has_on_each_node_and_others_nothing() {
+    let node = "169.254.0.0/16";
+    let nodes = ["fe80::/10", "fd00:ec2::/32"];
+    let table: [(&str, &[&str]); 16] = [
+        ("0.0.0.0/0", &[node]),
+        ("0.0.0.0/1", &[]),
+        ("128.0.0.0/1", &[node]),
+        ("160.0.0.0/4", &[node]),
+        ("168.0.0.0/6", &[node]),
+        ("172.0.0.0/6", &[]),
+        ("169.254.0.0/15", &[node]),
+        // Who names them means them.
+        ("169.254.0.0/16", &[]),
+        ("169.254.170.0/24", &[]),
+        ("10.0.0.0/8", &[]),
+        ("::/0", &nodes),
+        ("8000::/1", &nodes),
+        ("fc00::/7", &nodes[1..]),
+        ("fd00:ec2::/31", &nodes[1..]),
+        ("fe80::/9", &nodes[..1]),
+        ("2600:1f00::/24", &[]),
+    ];
+    let blocks = table.map(|(block, _)| block);
+    let option = format!("--set-json=networkPolicy.aws.cidrs={}", json!(blocks));
+    let rendered = render(&[option]).await.expect("it is rendered");
+    let objects = objects(&rendered);
+    let policies = of_kind(&objects, "NetworkPolicy");
+    let mut rules = policies
+        .iter()
+        .flat_map(|policy| list(&policy["spec"]["egress"]));
+    let of_aws = rules.find(|rule| list(&rule["to"]).len() == table.len());
+    let expected = table.map(|(block, except)| {
+        if except.is_empty() {
+            json!({ "ipBlock": { "cidr": block } })
+        } else {
+            json!({ "ipBlock": { "cidr": block, "except": except } })
+        }
+    });
+    assert_eq!(of_aws.expect("it is there")["to"], json!(expected));
 }
 
 /// Whether a rule lets TCP go out to this address, on other ports than those of DNS.

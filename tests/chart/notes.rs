@@ -1,8 +1,11 @@
 //! What helm says once the chart is installed: what to do next, with the names of this release.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 use ssm_session_operator::crd::SsmSession;
 
+use crate::iam::actions;
 use crate::programs::{NAMESPACE, chart, in_checkout, objects, run, tools};
 
 /// The notes of an installation with these options.
@@ -59,7 +62,7 @@ async fn split_without_a_class_says_that_one_is_missing() {
         "ServiceAccount ssm-operator/ssm-ssm-session-operator-relay:\n",
         "ssm:StartSession",
         "ssm:DescribeSessions",
-        "All pods of the cluster may reach",
+        "    kubectl label namespace shop ssm-operator.dev/clients=true\n",
         "helm uninstall ends all sessions first. SsmSessions stay",
     ] {
         assert!(notes.contains(said), "{said} is missing: {notes}");
@@ -100,7 +103,7 @@ async fn namespaces_roles_and_names_of_the_values_are_in_the_notes() {
         "{namespaced}"
     );
     assert!(
-        namespaced.contains("All pods of these namespaces may reach"),
+        namespaced.contains("those of these namespaces alone reach"),
         "{namespaced}"
     );
     let (session, _) = session(&namespaced);
@@ -121,5 +124,35 @@ async fn namespaces_roles_and_names_of_the_values_are_in_the_notes() {
     ] {
         assert!(everything.contains(said), "{said} is missing: {everything}");
     }
-    assert!(!everything.contains("may reach the ports"), "{everything}");
+    for clients in ["kubectl label", "reach the ports"] {
+        assert!(!everything.contains(clients), "{everything}");
+    }
+}
+
+/// The actions that the notes ask for one account.
+fn asked_for<'a>(notes: &'a str, account: &str) -> BTreeSet<&'a str> {
+    let heading = format!("ServiceAccount ssm-operator/ssm-ssm-session-operator-{account}:\n");
+    let (_, below) = notes.split_once(&heading).expect("the account");
+    let lines = below.lines().take_while(|line| line.starts_with("      "));
+    lines
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .filter(|action| !action.is_empty())
+        .collect()
+}
+
+/// Which of these rights are used `tests/cluster/actions.rs` says.
+#[tokio::test]
+async fn the_notes_ask_for_what_the_policies_of_the_page_allow() {
+    let relay = actions("The relay's policy");
+    let controller = actions("The controller's policy");
+    let words = |actions: &BTreeSet<String>| actions.iter().cloned().collect::<Vec<_>>();
+    let split = notes(&[]).await;
+    for (account, actions) in [("relay", &relay), ("controller", &controller)] {
+        let asked: Vec<_> = asked_for(&split, account).into_iter().collect();
+        assert_eq!(asked, words(actions), "{account}");
+    }
+    let one = notes(&[with("all-in-one.yaml")]).await;
+    let asked: Vec<_> = asked_for(&one, "all-in-one").into_iter().collect();
+    assert_eq!(asked, words(&(&relay | &controller)));
 }

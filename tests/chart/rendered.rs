@@ -45,6 +45,9 @@ async fn values_that_do_not_fit_are_refused_with_words_that_help() {
             Err(error) => error.to_string(),
         };
         assert!(said.contains(words), "{bad}: {said}");
+        for wordless in ["does not match pattern", "false schema"] {
+            assert!(!said.contains(wordless), "{bad}: {said}");
+        }
     }
 }
 

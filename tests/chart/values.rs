@@ -89,6 +89,57 @@ fn each_value_is_in_the_schema_and_each_part_of_the_schema_is_a_value() {
     );
 }
 
+/// The paths that a template reads below `root`, such as `.Values`, with where each stands in the text.
+fn paths_read<'a>(template: &'a str, root: &'a str) -> impl Iterator<Item = &'a str> {
+    template.match_indices(root).filter_map(|(at, _)| {
+        let rest = &template[at + root.len()..];
+        let is_path = |letter: char| letter.is_ascii_alphanumeric() || letter == '.';
+        let end = rest.find(|letter| !is_path(letter)).unwrap_or(rest.len());
+        let path = rest[..end].trim_end_matches('.');
+        path.starts_with('.').then_some(path)
+    })
+}
+
+/// Helm renders nothing, without a word, where a template reads a value that there is not.
+#[test]
+fn templates_read_no_value_that_there_is_not() {
+    let mut values = BTreeSet::new();
+    paths_of_values(&yaml("values.yaml"), "", &mut values);
+    let mut read = BTreeSet::new();
+    let templates = in_checkout("charts/ssm-session-operator/templates");
+    for file in fs::read_dir(templates).expect("it is in the checkout") {
+        let file = file.expect("it can be listed").path();
+        let template = fs::read_to_string(file).expect("it is text");
+        read.extend(paths_read(&template, ".Values").map(str::to_owned));
+        // Such as `$policy := .Values.networkPolicy }}`, and `$policy.clients`.
+        for line in template.lines() {
+            let Some((name, of)) = line.split_once(" := ") else {
+                continue;
+            };
+            let name = name.trim_start_matches("{{-").trim();
+            let of = of.trim_end_matches(" }}").trim_end_matches(" -}}");
+            let of = of.trim_start_matches("$root").trim_start_matches('$');
+            let Some(of) = of.strip_prefix(".Values") else {
+                continue;
+            };
+            let is_path = |letter: char| letter.is_ascii_alphanumeric() || letter == '.';
+            if name.starts_with('$') && of.chars().all(is_path) {
+                let below = paths_read(&template, name);
+                read.extend(below.map(|path| format!("{of}{path}")));
+            }
+        }
+    }
+    assert!(read.len() > 60, "{} are read: {read:?}", read.len());
+    assert!(read.contains(".networkPolicy.apiServer.ports"), "{read:?}");
+    let is_there = |path: &&String| {
+        let deeper = format!("{path}.");
+        let mut values = values.iter();
+        values.any(|value| value == *path || value.starts_with(&deeper))
+    };
+    let missing: Vec<_> = read.iter().filter(|path| !is_there(path)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 /// Both judge the same words: what the chart lets through the API server takes, and the other way round.
 #[test]
 fn the_class_of_the_chart_takes_what_its_kind_takes() {
@@ -113,7 +164,11 @@ fn the_class_of_the_chart_takes_what_its_kind_takes() {
             let least = of_kind["minLength"].as_u64().expect("a number");
             pattern = format!("{any}{{{least},}}$");
         }
-        assert_eq!(of_chart["pattern"], format!("^$|{pattern}"), "{field}");
+        assert_eq!(
+            of_chart["if"]["pattern"],
+            format!("^$|{pattern}"),
+            "{field}"
+        );
         assert_eq!(of_chart["maxLength"], of_kind["maxLength"], "{field}");
     }
 }
@@ -190,6 +245,40 @@ fn nothing_is_let_through_that_the_schema_does_not_name() {
     let mut open = Vec::new();
     open_objects(&schema(), "", &mut open);
     assert_eq!(open, Vec::<String>::new());
+}
+
+/// Where a schema refuses without words: by a pattern that nobody reads, or by nothing that it says.
+fn wordless(schema: &Value, at: &str, found: &mut Vec<String>) {
+    match schema {
+        Value::Object(parts) => {
+            let explained = parts.get("else").is_some_and(|or| or["const"].is_string());
+            for (key, part) in parts {
+                let at = format!("{at}/{key}");
+                let mut keys = part.as_object().into_iter().flatten();
+                let refuses = key == "patternProperties" && keys.any(|(_, it)| *it == false);
+                let is_condition = key == "if" && explained;
+                if key == "pattern" || refuses {
+                    found.push(at);
+                } else if !is_condition {
+                    wordless(part, &at, found);
+                }
+            }
+        }
+        Value::Array(parts) => {
+            for part in parts {
+                wordless(part, at, found);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Helm quotes `const`; the `not` beside it refuses those words themselves.
+#[test]
+fn the_schema_says_in_words_what_it_wants() {
+    let mut found = Vec::new();
+    wordless(&schema(), "", &mut found);
+    assert_eq!(found, Vec::<String>::new());
 }
 
 /// Where a value may be missing, as deep as the values go.

@@ -19,6 +19,8 @@ mod forwarder;
 mod front;
 #[path = "../support/http.rs"]
 mod http;
+#[path = "../support/iam.rs"]
+mod iam;
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../support/programs.rs"]
@@ -33,6 +35,7 @@ mod transfer;
 mod wait;
 
 mod access;
+mod actions;
 mod admission;
 mod api_away;
 mod aws_errors;

@@ -10,22 +10,23 @@
   resources: [customresourcedefinitions]
   resourceNames: [ssmsessions.ssm-operator.dev, ssmsessionclasses.ssm-operator.dev, ssmlisteners.ssm-operator.dev]
   verbs: [get]
-# Also where only some namespaces are watched: a RoleBinding is deleted with its namespace, before the SsmSessions that
-# wait in it for their finalizer.
+# Also where only some namespaces are watched, since a RoleBinding may go before the SsmSessions in its namespace do. It is
+# deleted with the namespace, while they wait in it for their finalizer: that takes patch. Or somebody takes it away: that
+# nothing is made for them any more is then said in their status. An admission policy holds both to what is watched.
 - apiGroups: [ssm-operator.dev]
   resources: [ssmsessions]
   verbs: [get, list, watch, patch]
 - apiGroups: [ssm-operator.dev]
   resources: [ssmsessions/status]
   verbs: [update]
-# For owner references that block deletion, where the API server checks them.
-- apiGroups: [ssm-operator.dev]
-  resources: [ssmsessions/finalizers]
-  verbs: [update]
 {{- end }}
 
 {{/* In the namespaces whose sessions are served. */}}
 {{- define "ssm.rules.watched" -}}
+# For owner references that block deletion, where the API server checks them.
+- apiGroups: [ssm-operator.dev]
+  resources: [ssmsessions/finalizers]
+  verbs: [update]
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch, delete]

@@ -1,5 +1,5 @@
 //! Who processes are for the API server: the chart's ServiceAccounts, with the rights that it renders for this world's
-//! namespaces and nothing else.
+//! namespaces and nothing else, and with the admission policies that hold a controller.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,9 @@ use futures::future::join_all;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams,
+};
 use kube::config::AuthInfo;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
@@ -23,6 +25,13 @@ use crate::rights::{Where, idle};
 /// What stands in the rendered chart for the operator's namespace and for the user's.
 const HOME: &str = "home-of-a-world";
 const USER: &str = "user-of-a-world";
+
+/// Endings of the names of the policies that a world has: what they say is about its own accounts, whatever else is in the
+/// same API server. The others keep everybody else out, where tests write what the operator would, or ask for the pod that
+/// a token is bound to, where processes have none: `tests/chart/policies` has them all.
+const POLICIES: [&str; 2] = ["-controllers", "-services"];
+
+const POLICY: &str = "ValidatingAdmissionPolicy";
 
 /// The rights of a world's processes.
 #[derive(Default)]
@@ -61,36 +70,39 @@ impl Installation {
     }
 }
 
-/// The accounts and roles of a mode, as the chart renders them for one watched namespace.
+/// The accounts, roles and policies of a mode, as the chart renders them for one watched namespace.
 async fn rendered(mode: &'static str) -> Vec<Value> {
     static SPLIT: OnceCell<Vec<Value>> = OnceCell::const_new();
     static ALL_IN_ONE: OnceCell<Vec<Value>> = OnceCell::const_new();
     let kept = if mode == "split" { &SPLIT } else { &ALL_IN_ONE };
-    let render = async || {
-        let options = [
-            format!("--namespace={HOME}"),
-            format!("--set=mode={mode},fullnameOverride={HOME}"),
-            format!("--set-json=watchNamespaces=[\"{USER}\"]"),
-        ];
-        let mut all = objects(&render(&options).await.expect("it is rendered"));
-        let of_users = |object: &Value| {
-            let name = object["metadata"]["name"].as_str().unwrap_or_default();
-            name.ends_with("-view") || name.ends_with("-edit")
-        };
-        let kinds = [
-            "ServiceAccount",
-            "Role",
-            "RoleBinding",
-            "ClusterRole",
-            "ClusterRoleBinding",
-        ];
-        all.retain(|object| {
-            let kind = object["kind"].as_str().unwrap_or_default();
-            kinds.contains(&kind) && !of_users(object)
-        });
-        all
-    };
-    kept.get_or_init(render).await.clone()
+    kept.get_or_init(|| rendered_with(mode, false))
+        .await
+        .clone()
+}
+
+async fn rendered_with(mode: &str, openshift: bool) -> Vec<Value> {
+    let options = [
+        format!("--namespace={HOME}"),
+        format!("--set=mode={mode},fullnameOverride={HOME},openshift={openshift}"),
+        format!("--set-json=watchNamespaces=[\"{USER}\"]"),
+    ];
+    let mut all = objects(&render(&options).await.expect("it is rendered"));
+    all.retain(|object| {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        match kind {
+            "ServiceAccount" | "Role" | "RoleBinding" | "ClusterRoleBinding" => true,
+            // Those of users are none of the operator's.
+            "ClusterRole" => !name.ends_with("-view") && !name.ends_with("-edit"),
+            POLICY | "ValidatingAdmissionPolicyBinding" => {
+                POLICIES.iter().any(|ending| name.ends_with(ending))
+            }
+            _ => false,
+        }
+    });
+    let policies = all.iter().filter(|object| object["kind"] == POLICY);
+    assert_eq!(policies.count(), POLICIES.len());
+    all
 }
 
 /// Each right of a rendered rule: verb and resource.
@@ -110,8 +122,8 @@ fn rights_of(rule: &Value) -> Vec<String> {
 }
 
 /// What the chart gives in mode split: component, place, verb and resource.
-pub async fn rendered_rights() -> BTreeSet<(String, Where, String)> {
-    let rendered = rendered("split").await;
+pub async fn rendered_rights(openshift: bool) -> BTreeSet<(String, Where, String)> {
+    let rendered = rendered_with("split", openshift).await;
     let mut rights = BTreeSet::new();
     for binding in rendered
         .iter()
@@ -165,7 +177,7 @@ impl World {
         }
     }
 
-    /// Makes the accounts, roles and bindings, and waits until they count.
+    /// Makes the accounts, roles, bindings and policies, and waits until the rights count.
     async fn install(&self, installation: &Installation) {
         let Installation {
             mode,
@@ -173,8 +185,17 @@ impl World {
             watched,
         } = installation;
         let (mut all, rendered) = (Vec::new(), rendered(mode).await);
+        // In the expressions of policies.
+        let quoted = |namespace: &str| format!("\\\"{namespace}\\\"");
+        let served: Vec<_> = watched.iter().map(|of| quoted(of)).collect();
         for object in &rendered {
+            // A relay and a drain serve no namespace; what holds a controller comes with one.
+            let kind = object["kind"].as_str().unwrap_or_default();
+            if watched.is_empty() && kind.starts_with(POLICY) {
+                continue;
+            }
             let text = object.to_string().replace(HOME, home);
+            let text = text.replace(&quoted(USER), &served.join(","));
             if object["metadata"]["namespace"] == USER {
                 let of_each = watched
                     .iter()
@@ -236,11 +257,18 @@ impl World {
 
     async fn make(&self, object: &DynamicObject) {
         let api = self.api_of(object);
+        let name = object.name_any();
         match api.create(&PostParams::default(), object).await {
             Ok(_) => {}
-            // An earlier process of the same namespace had it too.
-            Err(kube::Error::Api(status)) if status.is_already_exists() => {}
-            Err(error) => panic!("{}: {error}", object.name_any()),
+            // An earlier process of the same namespace had it too; a policy says for which namespaces.
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                if object.types.as_ref().is_some_and(|of| of.kind == POLICY) {
+                    let newer = Patch::Merge(object);
+                    let patched = api.patch(&name, &PatchParams::default(), &newer).await;
+                    patched.expect("the administrator may patch it");
+                }
+            }
+            Err(error) => panic!("{name}: {error}"),
         }
     }
 
