@@ -25,6 +25,7 @@ pub mod metrics;
 mod names;
 pub mod options;
 mod poll;
+mod reader;
 mod relays;
 mod scopes;
 mod session;

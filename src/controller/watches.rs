@@ -13,8 +13,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch::{Receiver, channel};
 use tracing::warn;
 
-use super::cached::{Cached, Reader};
+use super::cached::Cached;
 use super::metrics::{Kind, Metrics};
+use super::reader::Reader;
 use crate::reading::{Guarded, PAGE, Pauses, paced};
 
 /// The first pause after a watch failed; they grow up to [`PAUSE_MAX`].

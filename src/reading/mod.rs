@@ -1,8 +1,8 @@
 //! How answers of the API server are read, so that no object stops anybody: without what nobody here reads ([`Lean`]),
 //! each object for itself ([`Guarded`]), and after a failure later and later ([`paced`]).
 //!
-//! Whoever may edit one object may write `managedFields` of almost any content and size into it, and an object of another
-//! version may say what this one does not know. Neither may keep the objects of others from being read.
+//! Whoever may edit one object may write `managedFields` of almost any content into it, and lists of almost any size, and an
+//! object of another version may say what this one does not know. None of it may keep the objects of others from being read.
 
 mod filter;
 mod guard;

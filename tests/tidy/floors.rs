@@ -26,7 +26,7 @@ const FLOORS: &[(&str, May)] = &[
     ("admin", May::Only(&[])),
     ("telemetry", May::Only(&[])),
     ("election", May::Only(&["lease"])),
-    ("drain", May::Only(&["crd", "lease"])),
+    ("drain", May::Only(&["crd", "lease", "reading"])),
     ("reading", May::Only(&[])),
     ("lease", May::Only(&[])),
     ("identity", May::Only(&["crd", "broker"])),
