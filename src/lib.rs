@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod aws;
+pub mod backoff;
 pub mod binding;
 pub mod broker;
 pub mod cli;

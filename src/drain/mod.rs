@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::backoff::delay;
 use crate::crd::{
     DRAIN_LEASE, INSTALLATION_LABEL, INSTALLATION_LEASE, SsmListener, SsmSession, session_finalizer,
 };
@@ -34,7 +35,7 @@ const LOOKS_PER_DURATION: u32 = 10;
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 
 /// How often the pause is doubled at most while the API server fails.
-const BACKOFF_MAX: u32 = 1;
+const PAUSE_GROWTH: u32 = 2;
 
 /// How long the calls of one look may take, in pauses between two: a quarter of the Lease's duration at most, so that one
 /// that hangs and the pauses around it leave time for two more.
@@ -143,10 +144,10 @@ pub async fn run(
                 duration: looks.options.duration,
             });
         }
-        let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+        let pause = delay(pause, pause * PAUSE_GROWTH, failures + 1);
         tokio::select! {
             () = shutdown.cancelled() => return Err(Undrained::Stopped(progress.words())),
-            () = sleep(jittered * (1 << failures.min(BACKOFF_MAX))) => {}
+            () = sleep(pause) => {}
         }
     }
 }

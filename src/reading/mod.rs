@@ -8,12 +8,10 @@ mod filter;
 mod guard;
 mod lean;
 mod paced;
-mod pauses;
 
 pub use guard::{Guarded, Unreadable};
 pub use lean::{Lean, LeanLayer};
 pub use paced::paced;
-pub use pauses::Pauses;
 
 /// Objects that are read at once while a watch lists: with all that a user may write into one, a page stays far from the
 /// memory that a process has.

@@ -7,8 +7,8 @@
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
 use super::report::{EndReason, SessionEnd, SessionRecord};
+use crate::backoff::Backoff;
 use crate::broker::{Identity, SessionId};
 
 /// Ended sessions kept on record.

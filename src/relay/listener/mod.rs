@@ -26,13 +26,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
 use super::options::RelayOptions;
 use super::report::{
     Destination, EndReason, Failure, Inherited, ListenerSpec, Report, SessionRecord, State,
 };
 use super::sessions::Sessions;
 use super::tunnel::TunnelState;
+use crate::backoff::Backoff;
 use crate::broker::{BrokerError, Next, SessionId, Ticket};
 use crate::protocol::End;
 use edits::Edits;

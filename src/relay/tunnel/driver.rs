@@ -14,9 +14,9 @@ use tracing::{Instrument as _, Span, debug, info};
 use uuid::Uuid;
 
 use super::{Inner, Rest, Shared, TunnelState};
+use crate::backoff::Backoff;
 use crate::broker::{Broker, BrokerError, Identity, Next, SessionId, Ticket};
 use crate::protocol::{End, Event, StreamId};
-use crate::relay::backoff::Backoff;
 use crate::relay::budget::TURN_BYTES_MAX;
 use crate::relay::metrics::Metrics;
 use crate::relay::options::RelayOptions;
