@@ -52,8 +52,9 @@ impl World {
             "spec": { "ports": [{ "port": 80 }] },
         });
         let service = serde_json::from_value(service).expect("a Service");
-        let created = self.services().create(&PostParams::default(), &service);
-        created.await.expect("the Service is admitted");
+        let (services, params) = (self.services(), PostParams::default());
+        let created = services.create(&params, &service).await;
+        created.expect("the Service is admitted");
     }
 
     /// Writes metadata into an object, whoever can read it then.
