@@ -34,7 +34,7 @@ const LOOKS_PER_DURATION: u32 = 10;
 /// Between two looks at most, however long the Lease holds: whoever uninstalls waits for the last one.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 
-/// How often the pause is doubled at most while the API server fails.
+/// By how much the pause grows at most while the API server fails.
 const PAUSE_GROWTH: u32 = 2;
 
 /// How long the calls of one look may take, in pauses between two: a quarter of the Lease's duration at most, so that one

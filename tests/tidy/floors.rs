@@ -37,9 +37,14 @@ const FLOORS: &[(&str, May)] = &[
     ),
     (
         "binding",
-        May::Only(&["backoff", "crd", "relay", "broker", "lease", "identity", "reading"]),
+        May::Only(&[
+            "backoff", "crd", "relay", "broker", "lease", "identity", "reading",
+        ]),
     ),
-    ("relay", May::Only(&["backoff", "protocol", "broker", "proxy"])),
+    (
+        "relay",
+        May::Only(&["backoff", "protocol", "broker", "proxy"]),
+    ),
     ("aws", May::Only(&["broker", "proxy", "words"])),
     ("proxy", May::Only(&[])),
     ("crd", May::Only(&["words"])),
