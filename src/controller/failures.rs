@@ -11,7 +11,7 @@ use crate::backoff::delay;
 pub struct Failures {
     min: Duration,
     max: Duration,
-    failures: Mutex<HashMap<String, u32>>,
+    counts: Mutex<HashMap<String, u32>>,
 }
 
 impl Failures {
@@ -21,22 +21,22 @@ impl Failures {
         Self {
             min,
             max,
-            failures: Mutex::default(),
+            counts: Mutex::default(),
         }
     }
 
     /// Counts a failure of the object with this key and says how long to wait.
     #[must_use]
     pub fn failed(&self, key: &str) -> Duration {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = failures.entry(key.to_owned()).or_default();
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(key.to_owned()).or_default();
         *count = count.saturating_add(1);
         delay(self.min, self.max, *count)
     }
 
     /// Forgets the failures of the object with this key.
     pub fn succeeded(&self, key: &str) {
-        self.failures
+        self.counts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(key);
