@@ -1,5 +1,6 @@
 //! Objects that are larger than any that is read: they end and begin nothing, and cost nobody anything.
 
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Resource, ResourceExt as _};
 use serde_json::{Value, json};
@@ -34,13 +35,20 @@ fn peak(pid: u32) -> usize {
     peak.expect("a number")
 }
 
-/// So many owners, of which nobody has heard.
-fn owners(count: usize) -> Value {
-    let owner = |number: usize| json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": number.to_string() });
-    (0..count).map(owner).collect()
-}
-
 impl World {
+    /// So many owners, which are one, and stay.
+    async fn owners(&self, count: usize) -> Value {
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        let mut owner = ConfigMap::default();
+        owner.metadata.name = Some("owner".to_owned());
+        let owner = maps.create(&PostParams::default(), &owner).await;
+        let owner = owner.expect("the ConfigMap is admitted");
+        let owner = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.metadata.uid,
+        });
+        vec![owner; count].into()
+    }
+
     /// Makes a large Service that looks like ours by its label.
     async fn create_alien(&self, name: &str) {
         let service = json!({
@@ -81,7 +89,8 @@ impl World {
 async fn objects_of_any_size_keep_no_other_namespace_from_being_served() {
     let mut world = World::new("huge").await;
     let mut other = world.ground.namespace(&world.client, "huge-other").await;
-    let watched = format!("--watch-namespace={other}");
+    let watched = [&world.namespace, &other].map(|of| format!("--watch-namespace={of}"));
+    let watched = watched.each_ref().map(String::as_str);
     std::mem::swap(&mut world.namespace, &mut other);
     let huge = ["huge-0", "huge-1", "huge-2"];
     for name in huge {
@@ -91,14 +100,14 @@ async fn objects_of_any_size_keep_no_other_namespace_from_being_served() {
             .await;
     }
     let mut owned = world.session("owned");
-    owned["metadata"]["ownerReferences"] = owners(5_000);
+    owned["metadata"]["ownerReferences"] = world.owners(5_000).await;
     world.create(&owned).await;
     for number in 0..20 {
         world.create_alien(&format!("alien-{number}")).await;
     }
     std::mem::swap(&mut world.namespace, &mut other);
 
-    let controller = world.controller(&[&watched]).await;
+    let controller = world.controller(&watched).await;
     let relay = world.relay("relay-a", &[]).await;
     world.create(&world.session("orders")).await;
     world.wait_ready("orders").await;
