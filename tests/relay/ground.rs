@@ -218,7 +218,9 @@ impl Ground {
         for time in 1..=times {
             let attached = |overview: &Overview| {
                 let session = overview.session(session).expect("the session");
-                session.client_attached && session.agent_attached && session.resumed == time - 1
+                // One that was taken away is there for a while after the session was resumed.
+                let anew = session.resumed == time - 1 && session.client_websockets >= time;
+                anew && session.client_attached && session.agent_attached
             };
             self.wait_aws("both websockets", attached).await;
             self.inject(fault(session.to_owned()));
