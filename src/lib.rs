@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod aws;
+pub mod backoff;
 pub mod binding;
 pub mod broker;
 pub mod cli;
@@ -21,3 +22,4 @@ pub mod relay;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod telemetry;
+pub mod words;

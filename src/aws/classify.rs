@@ -17,6 +17,7 @@ use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 
 use crate::broker::{BrokerError, ErrorKind, RequestId};
+use crate::words::plain;
 
 /// The operation of STS, as errors name it.
 pub(super) const ASSUME_ROLE: &str = "AssumeRole";
@@ -236,10 +237,7 @@ fn kind_of_refusal(kind: ErrorKind) -> ErrorKind {
 
 fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
-    line.chars()
-        .filter(|c| !c.is_control())
-        .take(MESSAGE_CHARS_MAX)
-        .collect()
+    plain(line).chars().take(MESSAGE_CHARS_MAX).collect()
 }
 
 fn kind_of_code(operation: &str, code: &str) -> Option<ErrorKind> {

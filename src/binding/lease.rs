@@ -16,9 +16,9 @@ use tracing::{info, warn};
 use super::metrics::BindingMetrics;
 use super::record::FIELD_MANAGER;
 use super::words;
+use crate::backoff::Backoff;
 use crate::crd::{RELAY_CAPACITY_ANNOTATION, RELAY_LEASE_LABEL};
 use crate::lease::{held, holder, released};
-use crate::reading::Pauses;
 
 /// The first pause after a failed renewal; they grow up to the renewal interval.
 const RETRY_MIN: Duration = Duration::from_millis(200);
@@ -152,7 +152,7 @@ impl RelayLease {
     /// # Errors
     /// [`LeaseError::Foreign`], which trying does not heal.
     pub async fn acquire(&mut self, shutdown: &CancellationToken) -> Result<bool, LeaseError> {
-        let mut pauses = Pauses::new(RETRY_MIN, self.renew_every);
+        let mut pauses = Backoff::new(RETRY_MIN, self.renew_every);
         loop {
             match self.renew().await {
                 Ok(()) => {
@@ -171,7 +171,7 @@ impl RelayLease {
             }
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(false),
-                () = tokio::time::sleep(pauses.next_pause()) => {}
+                () = tokio::time::sleep(pauses.next_delay()) => {}
             }
         }
     }
@@ -181,7 +181,7 @@ impl RelayLease {
     /// # Errors
     /// [`LeaseError::Fenced`] and [`LeaseError::Foreign`].
     pub async fn keep(&mut self, stop: &CancellationToken) -> Result<(), LeaseError> {
-        let mut pauses = Pauses::new(RETRY_MIN, self.renew_every);
+        let mut pauses = Backoff::new(RETRY_MIN, self.renew_every);
         let mut next = Instant::now() + self.renew_every;
         loop {
             tokio::select! {
@@ -191,7 +191,7 @@ impl RelayLease {
             let started = Instant::now();
             match self.renew().await {
                 Ok(()) => {
-                    pauses.begin_anew();
+                    pauses.reset();
                     next = started + self.renew_every;
                 }
                 Err(error @ (LeaseError::Foreign(_) | LeaseError::Fenced { .. })) => {
@@ -199,7 +199,7 @@ impl RelayLease {
                 }
                 Err(error) => {
                     warn!(relay = self.claim.relay, %error, "Lease not renewed: trying again");
-                    next = Instant::now() + pauses.next_pause();
+                    next = Instant::now() + pauses.next_delay();
                 }
             }
         }

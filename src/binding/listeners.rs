@@ -28,6 +28,8 @@ pub struct Listeners<D> {
     bound: BTreeMap<ListenerId, SsmListener>,
     /// As they were given to the relay, until it has let go of them.
     held: BTreeMap<ListenerId, Held>,
+    /// UIDs of those of which was said that they can't be read.
+    unread: BTreeSet<String>,
 }
 
 /// A listener that the relay was told to serve.
@@ -58,25 +60,31 @@ impl<D: DataPlane> Listeners<D> {
             relay,
             bound: BTreeMap::new(),
             held: BTreeMap::new(),
+            unread: BTreeSet::new(),
         }
     }
 
-    /// A listener as the watch shows it. One that can't be read is what can be made of it, or what it was before: it is
-    /// stopped when it is deleted, and keeps no other from being served.
-    pub fn read(&self, object: Guarded<SsmListener>) -> Option<SsmListener> {
+    /// A listener as the watch shows it. One that can't be read is what can be made of it, and what it was before: with a
+    /// spec it is served, it is stopped when it is deleted, and it keeps no other from being served.
+    pub fn read(&mut self, object: Guarded<SsmListener>) -> Option<SsmListener> {
         let Unreadable { metadata, raw, why } = match object.0 {
-            Ok(object) => return Some(object),
+            Ok(object) => {
+                self.unread
+                    .remove(object.metadata.uid.as_deref().unwrap_or_default());
+                return Some(object);
+            }
             Err(unreadable) => *unreadable,
         };
-        let name = metadata.name.clone().unwrap_or_default();
-        error!(listener = %name, %why, "a listener can't be read: nothing new is begun for it, others are served on");
-        SsmListener::salvaged(metadata.clone(), &raw).or_else(|| {
-            let is_it = |known: &&SsmListener| known.metadata.uid == metadata.uid;
-            let known = self.bound.values().find(is_it)?;
-            let mut known = known.clone();
-            known.metadata = metadata.clone();
-            Some(known)
-        })
+        let (name, uid) = (metadata.name.clone(), metadata.uid.clone());
+        let is_it = |known: &&SsmListener| known.metadata.uid == uid;
+        let known = self.bound.values().find(is_it);
+        let salvaged = SsmListener::salvaged(metadata, &raw, known);
+        if self.unread.insert(uid.unwrap_or_default()) {
+            error!(listener = name, %why, served = salvaged.is_some(),
+                "a listener can't be read as a whole: it is served only by a spec that can be, or could be before; \
+                 others are not concerned");
+        }
+        salvaged
     }
 
     /// The complete list, as it was read: whatever is not in it has left.
@@ -99,6 +107,8 @@ impl<D: DataPlane> Listeners<D> {
         if let Some(id) = id_of(object) {
             self.bound.remove(&id);
         }
+        let uid = object.metadata.uid.as_deref();
+        self.unread.remove(uid.unwrap_or_default());
         self.settle();
     }
 

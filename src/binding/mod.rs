@@ -32,8 +32,9 @@ use tracing::{error, info, warn};
 pub use lease::LeaseError;
 pub use metrics::BindingMetrics;
 
+use crate::backoff::Backoff;
 use crate::crd::{SsmListener, relay_label_value};
-use crate::reading::{Guarded, PAGE, Pauses, paced};
+use crate::reading::{Guarded, PAGE, paced};
 use crate::relay::{EndReason, Inherited, ListenerId, ListenerSpec, Recorder, Relay};
 use lease::{Claim, RelayLease};
 use listeners::Listeners;
@@ -249,7 +250,7 @@ async fn watch_listeners<D: DataPlane>(
 ) -> Result<(), BindingError> {
     let bound = format!("spec.relay={}", desk.writer.relay);
     let config = watcher::Config::default().fields(&bound).page_size(PAGE);
-    let pauses = Pauses::new(WATCH_PAUSE_MIN, WATCH_PAUSE_MAX);
+    let pauses = Backoff::new(WATCH_PAUSE_MIN, WATCH_PAUSE_MAX);
     let mut events = pin!(paced(watcher(api, config).boxed(), pauses));
     let mut tick = tokio::time::interval(SETTLE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

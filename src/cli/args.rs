@@ -179,9 +179,9 @@ pub struct RelayArgs {
     /// Ports for listeners: below the kernel's ephemeral ports, so that no outgoing connection takes one
     #[arg(long, default_value = "10240-32767", value_name = "FIRST-LAST", value_parser = port_range)]
     pub port_range: RangeInclusive<u16>,
-    /// How many listeners this relay takes, and no more than have 448 KiB each in half of --buffers-max. One holds about
-    /// 100 KiB, and up to 9 MiB where clients or target do not keep up and there is room. When all relays are full, further
-    /// sessions wait as NoCapacity
+    /// How many listeners this relay takes, and no more than have 808 KiB each in two thirds of --buffers-max. One
+    /// holds about 100 KiB, and up to 9 MiB and 128 KiB for each of its clients where these or the target do not keep up and
+    /// there is room. When all relays are full, further sessions wait as NoCapacity
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     pub capacity: u32,
     /// Clients at once on one listener: each holds buffers of up to 128 KiB

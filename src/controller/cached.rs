@@ -2,21 +2,19 @@
 //! read here.
 //!
 //! One that can't be read stops nobody else, and grants nothing new: what can't be salvaged is not in the cache, and so
-//! nothing is decided for it. What runs for it runs on until it is deleted, which can always be seen.
-
-use std::collections::HashSet;
+//! nothing is decided for it. What runs for it runs on until it is deleted, which can always be seen. Of Services that no
+//! session owns only names are kept: whoever may make them may make many.
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::ObjectMeta;
 use kube::{Resource, ResourceExt as _};
 use kube_runtime::reflector::{ObjectRef, Store};
-use kube_runtime::watcher::Event;
-use tracing::error;
 
-use super::metrics::{Kind, KindLabel, Metrics};
 use super::names::FIELD_MANAGER;
-use crate::crd::{SsmListener, SsmSession, SsmSessionClass, SsmSessionSpec};
+use crate::crd::{GROUP, SsmListener, SsmSession, SsmSessionClass, SsmSessionSpec};
 use crate::reading::{Guarded, Unreadable};
 
 /// How objects of a kind are kept.
@@ -32,8 +30,13 @@ pub trait Cached: Sized {
 }
 
 impl Cached for SsmSession {
-    /// One that is being deleted can always be let go, as what it was before if nothing says what it is.
+    /// One that is being deleted can always be let go, as what it was before if nothing says what it is. One whose
+    /// finalizers are unknown never gets ours, which would be written over theirs.
     fn salvage(unreadable: &Unreadable, previous: Option<&Self>) -> Option<Self> {
+        let is_deleted = unreadable.metadata.deletion_timestamp.is_some();
+        if !is_deleted && !unreadable.has_known_finalizers() {
+            return None;
+        }
         let mut salvaged = Self::salvaged(unreadable.metadata.clone(), &unreadable.raw)?;
         let previous = previous.filter(|previous| previous.uid() == salvaged.uid());
         if let Some(previous) = previous
@@ -46,33 +49,56 @@ impl Cached for SsmSession {
 }
 
 impl Cached for SsmListener {
-    /// What it was before, where it does not say what it is: the AWS sessions on record are to be ended.
     fn salvage(unreadable: &Unreadable, previous: Option<&Self>) -> Option<Self> {
-        let metadata = unreadable.metadata.clone();
-        let previous = previous.filter(|previous| previous.uid() == metadata.uid);
-        Self::salvaged(metadata.clone(), &unreadable.raw).or_else(|| {
-            previous.map(|previous| Self {
-                metadata,
-                ..previous.clone()
-            })
-        })
+        Self::salvaged(unreadable.metadata.clone(), &unreadable.raw, previous)
     }
 }
 
-impl Cached for SsmSessionClass {}
+impl Cached for SsmSessionClass {
+    /// That it is there: one that were not would end its sessions, or give them to another's default.
+    fn salvage(unreadable: &Unreadable, _previous: Option<&Self>) -> Option<Self> {
+        let metadata = unreadable.metadata.clone();
+        Some(Self::unreadable(metadata, &unreadable.why))
+    }
+}
 
 impl Cached for EndpointSlice {}
 
 impl Cached for Lease {}
 
 impl Cached for Service {
-    /// Only of our own fields it matters who has written them.
+    /// Only of a session's that stays more matters than whose it is, and only of our own fields who has written them.
     fn slim(&mut self) {
+        let owned = owner(self.owner_references()).is_some();
+        if !owned || self.metadata.deletion_timestamp.is_some() {
+            let metadata = std::mem::take(&mut self.metadata);
+            *self = Self::default();
+            self.metadata = ObjectMeta {
+                name: metadata.name,
+                namespace: metadata.namespace,
+                uid: metadata.uid,
+                resource_version: metadata.resource_version,
+                deletion_timestamp: metadata.deletion_timestamp,
+                owner_references: metadata.owner_references.filter(|_| owned),
+                ..ObjectMeta::default()
+            };
+            return;
+        }
         if let Some(entries) = &mut self.metadata.managed_fields {
             entries.retain(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER));
             entries.shrink_to_fit();
         }
     }
+}
+
+/// The `SsmSession` among an object's owners.
+#[must_use]
+pub fn owner(references: &[OwnerReference]) -> Option<&OwnerReference> {
+    let is_session = |reference: &&OwnerReference| {
+        let group = reference.api_version.split('/').next();
+        reference.kind == SsmSession::kind(&()) && group == Some(GROUP)
+    };
+    references.iter().find(is_session)
 }
 
 /// What can be read of a list, and what can be made of the rest of it.
@@ -81,6 +107,46 @@ pub fn salvaged<K: Cached>(items: Vec<Guarded<K>>) -> impl Iterator<Item = K> {
         Ok(object) => Some(object),
         Err(unreadable) => K::salvage(&unreadable, None),
     })
+}
+
+/// What a list has.
+#[derive(Debug)]
+pub struct Listed<K> {
+    /// Objects that can be read, and what can be made of others.
+    pub known: Vec<K>,
+    /// What can be read of the metadata of all others.
+    pub unread: Vec<ObjectMeta>,
+}
+
+/// What a list has; `cache` knows how its objects were when they could be read last.
+pub fn listed<K>(items: Vec<Guarded<K>>, cache: &Store<K>) -> Listed<K>
+where
+    K: Cached + Resource<DynamicType = ()> + Clone,
+{
+    let mut listed = Listed {
+        known: Vec::new(),
+        unread: Vec::new(),
+    };
+    for item in items {
+        let key = key_of(&item);
+        match item.0 {
+            Ok(object) => listed.known.push(object),
+            Err(unreadable) => match K::salvage(&unreadable, cache.get(&key).as_deref()) {
+                Some(object) => listed.known.push(object),
+                None => listed.unread.push(unreadable.metadata),
+            },
+        }
+    }
+    listed
+}
+
+/// By what a cache finds an object.
+pub fn key_of<K: Resource<DynamicType = ()>>(object: &Guarded<K>) -> ObjectRef<K> {
+    let key = ObjectRef::new(&object.name_any());
+    match object.namespace() {
+        Some(namespace) => key.within(&namespace),
+        None => key,
+    }
 }
 
 /// A session as it was written: as it was before, with what can be read now, where it can't be read as a whole.
@@ -94,111 +160,9 @@ pub fn reread(before: &SsmSession, written: Guarded<SsmSession>) -> SsmSession {
     })
 }
 
-/// Reads the events of one watch for its cache, and says once of each object that can't be read.
-pub struct Reader<K: Resource<DynamicType = ()> + Clone + 'static> {
-    store: Store<K>,
-    kind: Kind,
-    metrics: Metrics,
-    unreadable: HashSet<ObjectRef<K>>,
-    /// What it has added to the metric, which watches of several namespaces share.
-    counted: i64,
-}
-
-impl<K: Cached + Resource<DynamicType = ()> + Clone> Reader<K> {
-    /// `store`: what the events that it gives go into.
-    pub fn new(store: Store<K>, kind: Kind, metrics: &Metrics) -> Self {
-        Self {
-            store,
-            kind,
-            metrics: metrics.clone(),
-            unreadable: HashSet::new(),
-            counted: 0,
-        }
-    }
-
-    /// The event for the cache, if it has one.
-    pub fn read(&mut self, event: Event<Guarded<K>>) -> Option<Event<K>> {
-        let event = match event {
-            Event::Init => {
-                self.unreadable.clear();
-                Some(Event::Init)
-            }
-            Event::InitDone => Some(Event::InitDone),
-            Event::InitApply(object) => self.object(object).ok().map(Event::InitApply),
-            Event::Apply(object) => match self.object(object) {
-                Ok(object) => Some(Event::Apply(object)),
-                // Nothing is decided by what it was before.
-                Err(key) => self.cached(&key).map(Event::Delete),
-            },
-            Event::Delete(object) => {
-                let key = key_of(&object);
-                self.unreadable.remove(&key);
-                let object = object.0.ok().or_else(|| self.cached(&key));
-                object.map(Event::Delete)
-            }
-        };
-        let count = i64::try_from(self.unreadable.len()).unwrap_or(i64::MAX);
-        self.count(count);
-        event
-    }
-
-    fn cached(&self, key: &ObjectRef<K>) -> Option<K> {
-        self.store.get(key).map(|object| object.as_ref().clone())
-    }
-
-    fn object(&mut self, object: Guarded<K>) -> Result<K, ObjectRef<K>> {
-        let key = key_of(&object);
-        let unreadable = match object.0 {
-            Ok(mut object) => {
-                self.unreadable.remove(&key);
-                object.slim();
-                return Ok(object);
-            }
-            Err(unreadable) => unreadable,
-        };
-        let previous = self.store.get(&key);
-        let salvaged = K::salvage(&unreadable, previous.as_deref());
-        if self.unreadable.insert(key.clone()) {
-            let (namespace, name) = (key.namespace.as_deref().unwrap_or_default(), &key.name);
-            error!(
-                kind = ?self.kind, namespace, %name, why = %unreadable.why, decided_about = salvaged.is_some(),
-                "an object can't be read: others are not concerned, and nothing new is begun for it. Mend what `why` names, \
-                 or delete it: then all that runs for it ends"
-            );
-        }
-        salvaged.ok_or(key)
-    }
-}
-
-impl<K: Resource<DynamicType = ()> + Clone> Reader<K> {
-    fn count(&mut self, count: i64) {
-        let labels = KindLabel { kind: self.kind };
-        let gauge = &self.metrics.unreadable_objects;
-        gauge.get_or_create(&labels).inc_by(count - self.counted);
-        self.counted = count;
-    }
-}
-
-/// What a watch that has ended knew is nobody's state any more.
-impl<K: Resource<DynamicType = ()> + Clone> Drop for Reader<K> {
-    fn drop(&mut self) {
-        self.count(0);
-    }
-}
-
-fn key_of<K: Resource<DynamicType = ()>>(object: &Guarded<K>) -> ObjectRef<K> {
-    let key = ObjectRef::new(&object.name_any());
-    match object.namespace() {
-        Some(namespace) => key.within(&namespace),
-        None => key,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use kube::api::ObjectMeta;
     use kube_runtime::reflector;
-    use kube_runtime::reflector::store::Writer;
     use serde_json::{Value, json};
 
     use super::*;
@@ -214,98 +178,14 @@ mod tests {
         serde_json::to_value(session).expect("it is data")
     }
 
-    fn guarded(object: Value) -> Guarded<SsmSession> {
-        serde_json::from_value(object).expect("whatever it is")
-    }
-
-    /// A cache with its reader, and how many objects can't be read.
-    struct Cache {
-        writer: Writer<SsmSession>,
-        reader: Reader<SsmSession>,
-        metrics: Metrics,
-    }
-
-    impl Cache {
-        fn new() -> Self {
-            let (store, writer) = reflector::store();
-            let metrics = Metrics::default();
-            let reader = Reader::new(store, Kind::SsmSession, &metrics);
-            Self {
-                writer,
-                reader,
-                metrics,
-            }
-        }
-
-        fn handle(&mut self, event: Event<Guarded<SsmSession>>) {
-            if let Some(event) = self.reader.read(event) {
-                self.writer.apply_watcher_event(&event);
-            }
-        }
-
-        fn names(&self) -> Vec<String> {
-            let all = self.reader.store.state();
-            let mut names: Vec<String> = all.iter().map(|session| session.name_any()).collect();
-            names.sort();
-            names
-        }
-
-        fn unreadable(&self) -> i64 {
-            let labels = KindLabel {
-                kind: Kind::SsmSession,
-            };
-            self.metrics.unreadable_objects.get_or_create(&labels).get()
-        }
-    }
-
     fn unspecified(name: &str) -> Value {
         let mut session = session(name);
         session["spec"] = json!("nonsense");
         session
     }
 
-    #[test]
-    fn one_that_can_not_be_read_keeps_no_other_out_of_the_cache() {
-        let mut cache = Cache::new();
-        cache.handle(Event::Init);
-        for object in [unspecified("bad"), session("good"), json!(7)] {
-            cache.handle(Event::InitApply(guarded(object)));
-        }
-        cache.handle(Event::InitDone);
-        assert_eq!(cache.names(), ["good"]);
-        assert_eq!(cache.unreadable(), 2);
-        cache.handle(Event::Apply(guarded(session("bad"))));
-        assert_eq!(cache.names(), ["bad", "good"]);
-        assert_eq!(cache.unreadable(), 1);
-        let metrics = cache.metrics.clone();
-        drop(cache);
-        assert_eq!(
-            metrics
-                .unreadable_objects
-                .get_or_create(&KindLabel {
-                    kind: Kind::SsmSession
-                })
-                .get(),
-            0
-        );
-    }
-
-    #[test]
-    fn nothing_is_decided_by_what_an_unreadable_one_was_before_until_it_is_deleted() {
-        let mut cache = Cache::new();
-        cache.handle(Event::Init);
-        cache.handle(Event::InitApply(guarded(session("orders"))));
-        cache.handle(Event::InitDone);
-        cache.handle(Event::Apply(guarded(unspecified("orders"))));
-        assert!(cache.names().is_empty());
-
-        let mut deleted = unspecified("orders");
-        deleted["metadata"]["deletionTimestamp"] = json!(LATE);
-        cache.handle(Event::Apply(guarded(deleted.clone())));
-        assert_eq!(cache.names(), ["orders"], "it is to be let go");
-        cache.handle(Event::Delete(guarded(deleted)));
-        assert!(cache.names().is_empty());
-        assert_eq!(cache.unreadable(), 0);
+    fn guarded<K: serde::de::DeserializeOwned>(object: Value) -> Guarded<K> {
+        serde_json::from_value(object).expect("whatever it is")
     }
 
     #[test]
@@ -321,8 +201,10 @@ mod tests {
     #[test]
     fn of_a_service_only_our_own_fields_are_kept() {
         let entry = |manager: &str| json!({ "manager": manager, "fieldsV1": { "f:spec": {} } });
-        let service =
-            json!({ "metadata": { "managedFields": [entry("kubectl"), entry(FIELD_MANAGER)] } });
+        let service = json!({ "metadata": {
+            "managedFields": [entry("kubectl"), entry(FIELD_MANAGER)],
+            "ownerReferences": [owner_reference()],
+        } });
         let mut service: Service = serde_json::from_value(service).expect("it is read");
         service.slim();
         let managers = service
@@ -333,11 +215,81 @@ mod tests {
             managers.collect::<Vec<_>>(),
             [Some(FIELD_MANAGER.to_owned())]
         );
-        let mut bare = Service {
-            metadata: ObjectMeta::default(),
-            ..Service::default()
+    }
+
+    fn owner_reference() -> Value {
+        json!({ "apiVersion": "ssm-operator.dev/v1alpha1", "kind": "SsmSession", "name": "orders", "uid": "1" })
+    }
+
+    #[test]
+    fn a_service_that_no_session_owns_or_that_goes_costs_its_name_alone() {
+        let name = json!({ "name": "x", "namespace": "shop", "uid": "2" });
+        let mut full = name.clone();
+        full["labels"] = json!({ "app.kubernetes.io/managed-by": "ssm-session-operator" });
+        full["annotations"] = json!({ "a": "x".repeat(200_000) });
+        full["ownerReferences"] =
+            json!([{ "apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "3" }]);
+        let slim = |metadata: &Value| {
+            let service = json!({ "metadata": metadata, "spec": { "ports": [{ "port": 80 }] } });
+            let mut service: Service = serde_json::from_value(service).expect("it is read");
+            service.slim();
+            serde_json::to_value(service).expect("it is data")
         };
-        bare.slim();
-        assert_eq!(bare, Service::default());
+        assert_eq!(slim(&full)["metadata"], name);
+        assert!(slim(&full).get("spec").is_none());
+        full["ownerReferences"] = json!([owner_reference()]);
+        assert_eq!(slim(&full)["metadata"]["annotations"], full["annotations"]);
+        full["deletionTimestamp"] = json!("2026-11-22T10:00:00Z");
+        let mut left = name;
+        left["deletionTimestamp"] = full["deletionTimestamp"].clone();
+        left["ownerReferences"] = full["ownerReferences"].clone();
+        assert_eq!(slim(&full)["metadata"], left);
+    }
+
+    #[test]
+    fn one_whose_finalizers_are_unknown_is_there_only_to_be_ended() {
+        let mut huge = session("orders");
+        huge["metadata"]["finalizers"] = json!(false);
+        let salvage = |raw: &Value| {
+            let Err(unreadable) = guarded::<SsmSession>(raw.clone()).0 else {
+                panic!("it can't be read")
+            };
+            assert_eq!(
+                unreadable.why,
+                "metadata.finalizers is larger than any that is read"
+            );
+            SsmSession::salvage(&unreadable, None)
+        };
+        assert!(
+            salvage(&huge).is_none(),
+            "ours would be written over theirs"
+        );
+        huge["metadata"]["deletionTimestamp"] = json!(LATE);
+        let salvaged = salvage(&huge).expect("it is to be ended");
+        assert_eq!(salvaged.finalizers(), &[] as &[String]);
+    }
+
+    #[test]
+    fn of_a_list_nothing_is_overlooked() {
+        let (cache, _writer) = reflector::store::<SsmSession>();
+        let listed = listed(
+            vec![guarded(session("a")), guarded(unspecified("b"))],
+            &cache,
+        );
+        assert_eq!(listed.known.len(), 1);
+        assert_eq!(listed.unread[0].uid.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn a_class_that_can_not_be_read_is_there() {
+        let class = json!({ "metadata": { "name": "plain", "uid": "1" }, "spec": 7 });
+        let Err(unreadable) = guarded::<SsmSessionClass>(class).0 else {
+            panic!("it can't be read")
+        };
+        let class = SsmSessionClass::salvage(&unreadable, None).expect("it is there");
+        assert_eq!(
+            (class.name_any(), class.unread()),
+            ("plain".into(), Some(unreadable.why.as_str()))
+        );
     }
 }

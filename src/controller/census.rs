@@ -38,6 +38,7 @@ fn count_sessions(context: &Context, state: &mut State) {
     let classes = context.classes.state();
     let classes: BTreeMap<String, bool> = classes
         .iter()
+        .filter(|class| class.unread().is_none())
         .map(|class| {
             let ours = class.spec.controller_name == context.options.controller_name;
             (class.name_any(), ours)

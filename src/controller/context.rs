@@ -12,8 +12,8 @@ use kube_runtime::reflector::{ObjectRef, Store};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::backoff::Backoff;
 use super::drain::Drain;
+use super::failures::Failures;
 use super::metrics::Metrics;
 use super::options::ControllerOptions;
 use super::poll::Polls;
@@ -123,9 +123,9 @@ pub struct Context {
     /// Asks for a reconcile of a listener.
     pub listener_trigger: Arc<Trigger<SsmListener>>,
     /// Failures of sessions.
-    pub session_backoff: Backoff,
+    pub session_backoff: Failures,
     /// Failures of listeners.
-    pub listener_backoff: Backoff,
+    pub listener_backoff: Failures,
     /// By UID of the session.
     pub memories: Mutex<HashMap<String, Memory>>,
     /// By UID of the listener: AWS sessions that this controller terminated, with what identity, and with an answer

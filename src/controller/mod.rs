@@ -7,7 +7,6 @@
 //! One controller runs for an installation, and one installation in a namespace: the floor above sees to both, and drops
 //! this one where it stands when another may lead.
 
-pub mod backoff;
 mod cached;
 mod census;
 mod concerns;
@@ -16,6 +15,7 @@ mod definitions;
 mod drain;
 mod error;
 pub mod events;
+mod failures;
 #[cfg(test)]
 mod fake_aws;
 #[cfg(test)]
@@ -25,6 +25,7 @@ pub mod metrics;
 mod names;
 pub mod options;
 mod poll;
+mod reader;
 mod relays;
 mod scopes;
 mod session;

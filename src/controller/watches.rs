@@ -13,9 +13,11 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch::{Receiver, channel};
 use tracing::warn;
 
-use super::cached::{Cached, Reader};
+use super::cached::Cached;
 use super::metrics::{Kind, Metrics};
-use crate::reading::{Guarded, PAGE, Pauses, paced};
+use super::reader::Reader;
+use crate::backoff::Backoff;
+use crate::reading::{Guarded, PAGE, paced};
 
 /// The first pause after a watch failed; they grow up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(800);
@@ -57,7 +59,7 @@ where
     // Not the store's own readiness: that wakes one waiter only, and a Controller waits for it.
     let (filled, is_filled) = channel(false);
     let events = watcher(api, config.page_size(PAGE)).boxed();
-    let changes = paced(events, Pauses::new(PAUSE_MIN, PAUSE_MAX))
+    let changes = paced(events, Backoff::new(PAUSE_MIN, PAUSE_MAX))
         .filter_map(move |event| ready(event.map(|event| reader.read(event)).transpose()))
         .reflect(writer)
         .inspect(move |event| {

@@ -16,11 +16,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::backoff::{Backoff, jittered};
 use super::concerns::{ask_for_class, ask_for_service, ask_owners};
 use super::context::{Context, Stores};
 use super::drain::Drain;
 use super::error::Error;
+use super::failures::Failures;
 use super::metrics::{Kind, Metrics};
 use super::names::{self, FIELD_MANAGER, MANAGED_BY_LABEL, SLICE_MANAGED_BY_LABEL};
 use super::options::ControllerOptions;
@@ -29,6 +29,7 @@ use super::relays::RelaysView;
 use super::triggers::Trigger;
 use super::watches::{Watch, api, drive, watch};
 use super::{listener, named, scopes, session};
+use crate::backoff::jittered;
 use crate::broker::Broker;
 use crate::crd::{MANAGED_BY, SsmListener, SsmSession, SsmSessionClass};
 use crate::lease::Term;
@@ -148,7 +149,7 @@ impl Watches {
             controller: FIELD_MANAGER.to_owned(),
             instance: None,
         };
-        let backoff = || Backoff::new(options.backoff_min, options.backoff_max);
+        let backoff = || Failures::new(options.backoff_min, options.backoff_max);
         Context {
             recorder: Recorder::new(client.clone(), reporter.clone()),
             reporter,
@@ -331,7 +332,7 @@ fn on_error<K: Resource<DynamicType = ()>>(
     kind: Kind,
     error: &Error,
     context: &Context,
-    backoff: &Backoff,
+    backoff: &Failures,
 ) -> Action {
     let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
     if error.is_conflict() {
@@ -346,7 +347,7 @@ fn on_error<K: Resource<DynamicType = ()>>(
 /// What is left to say of a reconcile: its own errors went through the error policy.
 fn note<K: Resource<DynamicType = ()>>(
     result: Result<(ObjectRef<K>, Action), QueueError<Error, watcher::Error>>,
-    backoff: &Backoff,
+    backoff: &Failures,
 ) {
     match result {
         Ok(_) | Err(QueueError::ReconcilerFailed(..)) => {}

@@ -5,36 +5,106 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::listener::ListenerSession;
-use super::{SsmListener, SsmListenerStatus, SsmSession, SsmSessionStatus};
+use super::{
+    DEFAULT_CLASS_ANNOTATION, SsmListener, SsmListenerSpec, SsmListenerStatus, SsmSession,
+    SsmSessionClass, SsmSessionClassSpec, SsmSessionStatus,
+};
+
+/// Why a class can't be read: on none that the API server has, which are read without it.
+const UNREAD_ANNOTATION: &str = "ssm-operator.dev/unread";
 
 fn read<T: DeserializeOwned>(raw: &Value) -> Option<T> {
     T::deserialize(raw).ok()
 }
 
 impl SsmListener {
-    /// The listener with its spec, and what of its status can be read; none without a readable spec. `metadata`: as far
-    /// as it could be read.
+    /// The listener with its spec, and what of its status can be read; what can't be is what it was before. None without
+    /// a spec, unless it is being deleted and says with what AWS is called. `metadata`: as far as it could be read.
+    /// `previous`: as it was when it could be read last.
     ///
     /// A status of which nothing can be read is still one: somebody may have called AWS.
     #[must_use]
-    pub fn salvaged(metadata: ObjectMeta, raw: &Value) -> Option<Self> {
-        let status = &raw["status"];
+    pub fn salvaged(metadata: ObjectMeta, raw: &Value, previous: Option<&Self>) -> Option<Self> {
+        let previous = previous.filter(|previous| previous.metadata.uid == metadata.uid);
+        let (spec, status) = (&raw["spec"], &raw["status"]);
+        let is_deleted = metadata.deletion_timestamp.is_some();
         Some(Self {
+            spec: read(spec)
+                .or_else(|| Some(previous?.spec.clone()))
+                .or_else(|| ends(spec).filter(|_| is_deleted))?,
+            status: (!status.is_null()).then(|| {
+                let previous = previous.and_then(|previous| previous.status.as_ref());
+                read(status).unwrap_or_else(|| pieces(status, previous))
+            }),
             metadata,
-            spec: read(&raw["spec"])?,
-            status: (!status.is_null()).then(|| read(status).unwrap_or_else(|| pieces(status))),
         })
     }
 }
 
-/// Every session that can be read: whoever ends the listener has to end them.
-fn pieces(raw: &Value) -> SsmListenerStatus {
+/// What is needed to end what runs for a listener.
+fn ends(spec: &Value) -> Option<SsmListenerSpec> {
+    Some(SsmListenerSpec {
+        session_ref: read(&spec["sessionRef"]).unwrap_or_default(),
+        relay: read(&spec["relay"]).unwrap_or_default(),
+        identity: read(&spec["identity"])?,
+        former_identities: read(&spec["formerIdentities"]).unwrap_or_default(),
+        ..SsmListenerSpec::default()
+    })
+}
+
+/// The status as it was, if the same run of the same relay wrote it, with every session that can be read, or could be:
+/// whoever ends the listener has to end them.
+fn pieces(raw: &Value, previous: Option<&SsmListenerStatus>) -> SsmListenerStatus {
+    let (relay, incarnation) = (&raw["relay"], &raw["incarnation"]);
+    let is_same = |previous: &&SsmListenerStatus| {
+        let same = |raw: &Value, of: &str| raw.as_str().is_none_or(|raw| raw == of);
+        same(relay, &previous.relay) && same(incarnation, &previous.incarnation)
+    };
     let sessions = raw["sessions"].as_array().into_iter().flatten();
-    SsmListenerStatus {
-        relay: read(&raw["relay"]).unwrap_or_default(),
-        incarnation: read(&raw["incarnation"]).unwrap_or_default(),
-        sessions: sessions.filter_map(read::<ListenerSession>).collect(),
+    let mut sessions: Vec<ListenerSession> = sessions.filter_map(read).collect();
+    for before in previous.iter().flat_map(|previous| &previous.sessions) {
+        if sessions.iter().all(|of| of.session_id != before.session_id) {
+            sessions.push(before.clone());
+        }
+    }
+    let new = || SsmListenerStatus {
+        relay: read(relay).unwrap_or_default(),
+        incarnation: read(incarnation).unwrap_or_default(),
         ..SsmListenerStatus::default()
+    };
+    SsmListenerStatus {
+        sessions,
+        ..previous.filter(is_same).cloned().unwrap_or_else(new)
+    }
+}
+
+impl SsmSessionClass {
+    /// A class that can't be read: that it is there, whether it is the default, and why. Whose it is nobody knows, so it
+    /// is nobody's: its `controllerName` is empty, which no schema takes.
+    #[must_use]
+    pub fn unreadable(metadata: ObjectMeta, why: &str) -> Self {
+        let mut annotations = metadata.annotations.unwrap_or_default();
+        annotations.retain(|key, _| key == DEFAULT_CLASS_ANNOTATION);
+        annotations.insert(UNREAD_ANNOTATION.to_owned(), why.to_owned());
+        Self {
+            metadata: ObjectMeta {
+                name: metadata.name,
+                uid: metadata.uid,
+                resource_version: metadata.resource_version,
+                annotations: Some(annotations),
+                ..ObjectMeta::default()
+            },
+            spec: SsmSessionClassSpec::default(),
+        }
+    }
+
+    /// Why it can't be read, if so.
+    #[must_use]
+    pub fn unread(&self) -> Option<&str> {
+        let annotations = self.metadata.annotations.as_ref();
+        let why = annotations.and_then(|of| of.get(UNREAD_ANNOTATION));
+        let why = why.map_or("no words", String::as_str);
+        self.spec.controller_name.is_empty().then_some(why)
     }
 }
 
@@ -128,7 +198,7 @@ mod tests {
         let sessions = [record("s-1"), json!({ "sessionId": 7 }), record("s-2")];
         let raw = listener(&json!({ "state": "Serving", "ready": "yes", "sessions": sessions }));
         serde_json::from_value::<SsmListener>(raw.clone()).expect_err("it is broken");
-        let salvaged = SsmListener::salvaged(ObjectMeta::default(), &raw).expect("it has a spec");
+        let salvaged = SsmListener::salvaged(ObjectMeta::default(), &raw, None).expect("a spec");
         let status = salvaged.status.expect("it has one");
         let ids: Vec<&str> = status
             .sessions
@@ -141,7 +211,7 @@ mod tests {
             (ListenerState::Starting, false)
         );
         for status in [json!(3), json!({}), json!([])] {
-            let salvaged = SsmListener::salvaged(ObjectMeta::default(), &listener(&status));
+            let salvaged = SsmListener::salvaged(ObjectMeta::default(), &listener(&status), None);
             let status = salvaged.expect("it has a spec").status;
             assert_eq!(
                 status,
@@ -149,21 +219,101 @@ mod tests {
                 "AWS may have been called"
             );
         }
-        let none = SsmListener::salvaged(ObjectMeta::default(), &listener(&Value::Null));
+        let none = SsmListener::salvaged(ObjectMeta::default(), &listener(&Value::Null), None);
         assert_eq!(none.expect("it has a spec").status, None);
-        let no_spec = SsmListener::salvaged(ObjectMeta::default(), &json!({ "spec": 1 }));
+        let no_spec = SsmListener::salvaged(ObjectMeta::default(), &json!({ "spec": 1 }), None);
         assert!(no_spec.is_none());
+    }
+
+    fn deleted() -> ObjectMeta {
+        ObjectMeta {
+            deletion_timestamp: Some(Time(jiff::Timestamp::UNIX_EPOCH)),
+            ..ObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_read_of_a_listener_is_what_it_was_before() {
+        let status = json!({
+            "relay": "r", "incarnation": "i", "state": "Serving", "ready": true, "port": 7,
+            "addresses": ["192.0.2.1"], "sessions": [record("s-1"), record("s-2")],
+        });
+        let before: SsmListener = serde_json::from_value(listener(&status)).expect("it is read");
+        let salvaged = |change: Value, previous: &SsmListener| {
+            let mut raw = listener(&status);
+            for (key, value) in change.as_object().expect("fields") {
+                raw["status"][key] = value.clone();
+            }
+            let salvaged = SsmListener::salvaged(ObjectMeta::default(), &raw, Some(previous));
+            salvaged.and_then(|of| of.status).expect("a status")
+        };
+        let ids = |status: &SsmListenerStatus| {
+            let ids = status.sessions.iter().map(|of| of.session_id.clone());
+            ids.collect::<Vec<_>>()
+        };
+        let sessions = json!([record("s-3"), { "sessionId": 7 }, record("s-2")]);
+        let served = salvaged(json!({ "port": "x", "sessions": sessions }), &before);
+        assert_eq!(
+            (served.port, served.ready),
+            (Some(7), true),
+            "clients are led there"
+        );
+        assert_eq!(ids(&served), ["s-3", "s-2", "s-1"]);
+
+        let moved = salvaged(json!({ "port": "x", "incarnation": "j" }), &before);
+        assert_eq!(
+            (moved.port, moved.ready),
+            (None, false),
+            "another run wrote it"
+        );
+        assert_eq!(
+            (moved.relay.as_str(), moved.incarnation.as_str()),
+            ("r", "j")
+        );
+        assert_eq!(ids(&moved), ["s-1", "s-2"]);
+
+        let mut other = before.clone();
+        other.metadata.uid = Some("another".into());
+        assert_eq!(salvaged(json!({ "port": "x" }), &other).port, None);
+    }
+
+    #[test]
+    fn a_deleted_listener_without_a_readable_spec_is_ended_with_its_identity() {
+        let mut raw = listener(&Value::Null);
+        raw["spec"]["document"] = json!(7);
+        raw["spec"]["identity"]["region"] = json!("eu-central-1");
+        raw["spec"]["sessionRef"]["uid"] = json!("u");
+        assert!(SsmListener::salvaged(ObjectMeta::default(), &raw, None).is_none());
+        let salvaged = SsmListener::salvaged(deleted(), &raw, None).expect("it is to be ended");
+        assert_eq!(salvaged.spec.identity.region, "eu-central-1");
+        assert_eq!(salvaged.spec.session_ref.uid, "u");
+        raw["spec"]["identity"] = json!(7);
+        assert!(SsmListener::salvaged(deleted(), &raw, None).is_none());
+    }
+
+    #[test]
+    fn a_class_that_can_not_be_read_is_nobodys_and_says_why() {
+        let annotations = [(DEFAULT_CLASS_ANNOTATION, "true"), ("a", "b")];
+        let annotations = annotations.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let metadata = ObjectMeta {
+            name: Some("plain".into()),
+            annotations: Some(annotations.into()),
+            ..ObjectMeta::default()
+        };
+        let class = SsmSessionClass::unreadable(metadata, "spec: nonsense");
+        assert_eq!(class.unread(), Some("spec: nonsense"));
+        let kept = class.metadata.annotations.expect("some");
+        assert!(kept.contains_key(DEFAULT_CLASS_ANNOTATION) && !kept.contains_key("a"));
+        let spec = json!({ "spec": { "aws": { "region": "eu-central-1" } }, "metadata": {} });
+        let read: SsmSessionClass = serde_json::from_value(spec).expect("it is read");
+        assert_eq!(read.unread(), None);
     }
 
     #[test]
     fn a_session_without_a_readable_spec_is_there_only_to_be_let_go() {
         let raw = json!({ "spec": 7 });
         assert!(SsmSession::salvaged(ObjectMeta::default(), &raw).is_none());
-        let deleted = ObjectMeta {
-            deletion_timestamp: Some(Time(jiff::Timestamp::UNIX_EPOCH)),
-            ..ObjectMeta::default()
-        };
-        let salvaged = SsmSession::salvaged(deleted, &raw).expect("it is to be let go");
+        let salvaged = SsmSession::salvaged(deleted(), &raw).expect("it is to be let go");
         assert_eq!(salvaged.spec, SsmSessionSpec::default());
     }
 

@@ -10,16 +10,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{ListParams, ObjectList, PostParams};
-use kube::{Api, Client, ResourceExt};
+use kube::api::{ListParams, ObjectList, PartialObjectMeta, PostParams, Request};
+use kube::{Api, Client, Resource, ResourceExt};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::backoff::delay;
 use crate::crd::{
     DRAIN_LEASE, INSTALLATION_LABEL, INSTALLATION_LEASE, SsmListener, SsmSession, session_finalizer,
 };
 use crate::lease::{held, holder, promised};
+use crate::reading::Guarded;
 use progress::{Lead, LeadSeen, Leader, Left, Progress};
 
 /// The field manager of the Lease.
@@ -32,8 +34,8 @@ const LOOKS_PER_DURATION: u32 = 10;
 /// Between two looks at most, however long the Lease holds: whoever uninstalls waits for the last one.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 
-/// How often the pause is doubled at most while the API server fails.
-const BACKOFF_MAX: u32 = 1;
+/// By how much the pause grows at most while the API server fails.
+const PAUSE_GROWTH: u32 = 2;
 
 /// How long the calls of one look may take, in pauses between two: a quarter of the Lease's duration at most, so that one
 /// that hangs and the pauses around it leave time for two more.
@@ -142,10 +144,10 @@ pub async fn run(
                 duration: looks.options.duration,
             });
         }
-        let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+        let pause = delay(pause, pause * PAUSE_GROWTH, failures + 1);
         tokio::select! {
             () = shutdown.cancelled() => return Err(Undrained::Stopped(progress.words())),
-            () = sleep(jittered * (1 << failures.min(BACKOFF_MAX))) => {}
+            () = sleep(pause) => {}
         }
     }
 }
@@ -154,11 +156,12 @@ pub async fn run(
 struct Looks {
     options: DrainOptions,
     leases: Api<Lease>,
-    listeners: Api<SsmListener>,
-    sessions: Api<SsmSession>,
+    client: Client,
     /// The Lease as it was stored last, as far as that is known.
     stored: Option<Lease>,
     lead: Lead,
+    /// It was said that finalizers of some sessions can't be read.
+    told: bool,
 }
 
 impl Looks {
@@ -166,17 +169,16 @@ impl Looks {
         let namespace = &options.namespace;
         Self {
             leases: Api::namespaced(client.clone(), namespace),
-            listeners: Api::namespaced(client.clone(), namespace),
-            sessions: Api::all(client.clone()),
+            client: client.clone(),
             options,
             stored: None,
             lead: Lead::default(),
+            told: false,
         }
     }
 
     /// Renews the Lease, and then looks at what is left.
     async fn look(&mut self) -> Result<(Left, Leader), kube::Error> {
-        let all = ListParams::default();
         let owner = self.leases.get_opt(INSTALLATION_LEASE).await?;
         let is_anothers = owner.is_some_and(|lease| {
             lease.labels().get(INSTALLATION_LABEL) != Some(&self.options.installation)
@@ -186,11 +188,13 @@ impl Looks {
             debug!("the namespace is another installation's, and so are the SsmListeners in it");
         } else {
             self.renew().await?;
-            let found = found(self.listeners.list_metadata(&all).await)?;
+            let namespace = Some(self.options.namespace.as_str());
+            let found = self.metadata_of::<SsmListener>(namespace).await?;
             listeners.extend(found.iter().map(ResourceExt::name_any));
         }
         let finalizer = session_finalizer(&self.options.installation);
-        let sessions = found(self.sessions.list_metadata(&all).await)?;
+        let sessions = self.metadata_of::<SsmSession>(None).await?;
+        self.tell_unread(&sessions);
         let ours = sessions
             .iter()
             .filter(|s| s.finalizers().contains(&finalizer));
@@ -203,6 +207,35 @@ impl Looks {
             sessions,
         };
         Ok((left, self.leader().await?))
+    }
+
+    /// What there is of a kind, each object for itself.
+    async fn metadata_of<K>(
+        &self,
+        namespace: Option<&str>,
+    ) -> Result<Vec<Guarded<PartialObjectMeta<K>>>, kube::Error>
+    where
+        K: Resource<DynamicType = ()> + Clone + std::fmt::Debug,
+    {
+        let request = Request::new(K::url_path(&(), namespace));
+        let request = request.list_metadata(&ListParams::default());
+        let request = request.map_err(kube::Error::BuildRequest)?;
+        found(self.client.request(request).await)
+    }
+
+    /// Says, once, of which sessions nobody knows the finalizers: nobody can take ours off either, so they aren't waited for.
+    fn tell_unread(&mut self, sessions: &[Guarded<PartialObjectMeta<SsmSession>>]) {
+        let unread = sessions
+            .iter()
+            .filter_map(|session| session.0.as_ref().err());
+        let mut unread = unread.filter(|unreadable| !unreadable.has_known_finalizers());
+        if let Some(first) = unread.next().filter(|_| !self.told) {
+            self.told = true;
+            let (namespace, name) = (&first.metadata.namespace, &first.metadata.name);
+            warn!(namespace, name, more = unread.count(), why = %first.why,
+                "the finalizers of an SsmSession can't be read: what runs for it is ended, and no finalizer taken off. \
+                 Shorten the list by hand");
+        }
     }
 
     /// Whoever held it: all who ask, ask for the same.

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::backoff::halved;
 use crate::lease::{Term, Watched, holder, released};
 use decide::{Step, decide};
 
@@ -244,7 +245,7 @@ impl Candidate {
 
     /// Half of the interval at least: candidates that started together do not look together.
     fn pause(&self) -> Duration {
-        self.timing.retry.mul_f64(0.5 + fastrand::f64() / 2.0)
+        halved(self.timing.retry)
     }
 }
 

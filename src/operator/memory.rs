@@ -52,11 +52,11 @@ mod tests {
 
     /// `docs/install.md` and the chart's values say so.
     #[test]
-    fn a_listener_needs_one_and_a_half_mebibytes_of_the_limit() {
+    fn a_listener_needs_two_mebibytes_of_the_limit() {
         let fitting = |limit| sessions_max(usize::try_from(share(limit)).expect("64 bits"));
-        assert_eq!(fitting(1 << 30), 702);
+        assert_eq!(fitting(1 << 30), 519);
         for capacity in [1, 351, 500, 10_000] {
-            let limit = (3 * u64::try_from(capacity).expect("64 bits")) << 19;
+            let limit = u64::try_from(capacity).expect("64 bits") << 21;
             assert!(fitting(limit) >= capacity, "{capacity}");
             assert!(fitting(limit) <= capacity + capacity / 20, "{capacity}");
         }

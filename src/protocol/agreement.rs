@@ -1,6 +1,7 @@
 //! Whether what the agent asks for in its handshake is a session that we can carry.
 
 use super::handshake::{HandshakeRequest, SessionTypeParameters, Version};
+use crate::words::plain;
 
 /// Characters of a word of the agent's that are repeated to people.
 const WORD_CHARS_MAX: usize = 64;
@@ -56,7 +57,23 @@ pub(super) fn check_request(request: &HandshakeRequest) -> Result<Version, Strin
     Ok(version)
 }
 
-/// Words of the far end, trimmed and at a length that fits a message for people.
+/// Words of the far end, trimmed, on one line, and at a length that fits a message for people.
 pub(super) fn cut(text: &str, chars_max: usize) -> String {
-    text.trim().chars().take(chars_max).collect()
+    plain(text).trim().chars().take(chars_max).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn words_of_the_far_end_are_short_and_on_one_line(text in any::<String>(), chars_max in 0..50_usize) {
+            let cut = cut(&text, chars_max);
+            prop_assert!(cut.chars().count() <= chars_max);
+            prop_assert!(!cut.chars().any(char::is_control));
+        }
+    }
 }

@@ -10,7 +10,11 @@ use super::message::Message;
 /// reach this; beyond it messages are dropped unacknowledged and come again.
 const AHEAD_MESSAGES_MAX: usize = 10_000;
 
-/// Bytes of payload kept ahead of a missing message, as much as the multiplexer's own budget.
+/// What a message takes beside its payload, at most: its place in the map, whose nodes are half full at least, and an
+/// allocation.
+pub const MESSAGE_MEMORY_BYTES: usize = 256;
+
+/// Memory of what is kept ahead of a missing message, as much as the multiplexer's own budget.
 pub const AHEAD_BYTES_MAX: usize = 4 << 20;
 
 /// What to do with a message that has arrived.
@@ -47,12 +51,12 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// So many bytes of payload may be kept ahead of a missing message from now on.
+    /// What is kept ahead of a missing message may take so much memory from now on.
     pub fn set_ahead_bytes_max(&mut self, bytes: usize) {
         self.ahead_bytes_max = bytes;
     }
 
-    /// Bytes of payload that are kept.
+    /// Memory of what is kept.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.ahead_bytes
@@ -66,7 +70,7 @@ impl Inbox {
         }
         let next = sequence == self.expected;
         let full = self.ahead.len() >= AHEAD_MESSAGES_MAX
-            || self.ahead_bytes.saturating_add(message.payload.len()) > self.ahead_bytes_max;
+            || self.ahead_bytes.saturating_add(memory(&message)) > self.ahead_bytes_max;
         if full && !next {
             return Arrival::Dropped;
         }
@@ -74,7 +78,7 @@ impl Inbox {
             // What waits for long must not keep the buffer that it was read into.
             message.payload = Bytes::copy_from_slice(&message.payload);
         }
-        self.ahead_bytes += message.payload.len();
+        self.ahead_bytes += memory(&message);
         self.ahead.insert(sequence, message);
         if next { Arrival::Next } else { Arrival::Ahead }
     }
@@ -82,10 +86,14 @@ impl Inbox {
     /// The next message in order.
     pub fn poll_deliver(&mut self) -> Option<Message> {
         let message = self.ahead.remove(&self.expected)?;
-        self.ahead_bytes = self.ahead_bytes.saturating_sub(message.payload.len());
+        self.ahead_bytes = self.ahead_bytes.saturating_sub(memory(&message));
         self.expected = self.expected.checked_add(1)?;
         Some(message)
     }
+}
+
+fn memory(message: &Message) -> usize {
+    MESSAGE_MEMORY_BYTES + message.payload.len()
 }
 
 #[cfg(test)]
@@ -153,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_full_inbox_drops_what_is_ahead_and_still_takes_what_is_next() {
-        let quarter = Bytes::from(vec![0; AHEAD_BYTES_MAX / 4]);
+        let quarter = Bytes::from(vec![0; AHEAD_BYTES_MAX / 4 - MESSAGE_MEMORY_BYTES]);
         let mut inbox = Inbox::default();
         for sequence in 1..5 {
             assert_eq!(
@@ -166,6 +174,16 @@ mod tests {
         assert_eq!(inbox.handle_message(message(0, quarter)), Arrival::Next);
         assert_eq!(std::iter::from_fn(|| inbox.poll_deliver()).count(), 5);
         assert_eq!(inbox.handle_message(numbered(5)), Arrival::Next);
+    }
+
+    #[test]
+    fn messages_without_a_payload_take_memory_too() {
+        let mut inbox = Inbox::default();
+        inbox.set_ahead_bytes_max(10 * MESSAGE_MEMORY_BYTES);
+        let arrivals = (1..100).map(|n| inbox.handle_message(message(n, Bytes::new())));
+        let kept = arrivals.filter(|arrival| *arrival == Arrival::Ahead);
+        assert_eq!(kept.count(), 10);
+        assert_eq!(inbox.bytes(), 10 * MESSAGE_MEMORY_BYTES);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use super::filter::TOO_LARGE;
+
 /// How much is said of why an object can't be read: the decoder quotes what it finds.
 const WORDS_MAX: usize = 300;
 
@@ -28,17 +30,38 @@ pub struct Unreadable {
     pub why: String,
 }
 
+impl Unreadable {
+    /// Whether all of its finalizers are known. Where they are not, none may be written: the list would lose the others.
+    #[must_use]
+    pub fn has_known_finalizers(&self) -> bool {
+        let finalizers = &self.raw["metadata"]["finalizers"];
+        finalizers.is_null() || self.metadata.finalizers.is_some()
+    }
+}
+
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Value::deserialize(deserializer)?;
         Ok(Self(K::deserialize(&raw).map_err(|error| {
             Box::new(Unreadable {
                 metadata: metadata(&raw),
-                why: error.to_string().chars().take(WORDS_MAX).collect(),
+                why: too_large(&raw)
+                    .unwrap_or_else(|| error.to_string().chars().take(WORDS_MAX).collect()),
                 raw,
             })
         })))
     }
+}
+
+/// Which part of it is larger than what is read, if one is.
+fn too_large(raw: &Value) -> Option<String> {
+    let of = |value: &Value| {
+        let mut fields = value.as_object()?.iter();
+        let (key, _) = fields.find(|(_, value)| **value == Value::Bool(TOO_LARGE))?;
+        Some(key.clone())
+    };
+    let part = of(raw).or_else(|| Some(format!("metadata.{}", of(&raw["metadata"])?)))?;
+    Some(format!("{part} is larger than any that is read"))
 }
 
 /// As it would be without the guard.

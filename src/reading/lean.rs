@@ -11,7 +11,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Body;
 use tower::{Layer, Service};
 
-use super::filter::{Filter, ManagedFields, Rule};
+use super::filter::{Filter, ManagedFields, Rule, Size};
 
 /// Makes the answers lean of whatever it is laid around.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,12 +61,14 @@ where
     }
 }
 
-/// What nobody reads of what a path leads to.
+/// What nobody reads of what a path leads to, and whether the rest is bounded.
 fn rule(path: &str) -> Rule {
     let all = Rule {
         managed_fields: ManagedFields::Dropped,
         annotations: true,
         labels: true,
+        owners: true,
+        size: Size::Bounded,
     };
     match resource(path) {
         // Whose fields of our Services are, is looked at before they are applied.
@@ -77,13 +79,19 @@ fn rule(path: &str) -> Rule {
         Some("ssmsessions") => Rule {
             annotations: false,
             labels: false,
+            owners: false,
             ..all
         },
         Some("endpointslices") => Rule {
             annotations: false,
             ..all
         },
-        Some(_) | None => all,
+        Some("ssmsessionclasses" | "ssmlisteners" | "leases") => all,
+        // Nobody but an administrator writes them, and our own definitions are large.
+        Some(_) | None => Rule {
+            size: Size::Any,
+            ..all
+        },
     }
 }
 

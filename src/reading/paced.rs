@@ -1,4 +1,4 @@
-//! Pauses between the failures of a watch, that grow until it has shown something.
+//! Backoff between the failures of a watch, that grow until it has shown something.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use futures::{Stream, StreamExt as _, stream};
 use kube_runtime::watcher::{Error, Event};
 use tokio::time::sleep;
 
-use super::Pauses;
+use crate::backoff::Backoff;
 
 /// The same events, with a pause behind each error.
 ///
@@ -14,7 +14,7 @@ use super::Pauses;
 /// says nothing: one whose lists fail would ask again and again after the shortest pause.
 pub fn paced<K: Send>(
     events: impl Stream<Item = Result<Event<K>, Error>> + Send + Unpin,
-    pauses: Pauses,
+    pauses: Backoff,
 ) -> impl Stream<Item = Result<Event<K>, Error>> + Send {
     let begin = (events, pauses, None::<Duration>);
     stream::unfold(begin, async |(mut events, mut pauses, pause)| {
@@ -23,10 +23,10 @@ pub fn paced<K: Send>(
         }
         let event = events.next().await?;
         let pause = match &event {
-            Err(_) => Some(pauses.next_pause()),
+            Err(_) => Some(pauses.next_delay()),
             Ok(Event::Init | Event::InitApply(_)) => None,
             Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_)) => {
-                pauses.begin_anew();
+                pauses.reset();
                 None
             }
         };
@@ -45,7 +45,7 @@ mod tests {
 
     /// How long each event was waited for.
     async fn waits(events: Vec<Result<Event<()>, Error>>) -> Vec<Duration> {
-        let paced = paced(stream::iter(events), Pauses::new(MIN, MAX));
+        let paced = paced(stream::iter(events), Backoff::new(MIN, MAX));
         let mut last = Instant::now();
         let waits = paced.map(|_| {
             let now = Instant::now();

@@ -4,7 +4,6 @@
 //! wished for, and keeps its reports through a [`Recorder`].
 
 mod acceptor;
-mod backoff;
 mod budget;
 mod client;
 mod listener;
@@ -39,8 +38,8 @@ pub use report::{
     Report, SessionEnd, SessionRecord, State,
 };
 
+use crate::backoff::Backoff;
 use crate::broker::Broker;
-use backoff::Backoff;
 use budget::Budget;
 use ports::Ports;
 use serve::{Exit, Server, Shared};

@@ -15,7 +15,6 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{Instrument as _, error, info, warn};
 
 use super::acceptor::accept;
-use super::backoff::Backoff;
 use super::budget::Budget;
 use super::client::{Admission, Client, Crowd};
 use super::listener::{Action, Listener, Now};
@@ -26,6 +25,7 @@ use super::report::{EndReason, Failure, ListenerId, RecordError, Recorder, Repor
 use super::starting::Starting;
 use super::tunnel::{self, Tunnel, TunnelState};
 use super::wish::{Order, Wish};
+use crate::backoff::Backoff;
 use crate::broker::{Broker, BrokerError, SessionId, Ticket};
 
 /// What every listener of a relay shares.

@@ -1,14 +1,14 @@
 //! The AWS sessions of one listener, from StartSession's answer to TerminateSession's.
 //!
-//! A session stays on record as live until AWS has said that it is over, so that nothing forgets it. What an earlier
-//! run left is ended only once this run has put something on record: until then another relay may own the listener, and
-//! those sessions may serve its clients.
+//! A session stays on record as live until AWS has said that it is over, so that nothing forgets it; of those that an
+//! earlier run left and AWS refuses to end, 32 do. What an earlier run left is ended only once this run has put something
+//! on record: until then another relay may own the listener, and those sessions may serve its clients.
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
 use super::report::{EndReason, SessionEnd, SessionRecord};
+use crate::backoff::Backoff;
 use crate::broker::{Identity, SessionId};
 
 /// Ended sessions kept on record.

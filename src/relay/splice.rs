@@ -12,6 +12,7 @@ use bytes::BufMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::metrics::Metrics;
@@ -62,6 +63,7 @@ impl SilentSince {
     }
 }
 
+#[derive(Debug)]
 enum Upload {
     /// The client will send no more.
     HalfClosed,
@@ -174,26 +176,43 @@ async fn upload(client: &ReadHalf<'_>, stream: &TunnelStream, metrics: &Metrics)
             return Upload::ClientGone;
         }
         // What can't go on waits in the client's socket, and no buffer waits with it.
-        let mut room = match room(client, stream).await {
+        let room = match room(client, stream).await {
             Ok(room) => room,
             Err(end) => return end,
         };
-        // Only while there is something to read: most connections say nothing most of the time.
-        let mut buffer = Vec::with_capacity(CLIENT_READ_BYTES.min(room));
-        while room > 0 {
-            buffer.clear();
-            match client.try_read_buf(&mut (&mut buffer).limit(CLIENT_READ_BYTES.min(room))) {
-                Ok(0) => return Upload::HalfClosed,
-                Ok(count) => metrics.bytes_up(count),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => return Upload::ClientGone,
-            }
-            room = match stream.write(&buffer) {
-                Ok(room) => room,
-                Err(WriteError) => return Upload::NotWanted,
-            };
+        let write = |bytes: &[u8]| {
+            metrics.bytes_up(bytes.len());
+            stream.write(bytes)
+        };
+        if let Err(end) = pour(client, room, write).await {
+            return end;
         }
     }
+}
+
+/// Hands to `write` what the client has said, `room` bytes at most and then as many as each write leaves room for.
+async fn pour(
+    client: &ReadHalf<'_>,
+    mut room: usize,
+    write: impl Fn(&[u8]) -> Result<usize, WriteError>,
+) -> Result<(), Upload> {
+    // Only while there is something to read: most connections say nothing most of the time.
+    let mut buffer = Vec::new();
+    while room > 0 {
+        // Neither reading nor writing waits, so that nobody else would have a turn before both had nothing to do.
+        consume_budget().await;
+        let bytes_max = CLIENT_READ_BYTES.min(room);
+        buffer.clear();
+        buffer.reserve_exact(bytes_max);
+        match client.try_read_buf(&mut (&mut buffer).limit(bytes_max)) {
+            Ok(0) => return Err(Upload::HalfClosed),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(_) => return Err(Upload::ClientGone),
+        }
+        room = write(&buffer).map_err(|WriteError| Upload::NotWanted)?;
+    }
+    Ok(())
 }
 
 /// How many bytes the stream takes, once it takes some. While it takes none, a client that breaks would be noticed by
@@ -255,6 +274,10 @@ async fn close_in_order(mut client: TcpStream) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
+    use futures::poll;
+    use tokio::net::TcpListener;
     use tokio::time::advance;
 
     use super::*;
@@ -263,6 +286,40 @@ mod tests {
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
+    }
+
+    /// A client that has said so many bytes, all of which are there.
+    async fn said(bytes: usize) -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (far, near) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (mut far, (near, _)) = (far.expect("connected"), near.expect("accepted"));
+        far.write_all(&vec![7; bytes]).await.expect("sent");
+        let mut there = vec![0; bytes];
+        while near.peek(&mut there).await.expect("it is there") < bytes {}
+        (far, near)
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_was_nearly_full_is_not_filled_byte_by_byte() {
+        let (_far, mut near) = said(20_000).await;
+        let (reader, _) = near.split();
+        let writes = RefCell::new(Vec::new());
+        let write = |bytes: &[u8]| {
+            writes.borrow_mut().push(bytes.len());
+            Ok(64 << 10)
+        };
+        assert!(pour(&reader, 6, write).await.is_ok());
+        assert_eq!(writes.into_inner(), [6, 20_000 - 6]);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_as_fast_as_its_stream_keeps_nobody_waiting() {
+        let (_far, mut near) = said(1000).await;
+        let (reader, _) = near.split();
+        let mut pouring = pin!(pour(&reader, 1, |_| Ok(1)));
+        assert!(poll!(&mut pouring).is_pending(), "others have their turn");
+        assert!(pouring.await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -36,8 +36,9 @@ const READ_BYTES: usize = 16 << 10;
 /// is taken from the session.
 const WRITE_BYTES: usize = 64 << 10;
 
-/// The largest message that is accepted. The agent's are of 1 KiB, its multiplexer's frames of 64 KiB at most.
-const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// The largest message that is accepted. The agent's data come in 1 KiB, its multiplexer's frames are of 64 KiB at most,
+/// and of its last words the service takes 120,000 bytes.
+pub(super) const MESSAGE_BYTES_MAX: usize = 128 << 10;
 
 /// How long one address of the gateway may take to accept a connection, so that a dead one leaves time for the next.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use ssm_session_operator::crd::MANAGED_BY;
 use ssm_session_operator::reading::LeanLayer;
 
+use crate::huge::{SOME, finalizers};
 use crate::transfer::dead;
 use crate::world::{WAIT_MAX, World, carry};
 
@@ -174,6 +175,10 @@ async fn a_drain_ends_with_a_poisoned_session() {
     world.create(&world.session("orders")).await;
     world.wait_available("orders").await;
     world.poison_session("orders", &field_sets()[0]).await;
+    world.create(&world.session("huge")).await;
+    world
+        .rewrite(world.sessions(), "huge", &finalizers(SOME, &[]))
+        .await;
     world.drained().await;
     let session = world.sessions().get("orders").await.expect("it stays");
     assert_eq!(

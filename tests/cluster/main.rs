@@ -53,6 +53,7 @@ mod ground;
 mod held;
 mod history;
 mod hostile;
+mod huge;
 mod identities;
 mod installations;
 mod kinds;

@@ -183,7 +183,7 @@ fn a_channel_that_the_service_closes_says_why_and_leaves_unread_bytes_readable()
     world.run_for(Duration::from_secs(1));
     let closed = br#"{"MessageType":"channel_closed","MessageId":"00112233-4455-6677-8899-aabbccddeeff","DestinationId":"i-1","SessionId":"me-1","SchemaVersion":1,"CreatedDate":"","Output":"\n----------ERROR-------\nno such host"}"#;
     world.deliver(wire::write("channel_closed", 0, 0, 9, closed));
-    let text = "----------ERROR-------\nno such host".to_owned();
+    let text = "----------ERROR------- no such host".to_owned();
     assert_eq!(ended(&world), [&End::Closed(text)]);
     world.clients.get_mut(&id).expect("it is there").pauses = false;
     world.run_for(Duration::from_mins(1));

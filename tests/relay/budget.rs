@@ -22,7 +22,7 @@ use crate::transfer::{ask, exchange, hear, serve};
 use crate::wait::ask_until;
 
 /// A small part of what the sessions of these tests would keep.
-const BUFFERS_MAX: usize = 3 << 20;
+const BUFFERS_MAX: usize = 4 << 20;
 
 /// Sessions with clients that send or receive without end, and their clients.
 const BUSY: usize = 2;

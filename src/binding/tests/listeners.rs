@@ -269,3 +269,28 @@ async fn an_object_that_is_bound_elsewhere_is_not_served() {
     fixture.listeners.apply(other);
     assert!(fixture.plane.take_calls().is_empty());
 }
+
+#[tokio::test]
+async fn a_listener_that_can_not_be_read_is_as_it_was_and_still_stopped_when_it_is_deleted() {
+    let mut fixture = fixture().await;
+    let guarded = |raw: &serde_json::Value| serde_json::from_value(raw.clone()).expect("any JSON");
+    let served = recorded_by(listener("l"), RELAY, INCARNATION, 10_240);
+    let mut raw = serde_json::to_value(&served).expect("plain data");
+    raw["spec"]["document"] = 7.into();
+    raw["status"]["port"] = "x".into();
+    assert!(fixture.listeners.read(guarded(&raw)).is_none());
+    fixture.listeners.apply(served.clone());
+    fixture.plane.take_calls();
+
+    let read = fixture.listeners.read(guarded(&raw)).expect("it was read");
+    assert_eq!((&read.spec, &read.status), (&served.spec, &served.status));
+    fixture.listeners.apply(read);
+    assert_eq!(fixture.plane.take_calls(), []);
+    raw["metadata"]["deletionTimestamp"] = "2026-11-22T10:00:00Z".into();
+    let read = fixture.listeners.read(guarded(&raw)).expect("it was read");
+    fixture.listeners.apply(read);
+    assert_eq!(
+        fixture.plane.take_calls(),
+        [Call::Stop(id("l"), EndReason::Deleted)]
+    );
+}

@@ -16,11 +16,11 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use self::decide::lacking;
-use super::backoff::jittered;
 use super::context::Context;
 use super::error::Error;
 use super::events;
 use super::metrics::{Kind, KindLabel};
+use crate::backoff::jittered;
 use crate::crd;
 
 /// One of our kinds, and what is known of its definition.

@@ -12,7 +12,6 @@ use kube::ResourceExt as _;
 use kube_runtime::controller::Action;
 use tokio::time::Instant;
 
-use super::backoff::jittered;
 use super::context::Context;
 use super::error::Error;
 use super::metrics::Kind;
@@ -20,6 +19,7 @@ use super::names::key;
 use super::poll::Want;
 use super::trace;
 use super::trust;
+use crate::backoff::jittered;
 use crate::crd::SsmListener;
 
 use decide::{Settings, decide, wanted};

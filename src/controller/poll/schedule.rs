@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::controller::backoff::{delay, jittered};
+use crate::backoff::{delay, jittered};
 
 /// How long an identity that nobody names is polled at most: after a day without two complete polls its role or
 /// endpoint is gone for good, and AWS has ended what was started with it.

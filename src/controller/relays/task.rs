@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use super::{LeaseSeen, Relays, RelaysView};
-use crate::controller::backoff::jittered;
+use crate::backoff::jittered;
 use crate::controller::cached::salvaged;
 use crate::controller::context::Context;
 use crate::controller::drain::{Drain, DrainSeen, Drains};

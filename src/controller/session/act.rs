@@ -54,11 +54,15 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
     if plan.add_finalizer {
         session = add_finalizer(&sessions, &session, &observed.installation).await?;
     }
+    let doomed_listeners: Api<Guarded<SsmListener>> =
+        Api::namespaced(client.clone(), &context.options.namespace);
+    let doomed_services: Api<Guarded<Service>> = Api::namespaced(client.clone(), &namespace);
+    let doomed_slices: Api<Guarded<EndpointSlice>> = Api::namespaced(client.clone(), &namespace);
     // Listeners are what access hangs on: they go whatever the user's namespace refuses.
     let gone = plan.delete_listeners.iter();
-    let revoked = all(gone.map(|doomed| delete(&listeners, &doomed.0, Some(doomed)))).await;
+    let revoked = all(gone.map(|doomed| delete(&doomed_listeners, &doomed.0, Some(doomed)))).await;
     let gone = plan.delete_slices.iter();
-    let withdrawn = all(gone.map(|name| delete(&slices, name, None)));
+    let withdrawn = all(gone.map(|name| delete(&doomed_slices, name, None)));
     // A webhook that hangs there must leave time for the rest of the reconcile.
     let withdrawn = timeout(context.options.api_timeout / 2, withdrawn).await;
     revoked.and(withdrawn.unwrap_or(Err(Error::Deadline)))?;
@@ -94,7 +98,7 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
             .map_err(Error::api(action))?;
     }
     for doomed in &plan.delete_services {
-        delete(&services, &doomed.0, Some(doomed)).await?;
+        delete(&doomed_services, &doomed.0, Some(doomed)).await?;
     }
     Ok(session)
 }
@@ -119,8 +123,9 @@ where
     Ok(())
 }
 
-/// Deletes an object, of this UID only where one is given. One that is gone, or is another by now, is as good.
-async fn delete<K>(api: &Api<K>, name: &str, doomed: Option<&Doomed>) -> Result<(), Error>
+/// Deletes an object, of this UID only where one is given. One that is gone, or is another by now, is as good, and so is
+/// one that can't be read.
+async fn delete<K>(api: &Api<Guarded<K>>, name: &str, doomed: Option<&Doomed>) -> Result<(), Error>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
@@ -252,8 +257,12 @@ pub async fn release(
 ) -> Result<(), Error> {
     let namespace = session.namespace().unwrap_or_default();
     let api: Api<Guarded<SsmSession>> = Api::namespaced(context.client.clone(), &namespace);
-    let mut finalizers = session.finalizers().to_vec();
     let ours = session_finalizer(&context.options.installation());
+    let mut finalizers = session.finalizers().to_vec();
+    if !finalizers.contains(&ours) {
+        // Somebody took it off, or the list can't be read any more: what is not known is not written.
+        return Ok(());
+    }
     finalizers.retain(|finalizer| *finalizer != ours);
     let last_words = match set_finalizers(&api, session, &finalizers).await {
         Ok(_) => {

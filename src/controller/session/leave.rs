@@ -7,7 +7,7 @@ use std::time::Duration;
 use kube::ResourceExt as _;
 
 use super::observe::Observed;
-use super::plan::{Now, Plan, Release, Settings, doomed};
+use super::plan::{Now, Plan, Release, Settings, all_doomed};
 use super::service::ServiceFound;
 use crate::controller::events::SessionEvent;
 use crate::crd::session::AwsSession;
@@ -18,7 +18,7 @@ use crate::crd::{INSTALLATION_LABEL, SsmSession};
 /// Time is measured from when this process saw it first: the API server's clock and ours may be minutes apart.
 pub fn decide_leaving(plan: &mut Plan, observed: &Observed, settings: &Settings, now: Now) {
     let deleting = observed.session.metadata.deletion_timestamp.is_some();
-    plan.delete_listeners = doomed(observed, |_| true);
+    plan.delete_listeners = all_doomed(observed);
     if observed.is_anothers() {
         // The other installation's slices may be there already.
         plan.delete_slices = slices_of_ours(observed);
@@ -43,7 +43,7 @@ pub fn decide_leaving(plan: &mut Plan, observed: &Observed, settings: &Settings,
     let overdue = waited >= settings.finalizer_timeout;
     // Slices of a deleted session go with it; those of one that is handed over would stay, and lead somewhere else.
     plan.overdue = overdue && deleting;
-    let left = observed.listeners.len();
+    let left = observed.left();
     if observed.unread().is_some() && !deleting {
         // Nobody knows whether slices of ours lead somewhere; a deleted session's go with it.
         plan.release = None;
@@ -59,7 +59,7 @@ pub fn decide_leaving(plan: &mut Plan, observed: &Observed, settings: &Settings,
 /// Decides for a session without our finalizer that is not ours to serve: what is left of ours goes all the same, for a
 /// finalizer may be replaced by whoever writes the manifest.
 pub fn decide_let_go(plan: &mut Plan, observed: &Observed) {
-    plan.delete_listeners = doomed(observed, |_| true);
+    plan.delete_listeners = all_doomed(observed);
     plan.delete_slices = slices_of_ours(observed);
 }
 
@@ -88,7 +88,7 @@ pub fn may_have_said(observed: &Observed) -> bool {
 /// No listener may be left, however long that takes, since nobody would be there to end it. What AWS says of the ends is
 /// waited for too, as far as it comes in time, since nobody corrects the status afterwards.
 pub fn decide_draining(plan: &mut Plan, observed: &Observed, settings: &Settings, now: Now) {
-    plan.delete_listeners = doomed(observed, |_| true);
+    plan.delete_listeners = all_doomed(observed);
     plan.delete_slices = observed.slices.iter().map(|s| s.name_any()).collect();
     if !observed.has_finalizer() {
         return;
@@ -96,7 +96,7 @@ pub fn decide_draining(plan: &mut Plan, observed: &Observed, settings: &Settings
     plan.draining = Some(observed.memory.draining.unwrap_or(now.instant));
     // Slices that can't be read may lead somewhere; nobody waits for ever for who may tell.
     let known = observed.unread().is_none() || gives_up(observed, settings, now);
-    if observed.listeners.is_empty() && plan.mirror.sessions.is_empty() && known {
+    if observed.left() == 0 && plan.mirror.sessions.is_empty() && known {
         plan.release = Some(Release::Clean);
     } else {
         let left = settings

@@ -23,7 +23,6 @@ use kube_runtime::controller::Action;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::backoff::jittered;
 use super::context::{Context, Refusal};
 use super::error::Error;
 use super::events::{self, SessionEvent};
@@ -32,6 +31,7 @@ use super::names::key;
 use super::poll::Want;
 use super::scopes::scope::Contents;
 use super::trace;
+use crate::backoff::jittered;
 use crate::crd::SsmSession;
 
 use decide::decide;

@@ -10,9 +10,10 @@ use kube::{Api, Resource as _, ResourceExt as _};
 
 use super::desired::service_name;
 use super::holder::{has_finalizer, held_by, is_anothers, is_leaving};
+use super::plan::Doomed;
 use super::service::{ServiceFound, find_service, is_owned};
 use crate::broker::Identity;
-use crate::controller::cached::salvaged;
+use crate::controller::cached::listed;
 use crate::controller::context::{Context, Memory};
 use crate::controller::drain::Drain;
 use crate::controller::error::Error;
@@ -61,6 +62,15 @@ impl ClassFound {
     }
 }
 
+/// Listeners that are a session's by their label, and of which nothing more can be read. To end them that is enough.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnreadListeners {
+    /// Those that nobody has deleted.
+    pub staying: Vec<Doomed>,
+    /// How many are being deleted.
+    pub deleted: usize,
+}
+
 /// Everything that a decision about a session looks at.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -74,6 +84,8 @@ pub struct Observed {
     pub class: ClassFound,
     /// Its listeners, by name.
     pub listeners: Vec<Arc<SsmListener>>,
+    /// Its listeners of which only that can be read, where the API server was asked.
+    pub unread_listeners: UnreadListeners,
     /// The Service of its name.
     pub service: ServiceFound,
     /// Services of its own under earlier names.
@@ -129,6 +141,13 @@ impl Observed {
         }
     }
 
+    /// How many listeners there are.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        let UnreadListeners { staying, deleted } = &self.unread_listeners;
+        self.listeners.len() + staying.len() + deleted
+    }
+
     /// Whether the session stays, and is let go all the same: the installation is asked to drain.
     #[must_use]
     pub fn is_draining(&self) -> bool {
@@ -151,7 +170,7 @@ pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Obs
     let drain = *context.drain.borrow();
     let goes = leaving || drain == Drain::Asked;
     let ask = goes && has_finalizer(session, &installation);
-    let listeners = find_listeners(session, ask, context).await?;
+    let (listeners, unread_listeners) = find_listeners(session, ask, context).await?;
     let labelled = |labels: &BTreeMap<String, String>| labels.get(SESSION_UID_LABEL) == Some(&uid);
     let in_namespace = |of: Option<String>| of.as_deref() == Some(&namespace);
     let name = service_name(session);
@@ -201,6 +220,7 @@ pub async fn observe(session: &Arc<SsmSession>, context: &Context) -> Result<Obs
         session: Arc::clone(session),
         class,
         listeners,
+        unread_listeners,
         service,
         old_services,
         slices,
@@ -216,7 +236,15 @@ pub fn find_class(
     controller_name: &str,
 ) -> ClassFound {
     let found = |class: &SsmSessionClass| {
-        if class.spec.controller_name == controller_name {
+        if let Some(why) = class.unread() {
+            ClassFound::Missing {
+                gone: false,
+                message: format!(
+                    "SsmSessionClass {} can't be read: {why}. What runs goes on, and nothing is begun",
+                    class.name_any()
+                ),
+            }
+        } else if class.spec.controller_name == controller_name {
             ClassFound::Ours {
                 name: class.name_any(),
                 identity: class.spec.aws.clone(),
@@ -244,9 +272,12 @@ pub fn find_class(
             .get(DEFAULT_CLASS_ANNOTATION)
             .is_some_and(|value| value == "true")
     };
-    let (ours, theirs): (Vec<_>, Vec<_>) = classes
+    let (unread, read): (Vec<_>, Vec<_>) = classes
         .iter()
         .filter(is_default)
+        .partition(|class| class.unread().is_some());
+    let (ours, theirs): (Vec<_>, Vec<_>) = read
+        .into_iter()
         .partition(|class| class.spec.controller_name == controller_name);
     let before = session
         .status
@@ -255,6 +286,17 @@ pub fn find_class(
     let resolved = before.and_then(|name| classes.iter().find(|class| class.name_any() == *name));
     let gone = before.is_some() && resolved.is_none();
     let kept = resolved.filter(|class| class.spec.controller_name == controller_name);
+    // One that can't be read may be ours or another's: nobody can tell whose the session is.
+    let in_doubt = match resolved {
+        Some(class) if class.unread().is_some() => {
+            Some(class).filter(|class| is_default(class) || ours.len() != 1)
+        }
+        Some(_) | None if ours.is_empty() && kept.is_none() => unread.first().copied(),
+        Some(_) | None => None,
+    };
+    if let Some(class) = in_doubt {
+        return found(class);
+    }
     match (ours.as_slice(), kept.as_ref(), theirs.as_slice()) {
         ([class], _, _) | (_, Some(class), _) | ([], None, [class, ..]) => found(class),
         ([], None, []) => ClassFound::Missing {
@@ -276,20 +318,33 @@ pub fn find_class(
     }
 }
 
-/// `ask`: the session is to be let go, and a listener that the cache lacks would be left, so the API server is asked.
+/// `ask`: the session is to be let go, and a listener that the cache lacks would be left, so the API server is asked. The
+/// cache may lack one because it can't be read.
 async fn find_listeners(
     session: &SsmSession,
     ask: bool,
     context: &Context,
-) -> Result<Vec<Arc<SsmListener>>, Error> {
+) -> Result<(Vec<Arc<SsmListener>>, UnreadListeners), Error> {
     let uid = session.uid().unwrap_or_default();
+    let mut unread = UnreadListeners::default();
     let mut listeners = if ask {
         let api: Api<Guarded<SsmListener>> =
             Api::namespaced(context.client.clone(), &context.options.namespace);
         let params = ListParams::default().labels(&format!("{SESSION_UID_LABEL}={uid}"));
         let action = format!("list the listeners of SsmSession {}", session.name_any());
         let listeners = api.list(&params).await.map_err(Error::api(action))?;
-        salvaged(listeners.items).map(Arc::new).collect()
+        let listed = listed(listeners.items, &context.listeners);
+        for metadata in listed.unread {
+            if metadata.deletion_timestamp.is_some() {
+                unread.deleted += 1;
+            } else {
+                let doomed = (metadata.name, metadata.uid);
+                unread
+                    .staying
+                    .push((doomed.0.unwrap_or_default(), doomed.1.unwrap_or_default()));
+            }
+        }
+        listed.known.into_iter().map(Arc::new).collect()
     } else {
         context
             .listeners
@@ -297,7 +352,7 @@ async fn find_listeners(
     };
     listeners.retain(|listener: &Arc<SsmListener>| listener.spec.session_ref.uid == uid);
     listeners.sort_by_key(|listener| listener.name_any());
-    Ok(listeners)
+    Ok((listeners, unread))
 }
 
 fn identities(class: &ClassFound, listeners: &[Arc<SsmListener>]) -> BTreeSet<Identity> {

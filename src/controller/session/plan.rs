@@ -136,6 +136,14 @@ impl Trouble {
     }
 }
 
+/// All listeners that are not being deleted yet, whatever can be read of them.
+#[must_use]
+pub fn all_doomed(observed: &Observed) -> Vec<Doomed> {
+    let mut all = doomed(observed, |_| true);
+    all.extend(observed.unread_listeners.staying.iter().cloned());
+    all
+}
+
 /// Listeners that are to be deleted and are not being deleted yet.
 #[must_use]
 pub fn doomed(observed: &Observed, is_doomed: impl Fn(&SsmListener) -> bool) -> Vec<Doomed> {

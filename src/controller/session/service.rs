@@ -6,9 +6,10 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Resource as _, ResourceExt as _};
 
+use crate::controller::cached::owner;
 use crate::controller::context::Context;
 use crate::controller::error::Error;
-use crate::crd::{GROUP, SsmSession};
+use crate::crd::SsmSession;
 use crate::reading::Guarded;
 
 /// The Service of the name that a session asks for.
@@ -23,7 +24,7 @@ pub enum ServiceFound {
         /// What is waited for.
         message: String,
     },
-    /// Nobody can tell, nor whether there are slices: what is in the namespace can't be read.
+    /// Nobody can tell, nor whether there are slices: what is in the namespace can't be read, or the session's own Service.
     Unread {
         /// Why.
         message: String,
@@ -35,18 +36,25 @@ pub enum ServiceFound {
     },
 }
 
-fn owner(references: &[OwnerReference]) -> Option<&OwnerReference> {
-    let is_session = |reference: &&OwnerReference| {
-        let group = reference.api_version.split('/').next();
-        reference.kind == SsmSession::kind(&()) && group == Some(GROUP)
-    };
-    references.iter().find(is_session)
-}
-
 /// Whether an `SsmSession` of this UID owns it.
 #[must_use]
 pub fn is_owned(references: &[OwnerReference], uid: &str) -> bool {
     owner(references).is_some_and(|owner| owner.uid == uid)
+}
+
+impl ServiceFound {
+    /// The same of a Service of which only whose it is can be read: our own is neither changed nor taken for gone.
+    #[must_use]
+    pub fn unread(self, name: &str, why: &str) -> Self {
+        match self {
+            Self::Ours(_) => Self::Unread {
+                message: format!("Service {name} can't be read: {why}"),
+            },
+            Self::Absent | Self::Leaving { .. } | Self::Unread { .. } | Self::Conflict { .. } => {
+                self
+            }
+        }
+    }
 }
 
 /// The cache has only Services with our label, so any other name is asked for.
@@ -59,13 +67,21 @@ pub async fn find_service(
     let namespace = session.namespace().unwrap_or_default();
     let cached = context.services.get(&namespace, name);
     let cached = cached.filter(|service| is_owned(service.owner_references(), &uid));
+    let mut why = None;
     let service = if let Some(service) = cached {
         service
     } else {
-        let api: Api<Service> = Api::namespaced(context.client.clone(), &namespace);
+        let api: Api<Guarded<Service>> = Api::namespaced(context.client.clone(), &namespace);
         let action = format!("read Service {namespace}/{name}");
         match api.get_opt(name).await.map_err(Error::api(action))? {
-            Some(service) => Arc::new(service),
+            Some(Guarded(Ok(service))) => Arc::new(service),
+            Some(Guarded(Err(unreadable))) => {
+                why = Some(unreadable.why);
+                Arc::new(Service {
+                    metadata: unreadable.metadata,
+                    ..Service::default()
+                })
+            }
             None => return Ok(ServiceFound::Absent),
         }
     };
@@ -73,7 +89,11 @@ pub async fn find_service(
         Some(owner) if owner.uid != uid => find_owner(&namespace, owner, context).await?,
         Some(_) | None => false,
     };
-    Ok(judge_service(&uid, service, owner_lives))
+    let found = judge_service(&uid, service, owner_lives);
+    Ok(match why {
+        Some(why) => found.unread(name, &why),
+        None => found,
+    })
 }
 
 /// Whether the `SsmSession` that owns a Service is there and stays.

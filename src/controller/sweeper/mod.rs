@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument as _, error_span, info, warn};
 
 use crate::broker::{DescribedSession, Identity, Marker, SessionId};
-use crate::controller::cached::salvaged;
+use crate::controller::cached::{Listed, listed};
 use crate::controller::context::Context;
 use crate::controller::events::{self, SessionEvent};
 use crate::controller::poll::is_over;
@@ -166,7 +166,7 @@ pub async fn sweep(
         Api::namespaced(context.client.clone(), &options.namespace);
     // One list and not a GET for each: a listener that is gone can only be looked for by its UID.
     let listeners = match timeout(options.api_timeout, api.list(&ListParams::default())).await {
-        Ok(Ok(listeners)) => salvaged(listeners.items).map(Arc::new).collect::<Vec<_>>(),
+        Ok(Ok(listeners)) => listed(listeners.items, &context.listeners),
         Ok(Err(error)) => {
             warn!(%error, suspects = suspects.len(), "listeners unknown; nothing swept, tried again");
             return Vec::new();
@@ -179,7 +179,25 @@ pub async fn sweep(
             return Vec::new();
         }
     };
+    let suspects = judgeable(&options.namespace_uid, suspects, &listeners);
+    let listeners: Vec<Arc<SsmListener>> = listeners.known.into_iter().map(Arc::new).collect();
     end_unrecorded(context, identity, suspects, &listeners, deadline).await
+}
+
+/// Those suspects of which the listeners say whether they are recorded: of one that can't be read nobody knows, so that
+/// its sessions run on. Once it is deleted they are nobody's.
+fn judgeable(
+    namespace_uid: &str,
+    mut suspects: Vec<Suspect>,
+    listeners: &Listed<SsmListener>,
+) -> Vec<Suspect> {
+    let unread = listeners.unread.iter();
+    let unread = unread.filter(|metadata| metadata.deletion_timestamp.is_none());
+    let unread: HashSet<Marker> = unread
+        .filter_map(|metadata| Some(Marker::new(namespace_uid, metadata.uid.as_ref()?)))
+        .collect();
+    suspects.retain(|suspect| !unread.contains(&suspect.marker));
+    suspects
 }
 
 /// Ends those suspects that `listeners` don't record, some at the same time, until `deadline`.

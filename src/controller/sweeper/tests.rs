@@ -179,6 +179,29 @@ async fn what_aws_does_not_end_keeps_no_other_session_alive_and_no_sweep_going()
 }
 
 #[test]
+fn sessions_of_a_listener_that_can_not_be_read_run_on_until_it_is_deleted() {
+    let judged = |deleted: bool| {
+        let mut metadata = serde_json::json!({ "name": "l", "uid": LISTENER });
+        if deleted {
+            metadata["deletionTimestamp"] = "2026-11-22T10:00:00Z".into();
+        }
+        let listeners = Listed {
+            known: Vec::new(),
+            unread: vec![serde_json::from_value(metadata).expect("metadata")],
+        };
+        let of = |session: &str, listener: &str| Suspect {
+            session: SessionId::parse(session).expect("an id"),
+            marker: Marker::new(NAMESPACE, listener),
+        };
+        let suspects = vec![of("s-1", LISTENER), of("s-2", OTHER_NAMESPACE)];
+        let judged = judgeable(NAMESPACE, suspects, &listeners).into_iter();
+        judged.map(|of| of.session.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(judged(false), ["s-2"]);
+    assert_eq!(judged(true), ["s-1", "s-2"]);
+}
+
+#[test]
 fn what_its_listener_records_as_live_is_left_alone_and_what_it_records_as_ended_is_not() {
     let mut sweeper = Sweeper::new(NAMESPACE, SECOND);
     let active = active("s-1", &marked(NAMESPACE, LISTENER));

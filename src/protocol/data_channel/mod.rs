@@ -1,5 +1,6 @@
 //! The client's data channel: handshake, numbering, acknowledgements. It outlives its websockets.
 
+mod acknowledgements;
 mod config;
 mod event;
 
@@ -14,12 +15,13 @@ use crate::protocol::handshake::{
     CLIENT_VERSION, HandshakeComplete, HandshakeRequest, HandshakeResponse, ProcessedAction,
     Version,
 };
-use crate::protocol::inbox::{Arrival, Inbox};
-use crate::protocol::memory::Memory;
+use crate::protocol::inbox::{AHEAD_BYTES_MAX, Arrival, Inbox};
+use crate::protocol::memory::{FRUGAL_ACKNOWLEDGEMENTS_MAX, FRUGAL_AHEAD_BYTES, Memory};
 use crate::protocol::message::{
     FLAG_SYN, FLAGS_CONTROL, Message, MessageError, MessageType, PayloadType,
 };
 use crate::protocol::outbox::Outbox;
+use acknowledgements::{ACKNOWLEDGEMENTS_MAX, Acknowledgements};
 pub use config::Config;
 pub use event::{End, Established, Event};
 
@@ -28,14 +30,6 @@ use crate::protocol::payload::{Acknowledgement, ChannelClosed, Flag};
 /// How long data waits after the handshake: the agent says that it is complete before it is ready, and would
 /// acknowledge and throw away what comes in between.
 const FIRST_DATA_DELAY: Duration = Duration::from_millis(100);
-
-/// Acknowledgements that wait for the websocket. Past it they are dropped: the far end sends again, and we
-/// acknowledge again.
-const ACKNOWLEDGEMENTS_MAX: usize = 16_384;
-
-/// Acknowledgements said again on a new websocket. Those in flight when the old one died are lost, and the agent,
-/// which recovers one message in 100 ms, would spend its time on messages that are here.
-const ACKNOWLEDGEMENTS_REPEATED: usize = 1024;
 
 /// Characters of the far end's words for people that are kept: they end up in statuses and logs.
 const OUTPUT_CHARS_MAX: usize = 1024;
@@ -53,9 +47,7 @@ pub struct DataChannel {
     phase: Phase,
     inbox: Inbox,
     outbox: Outbox,
-    acknowledgements: VecDeque<(Uuid, i64)>,
-    /// The last that were handed to a websocket.
-    acknowledged: VecDeque<(Uuid, i64)>,
+    acknowledgements: Acknowledgements,
     events: VecDeque<Event>,
     transport_open: bool,
     /// Since when there are messages on the websocket and nothing is heard of the agent.
@@ -85,8 +77,7 @@ impl DataChannel {
             config,
             phase: Phase::AwaitingRequest,
             inbox: Inbox::default(),
-            acknowledgements: VecDeque::new(),
-            acknowledged: VecDeque::new(),
+            acknowledgements: Acknowledgements::default(),
             events: VecDeque::new(),
             transport_open: false,
             unanswered_since: None,
@@ -96,10 +87,7 @@ impl DataChannel {
     /// A websocket is open and admitted: what is unacknowledged is sent again, in order.
     pub fn handle_transport_opened(&mut self) {
         self.transport_open = true;
-        // In their order, before those that wait.
-        while let Some(acknowledged) = self.acknowledged.pop_back() {
-            self.acknowledgements.push_front(acknowledged);
-        }
+        self.acknowledgements.handle_transport_opened();
         self.outbox.handle_transport_opened();
     }
 
@@ -165,11 +153,7 @@ impl DataChannel {
         if !self.transport_open {
             return None;
         }
-        if let Some((message_id, sequence)) = self.acknowledgements.pop_front() {
-            if self.acknowledged.len() == ACKNOWLEDGEMENTS_REPEATED {
-                self.acknowledged.pop_front();
-            }
-            self.acknowledged.push_back((message_id, sequence));
+        if let Some((message_id, sequence)) = self.acknowledgements.poll_transmit() {
             return self.encode_acknowledgement(message_id, sequence, now);
         }
         let message = self.outbox.poll_transmit(now)?;
@@ -211,18 +195,24 @@ impl DataChannel {
         self.outbox.has_room()
     }
 
-    /// What waits to be acknowledged, and what waits for a missing message.
+    /// What waits to be acknowledged, acknowledgements that wait, and what waits for a missing message.
     #[must_use]
     pub fn memory(&self) -> Memory {
         Memory {
-            outgoing: self.outbox.bytes(),
+            outgoing: self.outbox.memory_bytes() + self.acknowledgements.memory_bytes(),
             incoming: self.inbox.bytes(),
         }
     }
 
-    /// So many bytes may wait for a missing message from now on; those beyond come again.
-    pub fn set_ahead_bytes_max(&mut self, bytes: usize) {
+    /// There is no memory but the least for what comes, or there is again; what goes beyond it comes again.
+    pub fn set_frugal(&mut self, frugal: bool) {
+        let (bytes, acknowledgements) = if frugal {
+            (FRUGAL_AHEAD_BYTES, FRUGAL_ACKNOWLEDGEMENTS_MAX)
+        } else {
+            (AHEAD_BYTES_MAX, ACKNOWLEDGEMENTS_MAX)
+        };
         self.inbox.set_ahead_bytes_max(bytes);
+        self.acknowledgements.set_waiting_max(acknowledgements);
     }
 
     /// Sends bytes of the multiplexer: at most as many as the agent takes in one message, and not none.
@@ -252,12 +242,14 @@ impl DataChannel {
         let (message_id, sequence) = (message.message_id, message.sequence);
         match self.inbox.handle_message(message) {
             Arrival::Next => {
-                self.acknowledge(message_id, sequence);
+                self.acknowledgements.push(message_id, sequence);
                 while let Some(message) = self.inbox.poll_deliver() {
                     self.deliver(&message, now);
                 }
             }
-            Arrival::Ahead | Arrival::Duplicate => self.acknowledge(message_id, sequence),
+            Arrival::Ahead | Arrival::Duplicate => {
+                self.acknowledgements.push(message_id, sequence);
+            }
             Arrival::Dropped => {}
         }
     }
@@ -332,12 +324,6 @@ impl DataChannel {
                 keepalive: agent_version <= Version::LAST_WITH_KEEPALIVE,
                 customer_message: cut(&complete.customer_message, OUTPUT_CHARS_MAX),
             }));
-        }
-    }
-
-    fn acknowledge(&mut self, message_id: Uuid, sequence: i64) {
-        if self.acknowledgements.len() < ACKNOWLEDGEMENTS_MAX {
-            self.acknowledgements.push_back((message_id, sequence));
         }
     }
 

@@ -12,13 +12,13 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::protocol::memory::Memory;
+use crate::protocol::memory::{Memory, shrink};
 
 /// Bytes that one stream may have waiting to be sent: as much as a socket's buffer, so that a fast client is slowed
 /// down by its own stream and not by the session's.
 pub const SEND_BYTES_MAX: usize = 64 << 10;
 
-/// Unread bytes are kept in pieces of at most so many, so that who holds one of them keeps no more memory than that.
+/// Unread bytes are kept in pieces that have at most so much memory, so that who holds one of them keeps no more than that.
 const PIECE_BYTES_MAX: usize = 64 << 10;
 
 /// One stream.
@@ -103,20 +103,22 @@ impl Stream {
     }
 
     /// Takes bytes of the far end. They are copied: a piece would keep the whole message that it came in.
-    pub fn handle_data(&mut self, bytes: &[u8]) {
+    pub fn handle_data(&mut self, mut bytes: &[u8]) {
         self.received_bytes = self.received_bytes.saturating_add(bytes.len() as u64);
         self.incoming_bytes += bytes.len();
-        match self.incoming.back_mut() {
-            Some(last) if last.len() + bytes.len() <= PIECE_BYTES_MAX => {
-                let before = last.capacity();
-                last.extend_from_slice(bytes);
-                self.incoming_memory += last.capacity() - before;
+        while !bytes.is_empty() {
+            let last = self.incoming.back();
+            if last.is_none_or(|last| last.len() >= PIECE_BYTES_MAX) {
+                self.incoming.push_back(BytesMut::new());
             }
-            Some(_) | None => {
-                let piece = BytesMut::from(bytes);
-                self.incoming_memory += piece.capacity();
-                self.incoming.push_back(piece);
-            }
+            let Some(last) = self.incoming.back_mut() else {
+                return;
+            };
+            let (part, rest) = bytes.split_at(bytes.len().min(PIECE_BYTES_MAX - last.len()));
+            let before = last.capacity();
+            extend(last, part);
+            self.incoming_memory += last.capacity() - before;
+            bytes = rest;
         }
     }
 
@@ -180,9 +182,7 @@ impl Stream {
         payload.extend_from_slice(first);
         payload.extend_from_slice(wrapped.get(..bytes - first.len()).unwrap_or_default());
         self.outgoing.drain(..bytes);
-        if self.outgoing.is_empty() {
-            self.forget_outgoing();
-        }
+        shrink(&mut self.outgoing);
     }
 
     /// When bytes were last moved into a payload.
@@ -246,6 +246,19 @@ impl Stream {
     pub fn is_fin_sent(&self) -> bool {
         self.fin == Fin::Sent
     }
+}
+
+/// Puts `part` behind a piece, which grows by a quarter and not by doubling: what clients do not take is what there is most
+/// of in memory.
+fn extend(piece: &mut BytesMut, part: &[u8]) {
+    let needed = piece.len() + part.len();
+    if needed > piece.capacity() {
+        let spare = if piece.is_empty() { 0 } else { needed / 4 };
+        let mut larger = BytesMut::with_capacity((needed + spare).min(PIECE_BYTES_MAX));
+        larger.extend_from_slice(piece);
+        *piece = larger;
+    }
+    piece.extend_from_slice(part);
 }
 
 /// What a stream has to send.

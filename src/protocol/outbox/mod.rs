@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::memory::{queue_bytes, shrink};
+
 /// Round-trip time assumed before the first measurement, as the real peers do.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 
@@ -88,10 +90,10 @@ impl Outbox {
         !self.full && self.unacked.len() < SPAN_MESSAGES_MAX
     }
 
-    /// Bytes of encoded messages that are not acknowledged.
+    /// Memory of the messages that are not acknowledged, and of the places of those among them that are.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes + queue_bytes(&self.unacked) + queue_bytes(&self.pending)
     }
 
     /// Whether everything was acknowledged.
@@ -138,6 +140,7 @@ impl Outbox {
         while self.unacked.front().is_some_and(|entry| entry.acked) {
             self.unacked.pop_front();
         }
+        shrink(&mut self.unacked);
     }
 
     /// The websocket is new: everything unacknowledged is sent again, in order.
@@ -175,6 +178,7 @@ impl Outbox {
     /// The next message to put on the wire.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Bytes> {
         while let Some(sequence) = self.pending.pop_front() {
+            shrink(&mut self.pending);
             if let Some(entry) = self.entry_mut(sequence)
                 && !entry.acked
             {

@@ -96,7 +96,7 @@ proptest! {
                 }
                 Step::Reopen => outbox.handle_transport_opened(),
             }
-            prop_assert_eq!(outbox.bytes(), unacked.values().sum::<usize>());
+            prop_assert_eq!(outbox.bytes, unacked.values().sum::<usize>());
             prop_assert_eq!(outbox.is_empty(), unacked.is_empty());
         }
         outbox.handle_transport_opened();
@@ -171,5 +171,5 @@ fn a_head_that_is_never_acknowledged_does_not_make_room_without_end() {
         }
         assert!(outbox.unacked.len() <= 100_000);
     }
-    assert_eq!(outbox.bytes(), 129);
+    assert_eq!(outbox.bytes, 129);
 }

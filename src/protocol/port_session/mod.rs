@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::protocol::data_channel::{self, Config, DataChannel, End};
-use crate::protocol::inbox::AHEAD_BYTES_MAX;
-use crate::protocol::memory::{FRUGAL_AHEAD_BYTES, FRUGAL_SEND_BYTES, FRUGAL_UNREAD_BYTES, Memory};
+use crate::protocol::memory::{FRUGAL_SEND_BYTES, FRUGAL_UNREAD_BYTES, Memory};
 use crate::protocol::mux::frame::StreamId;
 use crate::protocol::mux::multiplexer::{Multiplexer, RECEIVE_BYTES_MAX, StreamEvent};
 use crate::protocol::mux::stream::Stream;
@@ -153,13 +152,13 @@ impl PortSession {
     /// There is no memory but the least for this session, or there is again.
     pub fn set_frugal(&mut self, frugal: bool, now: Instant) {
         self.frugal = frugal;
-        let (unread, ahead) = if frugal {
-            (FRUGAL_UNREAD_BYTES, FRUGAL_AHEAD_BYTES)
+        let unread = if frugal {
+            FRUGAL_UNREAD_BYTES
         } else {
-            (RECEIVE_BYTES_MAX, AHEAD_BYTES_MAX)
+            RECEIVE_BYTES_MAX
         };
         self.mux.set_unread_bytes_max(unread, now);
-        self.channel.set_ahead_bytes_max(ahead);
+        self.channel.set_frugal(frugal);
     }
 
     /// Reads up to `bytes_max` bytes of a stream. They count as unread until the next read of it.
@@ -246,12 +245,13 @@ impl PortSession {
         while self.refusals.front().is_some_and(|until| now >= *until) {
             self.refusals.pop_front();
         }
-        if self.stalled_at().is_some_and(|at| now >= at)
-            && let Some(id) = self.mux.fullest_stream()
-        {
-            self.reset(id, ResetCause::Stalled);
+        if self.stalled_at().is_some_and(|at| now >= at) {
+            let fullest = self.mux.fullest_stream();
+            if let Some(id) = fullest.filter(|_| !self.mux.is_relieved()) {
+                self.reset(id, ResetCause::Stalled);
+                self.events.push_back(Event::StreamStalled(id));
+            }
             self.mux.count_anew(now);
-            self.events.push_back(Event::StreamStalled(id));
         }
     }
 

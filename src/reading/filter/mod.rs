@@ -1,7 +1,15 @@
-//! Takes out of a JSON text, as it comes in, what is not to be decoded. Bytes in, bytes out, in constant memory.
+//! Takes out of a JSON text, as it comes in, what is not to be decoded. Bytes in, bytes out.
 //!
-//! What is taken out becomes `null`, so that the text stays JSON. A text that is no JSON comes out as something else that
-//! is none.
+//! It holds back no more than one value that may turn out too large, [`PART_BYTES_MAX`] at most, and the keys that are open
+//! around the place where it reads: what it keeps does not grow with the length of a text, only with its depth.
+//!
+//! What nobody reads becomes `null`. What somebody reads, and is larger than any that the schemas take, becomes
+//! [`TOO_LARGE`] as a whole, and so is read by nobody: a part of a list, written back, would drop the rest of it. The text
+//! stays JSON either way. A text that is no JSON comes out as something else that is none.
+
+mod taken;
+
+use taken::{Belongs, Limits, Taken, Text};
 
 /// What of the objects of one kind is not decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +20,19 @@ pub struct Rule {
     pub annotations: bool,
     /// `metadata.labels` are read by somebody.
     pub labels: bool,
+    /// `metadata.ownerReferences` are read by somebody.
+    pub owners: bool,
+    /// How large its parts may be.
+    pub size: Size,
+}
+
+/// How large the parts of an object may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// As large as they come: nobody but administrators writes them.
+    Any,
+    /// Users may write them: what is too large is not decoded.
+    Bounded,
 }
 
 /// What is left of `metadata.managedFields`.
@@ -23,6 +44,13 @@ pub enum ManagedFields {
     Thin,
 }
 
+/// What stands for a value that is too large. Nothing that is bounded is a boolean, so that it decodes as none of it.
+pub const TOO_LARGE: bool = false;
+
+const TOO_LARGE_TEXT: &[u8] = b"false";
+
+const NULL: &[u8] = b"null";
+
 /// The longest list of owned fields that is kept: our own of a Service with all labels and annotations that the schema
 /// takes is half as long.
 const FIELDS_BYTES_MAX: usize = 16 << 10;
@@ -30,10 +58,31 @@ const FIELDS_BYTES_MAX: usize = 16 << 10;
 /// How deep such a list may be: our own are a fourth of it, and a decoder gives up at 128.
 const FIELDS_DEPTH_MAX: usize = 32;
 
-/// The longest key that is told apart, `managedFields`, and one byte more.
-const KEY_BYTES_MAX: usize = 14;
+/// The largest `spec`, `status` or `annotations` that is decoded. The schema's largest is the spec of an `SsmSession`: 16
+/// annotations of 4096 characters, each of which JSON may write in six bytes (384 KiB), 16 labels, 8 ports and their names
+/// (12 KiB). The status of a listener with 64 sessions in the words that relays write has about 300 KiB.
+pub const PART_BYTES_MAX: usize = 416 << 10;
 
-const NULL: &[u8] = b"null";
+/// Entries and values in one of them, each of which takes some hundred bytes once decoded: those 64 sessions have 1,600.
+const ELEMENTS_MAX: usize = 4096;
+
+/// How deep one may be: those of the schemas are a fourth of it, and a decoder gives up at 128.
+const DEPTH_MAX: usize = 64;
+
+/// Finalizers: 16, which is what the chart's admission policy lets through, of 317 characters, and those of installations.
+const FINALIZERS_BYTES_MAX: usize = 8 << 10;
+
+/// Labels and ownerReferences: 40 labels of the largest size, or as many owners with names of the largest.
+const NAMES_BYTES_MAX: usize = 16 << 10;
+
+/// `managedFields`, without which nothing is read wrongly: those of some managers.
+const MANAGERS_BYTES_MAX: usize = 64 << 10;
+
+/// Any other value of an object's or a list's metadata: names, a UID, and where the list goes on.
+const WORD_BYTES_MAX: usize = 4 << 10;
+
+/// The longest key that is told apart, `ownerReferences`, and one byte more.
+const KEY_BYTES_MAX: usize = 16;
 
 /// A key that leads to something that is taken out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +95,8 @@ enum Key {
     ManagedFields,
     Annotations,
     Labels,
+    OwnerReferences,
+    Finalizers,
     Time,
     FieldsV1,
     Other,
@@ -60,6 +111,8 @@ impl Key {
             b"managedFields" => Self::ManagedFields,
             b"annotations" => Self::Annotations,
             b"labels" => Self::Labels,
+            b"ownerReferences" => Self::OwnerReferences,
+            b"finalizers" => Self::Finalizers,
             b"time" => Self::Time,
             b"fieldsV1" => Self::FieldsV1,
             _ => Self::Other,
@@ -75,112 +128,55 @@ enum Frame {
     Object(Key),
 }
 
-/// A string, as far as it was read.
-#[derive(Clone, Debug, Default)]
-struct Text {
-    escaped: bool,
-}
-
-impl Text {
-    /// Whether this byte ends it.
-    fn ends(&mut self, byte: u8) -> bool {
-        if self.escaped {
-            self.escaped = false;
-            return false;
-        }
-        self.escaped = byte == b'\\';
-        byte == b'"'
-    }
-}
-
-/// A value that is taken out, or kept if it turns out small.
-#[derive(Clone, Debug)]
-struct Taken {
-    /// What it is so far, if it may be kept.
-    kept: Option<Vec<u8>>,
-    depth: usize,
-    text: Option<Text>,
-    begun: bool,
-}
-
-/// How a byte concerns a value that is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Belongs {
-    /// It is part of it.
-    Inside,
-    /// It is the last one of it.
-    Last,
-    /// It stands behind it.
-    Behind,
-}
-
-impl Taken {
-    fn new(may_keep: bool) -> Self {
-        Self {
-            kept: may_keep.then(Vec::new),
-            depth: 0,
-            text: None,
-            begun: false,
-        }
-    }
-
-    fn handle(&mut self, byte: u8) -> Belongs {
-        let belongs = self.judge(byte);
-        let ours = belongs != Belongs::Behind;
-        if let Some(kept) = self.kept.as_mut().filter(|_| ours) {
-            kept.push(byte);
-            if kept.len() > FIELDS_BYTES_MAX || self.depth > FIELDS_DEPTH_MAX {
-                self.kept = None;
-            }
-        }
-        belongs
-    }
-
-    fn judge(&mut self, byte: u8) -> Belongs {
-        if let Some(text) = &mut self.text {
-            if !text.ends(byte) {
-                return Belongs::Inside;
-            }
-            self.text = None;
-            return self.closed();
-        }
-        if !self.begun && byte.is_ascii_whitespace() {
-            return Belongs::Inside;
-        }
-        let first = !std::mem::replace(&mut self.begun, true);
-        match byte {
-            b'"' => {
-                self.text = Some(Text::default());
-                Belongs::Inside
-            }
-            b'{' | b'[' => {
-                self.depth += 1;
-                Belongs::Inside
-            }
-            // A number or a word ends where something else begins.
-            b'}' | b']' | b',' if self.depth == 0 => Belongs::Behind,
-            b'}' | b']' => {
-                self.depth -= 1;
-                self.closed()
-            }
-            _ if self.depth == 0 && !first && byte.is_ascii_whitespace() => Belongs::Behind,
-            _ => Belongs::Inside,
-        }
-    }
-
-    fn closed(&self) -> Belongs {
-        if self.depth == 0 {
-            Belongs::Last
-        } else {
-            Belongs::Inside
-        }
-    }
-}
-
 /// The filter of one answer.
 #[derive(Clone, Debug)]
 pub struct Filter {
-    rule: Rule,
+    unread: Pass,
+    bounded: Option<Pass>,
+}
+
+impl Filter {
+    /// For one answer, or for all events of one watch.
+    pub fn new(rule: Rule) -> Self {
+        Self {
+            unread: Pass::new(Takes::Unread(rule)),
+            bounded: (rule.size == Size::Bounded).then(|| Pass::new(Takes::TooLarge)),
+        }
+    }
+
+    /// What comes out for the next bytes, with no memory beyond it.
+    pub fn handle_bytes(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = self.unread.handle_bytes(bytes);
+        if let Some(bounded) = &mut self.bounded {
+            out = bounded.handle_bytes(&out);
+        }
+        // Whoever collects a body keeps these for as long as it comes in.
+        out.shrink_to_fit();
+        out
+    }
+}
+
+#[cfg(test)]
+impl Filter {
+    /// Bytes that are held back.
+    fn held(&self) -> usize {
+        let passes = std::iter::once(&self.unread).chain(&self.bounded);
+        let taken = passes.filter_map(|pass| pass.taken.as_ref());
+        taken.map(Taken::held).sum()
+    }
+}
+
+/// What one pass over the text takes.
+#[derive(Clone, Copy, Debug)]
+enum Takes {
+    Unread(Rule),
+    TooLarge,
+}
+
+/// One pass over the text.
+#[derive(Clone, Debug)]
+struct Pass {
+    takes: Takes,
     frames: Vec<Frame>,
     text: Option<Text>,
     /// The string that is read is a key, or the one that was read last.
@@ -190,11 +186,10 @@ pub struct Filter {
     taken: Option<Taken>,
 }
 
-impl Filter {
-    /// For one answer, or for all events of one watch.
-    pub fn new(rule: Rule) -> Self {
+impl Pass {
+    fn new(takes: Takes) -> Self {
         Self {
-            rule,
+            takes,
             frames: Vec::new(),
             text: None,
             key: None,
@@ -203,8 +198,7 @@ impl Filter {
         }
     }
 
-    /// What comes out for the next bytes.
-    pub fn handle_bytes(&mut self, bytes: &[u8]) -> Vec<u8> {
+    fn handle_bytes(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len());
         for &byte in bytes {
             self.handle(byte, &mut out);
@@ -221,8 +215,7 @@ impl Filter {
         if belongs == Belongs::Inside {
             return;
         }
-        let kept = taken.kept.take();
-        out.extend(kept.as_deref().unwrap_or(NULL));
+        out.extend(taken.left());
         self.taken = None;
         if belongs == Belongs::Behind {
             self.pass(byte, out);
@@ -262,33 +255,76 @@ impl Filter {
                 if let Some(frame) = self.frames.last_mut() {
                     *frame = Frame::Object(Key::of(&key));
                 }
-                self.taken = self.takes();
+                self.taken = self.take();
             }
             _ => {}
         }
     }
 
     /// What becomes of the value that begins here, if it does not pass.
-    fn takes(&self) -> Option<Taken> {
+    fn take(&self) -> Option<Taken> {
         use Frame::{Array, Object};
         let inside = match self.frames.as_slice() {
             [Object(Key::Items), Array, inside @ ..]
             | [Object(Key::Object), inside @ ..]
             | inside => inside,
         };
-        let [Object(Key::Metadata), inside @ ..] = inside else {
-            return None;
-        };
-        let thin = self.rule.managed_fields == ManagedFields::Thin;
-        match inside {
-            [Object(Key::ManagedFields)] if !thin => Some(Taken::new(false)),
-            [Object(Key::Annotations)] if !self.rule.annotations => Some(Taken::new(false)),
-            [Object(Key::Labels)] if !self.rule.labels => Some(Taken::new(false)),
-            [Object(Key::ManagedFields), Array, Object(Key::Time)] => Some(Taken::new(false)),
-            [Object(Key::ManagedFields), Array, Object(Key::FieldsV1)] => Some(Taken::new(true)),
-            _ => None,
+        match self.takes {
+            Takes::Unread(rule) => unread(rule, inside),
+            Takes::TooLarge => bounded(inside),
         }
     }
+}
+
+/// What nobody reads.
+fn unread(rule: Rule, inside: &[Frame]) -> Option<Taken> {
+    use Frame::{Array, Object};
+    let [Object(Key::Metadata), inside @ ..] = inside else {
+        return None;
+    };
+    let fields = Limits {
+        bytes: FIELDS_BYTES_MAX,
+        elements: usize::MAX,
+        depth: FIELDS_DEPTH_MAX,
+    };
+    let dropped = Some(Taken::dropped(NULL));
+    match inside {
+        [Object(Key::ManagedFields)] if rule.managed_fields == ManagedFields::Dropped => dropped,
+        [Object(Key::Annotations)] if !rule.annotations => dropped,
+        [Object(Key::Labels)] if !rule.labels => dropped,
+        [Object(Key::OwnerReferences)] if !rule.owners => dropped,
+        [Object(Key::ManagedFields), Array, Object(Key::Time)] => dropped,
+        [Object(Key::ManagedFields), Array, Object(Key::FieldsV1)] => {
+            Some(Taken::within(fields, NULL))
+        }
+        _ => None,
+    }
+}
+
+/// What may be too large: each value of an object, and of its metadata.
+fn bounded(inside: &[Frame]) -> Option<Taken> {
+    use Frame::Object;
+    let (bytes, instead) = match inside {
+        // A list's objects, and an object's metadata, are looked into.
+        [Object(Key::Items | Key::Metadata)] => return None,
+        [Object(_)] | [Object(Key::Metadata), Object(Key::Annotations)] => {
+            (PART_BYTES_MAX, TOO_LARGE_TEXT)
+        }
+        [Object(Key::Metadata), Object(Key::Finalizers)] => (FINALIZERS_BYTES_MAX, TOO_LARGE_TEXT),
+        [
+            Object(Key::Metadata),
+            Object(Key::Labels | Key::OwnerReferences),
+        ] => (NAMES_BYTES_MAX, TOO_LARGE_TEXT),
+        [Object(Key::Metadata), Object(Key::ManagedFields)] => (MANAGERS_BYTES_MAX, NULL),
+        [Object(Key::Metadata), Object(_)] => (WORD_BYTES_MAX, TOO_LARGE_TEXT),
+        _ => return None,
+    };
+    let limits = Limits {
+        bytes,
+        elements: ELEMENTS_MAX,
+        depth: DEPTH_MAX,
+    };
+    Some(Taken::within(limits, instead))
 }
 
 #[cfg(test)]

@@ -26,13 +26,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
 use super::options::RelayOptions;
 use super::report::{
     Destination, EndReason, Failure, Inherited, ListenerSpec, Report, SessionRecord, State,
 };
 use super::sessions::Sessions;
 use super::tunnel::TunnelState;
+use crate::backoff::Backoff;
 use crate::broker::{BrokerError, Next, SessionId, Ticket};
 use crate::protocol::End;
 use edits::Edits;
@@ -170,7 +170,7 @@ impl Listener {
         match &mut self.phase {
             Phase::Claiming => {
                 let claimed = claim == self.claim && report.state == State::Starting;
-                let room = self.sessions.open_count() < TERMINATING_MAX;
+                let room = self.has_room();
                 if claimed && room && self.port.is_some() && self.stopping.is_none() {
                     let identity = self.spec.identity.clone();
                     let request = self.spec.request.clone();
@@ -286,6 +286,7 @@ impl Listener {
 
     /// TerminateSession has answered.
     pub fn handle_terminated(&mut self, id: &SessionId, result: Result<(), BrokerError>, now: Now) {
+        let had_room = self.has_room();
         match result {
             Ok(()) => self.over(id, EndReason::ClosedByService, now),
             Err(error) if error.kind.next() == Next::Gone => {
@@ -295,12 +296,20 @@ impl Listener {
                 let refused = error.kind.next() == Next::AwaitChange;
                 self.sessions
                     .handle_terminate_failed(id, refused, now.monotonic);
-                if self.sessions.open_count() >= TERMINATING_MAX {
+                if !self.has_room() {
                     // No session is started until one of them is over, so this is what stands in the way.
                     self.failure = Some(error.into());
+                } else if !had_room && matches!(self.phase, Phase::Claiming) {
+                    // The claim may be on record, and nothing else in the report be different.
+                    self.enter_claiming();
                 }
             }
         }
+    }
+
+    /// Whether another session may be started beside those that wait for their end.
+    fn has_room(&self) -> bool {
+        self.sessions.open_count() < TERMINATING_MAX
     }
 
     /// A deadline of [`Self::poll_timeout`] has passed.

@@ -2,9 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{
-    Action, EndReason, Failure, Listener, Now, Phase, Report, State, Stop, TERMINATING_MAX,
-};
+use super::{Action, EndReason, Failure, Listener, Now, Phase, Report, State, Stop};
 
 impl Listener {
     /// What is to be done next.
@@ -49,8 +47,7 @@ impl Listener {
     pub fn awaited_claim(&self) -> Option<u64> {
         let ready = self.stopping.is_none() && self.port.is_some();
         let claiming = matches!(self.phase, Phase::Claiming);
-        let room = self.sessions.open_count() < TERMINATING_MAX;
-        (claiming && ready && room).then_some(self.claim)
+        (claiming && ready && self.has_room()).then_some(self.claim)
     }
 
     /// The number of the present claim.

@@ -13,10 +13,10 @@ use tokio::time::{Instant, Sleep, sleep};
 use tracing::{Instrument as _, Span, debug, info};
 use uuid::Uuid;
 
-use super::{Inner, Shared, TunnelState};
+use super::{Inner, Rest, Shared, TunnelState};
+use crate::backoff::Backoff;
 use crate::broker::{Broker, BrokerError, Identity, Next, SessionId, Ticket};
 use crate::protocol::{End, Event, StreamId};
-use crate::relay::backoff::Backoff;
 use crate::relay::budget::TURN_BYTES_MAX;
 use crate::relay::metrics::Metrics;
 use crate::relay::options::RelayOptions;
@@ -26,10 +26,6 @@ use crate::relay::websocket::{Failure, OpenError, Websocket, breaks_rules};
 
 /// Messages that are read, and written, before other tasks get their turn.
 const MESSAGES_PER_TURN: usize = 128;
-
-/// How soon a session that has to be frugal looks whether it still has to be: others do not wake it when they give memory
-/// back.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// The first and the longest delay between tries to resume: the agent is patient, the clients are not.
 const RESUME_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
@@ -208,17 +204,11 @@ impl Driver {
         if inner.session.has_place() {
             self.shared.place.notify_waiters();
         }
-        inner.settle();
-        if inner.held_back && inner.session.takes_well() {
-            inner.held_back = false;
-            wake_all(&mut inner.writers);
-        }
-        let reading = inner.session.wants_to_read();
-        let mut deadline = inner.session.poll_timeout();
-        if inner.session.is_frugal() {
-            let look_again = (Instant::now() + LOOK_AGAIN).into_std();
-            deadline = Some(deadline.map_or(look_again, |deadline| deadline.min(look_again)));
-        }
+        let Rest {
+            reading,
+            deadline,
+            changed,
+        } = inner.end_turn();
         drop(inner);
         if let Poll::Ready(error) = websocket.poll_ping(cx, reading) {
             return Poll::Ready(Pumped::Lost(error.to_string()));
@@ -231,7 +221,7 @@ impl Driver {
             timer.as_mut().reset(Instant::from_std(deadline));
         }
         let due = deadline.is_some() && timer.as_mut().poll(cx).is_ready();
-        if turn_is_over || due {
+        if turn_is_over || due || changed {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
@@ -358,12 +348,6 @@ impl Pumped {
 
 fn wake(wakers: &mut HashMap<StreamId, Waker>, id: StreamId) {
     if let Some(waker) = wakers.remove(&id) {
-        waker.wake();
-    }
-}
-
-fn wake_all(wakers: &mut HashMap<StreamId, Waker>) {
-    for (_, waker) in wakers.drain() {
         waker.wake();
     }
 }

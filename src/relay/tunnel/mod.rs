@@ -9,7 +9,7 @@ mod stream;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::task::AtomicWaker;
 use tokio::sync::futures::Notified;
@@ -30,6 +30,10 @@ pub use stream::{TunnelStream, WriteError};
 
 /// Bytes sent and not acknowledged: the product of 20 MB/s and 50 ms of round trip.
 const OUTBOX_BYTES_MAX: usize = 1 << 20;
+
+/// How soon a session that has to be frugal looks whether it still has to be: others do not wake it when they give memory
+/// back.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// What a tunnel shows to its listener.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,6 +75,15 @@ struct Inner {
     connected_since: Option<Instant>,
     /// No driver serves the session any more.
     closed: bool,
+}
+
+/// How a turn leaves the session.
+struct Rest {
+    /// What has come is read.
+    reading: bool,
+    deadline: Option<std::time::Instant>,
+    /// Whether the session has memory to spare is different since the turn began: what it did by that is to be done anew.
+    changed: bool,
 }
 
 /// Where streams are opened.
@@ -206,6 +219,27 @@ impl Inner {
         }
         changed
     }
+
+    /// What whoever has driven the session does before it sleeps.
+    fn end_turn(&mut self) -> Rest {
+        let changed = self.settle();
+        if self.held_back && self.session.takes_well() {
+            self.held_back = false;
+            for (_, waker) in self.writers.drain() {
+                waker.wake();
+            }
+        }
+        let mut deadline = self.session.poll_timeout();
+        if self.session.is_frugal() {
+            let look_again = (Instant::now() + LOOK_AGAIN).into_std();
+            deadline = Some(deadline.map_or(look_again, |deadline| deadline.min(look_again)));
+        }
+        Rest {
+            reading: self.session.wants_to_read(),
+            deadline,
+            changed,
+        }
+    }
 }
 
 impl Shared {
@@ -233,5 +267,51 @@ impl Shared {
         for (_, waker) in inner.writers.drain() {
             waker.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::budget::{Budget, sessions_max};
+
+    const LIMIT: usize = 64 << 20;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_hears_of_memory_to_spare_at_the_end_of_a_turn_has_another_at_once() {
+        assert!(sessions_max(LIMIT) > 1);
+        let budget = Arc::new(Budget::new(LIMIT, &Metrics::default()));
+        let mut other = budget.share();
+        other.settle(LIMIT);
+        let config = Config {
+            origin: Instant::now().into_std(),
+            epoch_ms: 1,
+            seed: 1,
+            outbox_bytes_max: 1 << 20,
+        };
+        let limits = Limits {
+            streams_max: 1,
+            stall_limit: Duration::from_secs(30),
+        };
+        let mut inner = Inner {
+            session: PortSession::new(config, limits),
+            readers: HashMap::new(),
+            writers: HashMap::new(),
+            held_back: false,
+            share: budget.share(),
+            connected_since: None,
+            closed: false,
+        };
+        inner.settle();
+        let looks_again = |rest: &Rest| rest.deadline.is_some();
+        let rest = inner.end_turn();
+        assert!(
+            looks_again(&rest) && !rest.changed,
+            "it is frugal and knows it"
+        );
+        drop(other);
+        let rest = inner.end_turn();
+        assert!(!looks_again(&rest), "nothing else would wake it");
+        assert!(rest.changed);
     }
 }

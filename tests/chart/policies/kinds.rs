@@ -24,6 +24,8 @@ const RELAYS: &str = "only relays may write it";
 const OWN_LISTENERS: &str = "of its own SsmListeners only";
 const OWN_LEASE: &str = "its own Lease only";
 const FINALIZER: &str = "and change nothing else";
+const FINALIZERS: &str = "use at most 16 finalizers";
+const OWNERS: &str = "use at most 16 ownerReferences";
 
 /// Not even the administrator writes what leads clients to their target.
 pub async fn slices(installed: &Installed, cast: &Cast) {
@@ -110,6 +112,26 @@ pub async fn sessions(installed: &Installed, cast: &Cast) {
         "example.com/theirs",
         "ssm-operator.dev/session-0123456789abcdef"
     ]));
+    let many = |count: usize| finalizers(vec!["example.com/theirs"; count].into());
+    let (most, more, most_of_all) = (many(16), many(17), many(18));
+    let owned = |count: usize| {
+        let owner = |uid| json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": format!("{uid}") });
+        json!({ "metadata": { "ownerReferences": (0..count).map(owner).collect::<Vec<_>>() } })
+    };
+    let (owned, overowned) = (owned(16), owned(17));
+    let new = What::new::<SsmSession>(user, "new");
+    let [as_many, too_many, too_owned] = [&most, &more, &overowned].map(|metadata| {
+        let mut new = wish.clone();
+        merge(&mut new, metadata);
+        new
+    });
+    let full = What::new::<SsmSession>(user, "full");
+    let made = full.write(&cast.administrator, Create, &as_many, false);
+    made.await.expect("it is not too many");
+    let mut one_more = most.clone();
+    let all = one_more["metadata"]["finalizers"].as_array_mut();
+    all.expect("a list")
+        .push("ssm-operator.dev/session-0123456789abcdef".into());
     let Cast {
         administrator,
         controller,
@@ -118,6 +140,29 @@ pub async fn sessions(installed: &Installed, cast: &Cast) {
         exempt,
         ..
     } = cast;
+    hold(&[
+        administrator.may(Create, &new, &as_many),
+        administrator.may_not(Create, &new, &too_many, FINALIZERS),
+        exempt.may_not(Create, &new, &too_many, FINALIZERS),
+        administrator.may_not(Create, &new, &too_owned, OWNERS),
+        administrator.may_not(Merge, &held, &more, FINALIZERS),
+        administrator.may(Merge, &held, &owned),
+        administrator.may_not(Merge, &held, &overowned, OWNERS),
+        controller.may(Merge, &full, &one_more),
+    ])
+    .await;
+    let grown = full.write(controller, Merge, &one_more, false);
+    grown.await.expect("the controller's own comes beside them");
+    hold(&[
+        administrator.may(Merge, &full, &more),
+        administrator.may(Merge, &full, &spec),
+        administrator.may_not(Merge, &full, &most_of_all, FINALIZERS),
+        administrator.may(Merge, &full, &none),
+    ])
+    .await;
+    let freed = full.write(administrator, Merge, &none, false);
+    freed.await.expect("it may be let go");
+    full.delete(administrator).await;
     hold(&[
         administrator.may_not(Report, &ours, &status, STATUS),
         relay_account.may_not(Report, &ours, &status, STATUS),

@@ -221,7 +221,7 @@ pub fn conditions(
     if session.metadata.deletion_timestamp.is_some() {
         let mut message = format!(
             "{} listeners wait for the end of their sessions",
-            observed.listeners.len()
+            observed.left()
         );
         if let Some(refusal) = refusal(observed) {
             message = format!("{message}; refused: {}", refusal.message);

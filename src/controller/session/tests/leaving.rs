@@ -50,6 +50,27 @@ fn what_we_made_for_a_session_of_another_installation_goes_and_then_our_finalize
 }
 
 #[test]
+fn a_listener_that_can_not_be_read_is_deleted_and_waited_for_like_any_other() {
+    let mut world = World::made(&["sql"], vec![]);
+    world.change(|session| session.metadata.deletion_timestamp = Some(Time(at(0))));
+    let unread = ("l-unread".to_owned(), "uid".to_owned());
+    world.observed.unread_listeners.staying = vec![unread.clone()];
+    let plan = world.decide();
+    assert_eq!((plan.delete_listeners, plan.release), (vec![unread], None));
+    world.observed.unread_listeners = UnreadListeners {
+        staying: vec![],
+        deleted: 1,
+    };
+    let plan = world.decide();
+    assert_eq!((plan.delete_listeners, plan.release), (vec![], None));
+    world.report();
+    world.seconds = 60;
+    assert_eq!(world.decide().release, Some(Release::Pending(1)));
+    world.observed.unread_listeners = UnreadListeners::default();
+    assert_eq!(world.decide().release, Some(Release::Clean));
+}
+
+#[test]
 fn the_slices_of_the_installation_that_takes_over_stay() {
     let mut world = handed_over();
     let mut theirs = world.observed.slices[0].as_ref().clone();

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::decide::decide;
 use super::desired;
 use super::memory;
-use super::observe::{ClassFound, Observed, find_class};
+use super::observe::{ClassFound, Observed, UnreadListeners, find_class};
 use super::plan::{Now, Plan, Settings};
 use super::service::{ServiceFound, judge_service};
 use crate::controller::context::Memory;
@@ -65,6 +65,7 @@ impl World {
             previous: SsmSessionStatus::default(),
             class,
             listeners: Vec::new(),
+            unread_listeners: UnreadListeners::default(),
             service: ServiceFound::Absent,
             old_services: Vec::new(),
             slices: Vec::new(),

@@ -201,6 +201,64 @@ fn a_session_without_a_class_name_keeps_its_class_while_there_is_no_single_defau
 }
 
 #[test]
+fn a_class_that_can_not_be_read_is_neither_gone_nor_anothers() {
+    let ours = DEFAULT_CONTROLLER_NAME;
+    let default = |mut class: SsmSessionClass| {
+        let annotations = class.annotations_mut();
+        annotations.insert(DEFAULT_CLASS_ANNOTATION.into(), "true".into());
+        class
+    };
+    let unread = |of: SsmSessionClass| SsmSessionClass::unreadable(of.metadata, "nonsense");
+    let mut session = fixtures::session(&["sql"]);
+    let found = |session: &SsmSession, classes: Vec<SsmSessionClass>| {
+        let classes: Vec<_> = classes.into_iter().map(Arc::new).collect();
+        find_class(session, &classes, ours)
+    };
+    let is_unread = |found: ClassFound| matches!(found, ClassFound::Missing { gone: false, message } if message.contains("x can't be read: nonsense"));
+    session.spec.class_name = Some("x".into());
+    assert!(is_unread(found(&session, vec![unread(class("x", ours))])));
+
+    session.spec.class_name = None;
+    let (x, theirs) = (
+        || unread(default(class("x", ours))),
+        || default(class("y", "other")),
+    );
+    let mine = || default(class("z", ours));
+    assert!(
+        is_unread(found(&session, vec![x(), theirs()])),
+        "it may be ours"
+    );
+    assert!(
+        matches!(found(&session, vec![x(), mine()]), ClassFound::Ours { name, .. } if name == "z")
+    );
+    session.status = Some(SsmSessionStatus {
+        class: Some("x".into()),
+        ..SsmSessionStatus::default()
+    });
+    for classes in [
+        vec![x()],
+        vec![x(), theirs()],
+        vec![x(), mine()],
+        vec![unread(class("x", ours)), theirs()],
+    ] {
+        assert!(is_unread(found(&session, classes)), "it was its class");
+    }
+    let moved = vec![unread(class("x", ours)), mine()];
+    assert!(matches!(found(&session, moved), ClassFound::Ours { name, .. } if name == "z"));
+}
+
+#[test]
+fn an_own_service_that_can_not_be_read_is_neither_changed_nor_taken_for_gone() {
+    let session = fixtures::session(&["sql"]);
+    let own = Arc::new(desired::service(&session));
+    let uid = session.uid().expect("a UID");
+    let found = judge_service(&uid, Arc::clone(&own), false).unread("db", "nonsense");
+    assert!(matches!(found, ServiceFound::Unread { message } if message.contains("nonsense")));
+    let found = judge_service("another", own, true).unread("db", "nonsense");
+    assert!(matches!(found, ServiceFound::Conflict { .. }));
+}
+
+#[test]
 fn an_ambiguous_default_ends_no_session_however_long_it_lasts() {
     let mut world = World::made(&["sql"], vec![listener("sql").serving("a", "1", "s-1")]);
     world.observed.class = ClassFound::Missing {

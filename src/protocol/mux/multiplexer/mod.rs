@@ -16,7 +16,8 @@ use crate::protocol::memory::Memory;
 use crate::protocol::mux::frame::{Command, FrameError, HEADER_BYTES, Header, StreamId};
 use crate::protocol::mux::stream::Stream;
 
-/// Unread bytes of all streams together before nothing more is read: what the agent's own end holds.
+/// Memory of the unread bytes of all streams together before nothing more is read: as many bytes as the agent's own end
+/// holds.
 pub const RECEIVE_BYTES_MAX: usize = 4 << 20;
 
 /// The budget counts as used up until this part of it, a half, was taken: who takes a few bytes now and then keeps the others
@@ -47,11 +48,10 @@ pub struct Multiplexer {
     queued: HashSet<StreamId>,
     /// Discarded streams: they are forgotten when their FIN is on its way.
     discarded: HashSet<StreamId>,
-    nops: u32,
+    /// A keepalive frame waits to be sent.
+    keeps_alive: bool,
     parser: Parser,
     memory: Memory,
-    /// Bytes that came and are not known to be on their way to the client.
-    unread_bytes: usize,
     unread_bytes_max: usize,
     full_since: Option<Instant>,
     /// Bytes taken since then.
@@ -67,10 +67,9 @@ impl Default for Multiplexer {
             turns: VecDeque::new(),
             queued: HashSet::new(),
             discarded: HashSet::new(),
-            nops: 0,
+            keeps_alive: false,
             parser: Parser::start(),
             memory: Memory::default(),
-            unread_bytes: 0,
             unread_bytes_max: RECEIVE_BYTES_MAX,
             full_since: None,
             relief_bytes: 0,
@@ -152,10 +151,9 @@ impl Multiplexer {
         self.release(unread);
     }
 
-    /// Queues a keepalive frame.
+    /// Queues a keepalive frame, unless one still waits.
     pub fn keep_alive(&mut self) {
-        // One that still waits says the same.
-        self.nops = 1;
+        self.keeps_alive = true;
     }
 
     /// Takes the next bytes of the far end's run.
@@ -179,7 +177,7 @@ impl Multiplexer {
     /// Whether anything waits to be sent.
     #[must_use]
     pub fn wants_to_send(&self) -> bool {
-        self.nops > 0 || !self.turns.is_empty()
+        self.keeps_alive || !self.turns.is_empty()
     }
 
     /// The next payload, of `bytes_max` bytes at most: the frames of the stream whose turn it is.
@@ -188,7 +186,7 @@ impl Multiplexer {
             return None;
         }
         let mut payload = BytesMut::with_capacity(bytes_max);
-        if std::mem::take(&mut self.nops) > 0 {
+        if std::mem::take(&mut self.keeps_alive) {
             payload.put_slice(&header(Command::Nop, 0, 0));
             return Some(payload.freeze());
         }
@@ -208,10 +206,10 @@ impl Multiplexer {
     /// Whether the far end's next bytes have room.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.unread_bytes < self.unread_bytes_max
+        self.memory.incoming < self.unread_bytes_max
     }
 
-    /// Unread bytes may be so many from now on.
+    /// Unread bytes may keep so much memory from now on.
     pub fn set_unread_bytes_max(&mut self, bytes: usize, now: Instant) {
         self.unread_bytes_max = bytes;
         if self.has_room() {
@@ -234,7 +232,14 @@ impl Multiplexer {
         self.queued.contains(&id)
     }
 
-    /// The stream that used it up is gone: whether the others do is to be seen from now on.
+    /// Whether so much was taken since the budget was used up that nobody is to blame, though it still is: it was
+    /// lowered while more was unread.
+    #[must_use]
+    pub fn is_relieved(&self) -> bool {
+        self.relief_bytes >= self.unread_bytes_max / RELIEF_PART
+    }
+
+    /// The stream that used it up is gone, or is about to be: whether others do is to be seen from now on.
     pub fn count_anew(&mut self, now: Instant) {
         self.full_since = (!self.has_room()).then_some(now);
         self.relief_bytes = 0;
@@ -301,7 +306,6 @@ impl Multiplexer {
         if stream.is_drained() {
             self.events.push_back(StreamEvent::Readable(id));
         }
-        self.unread_bytes += data.len();
         self.change(id, |stream| stream.handle_data(data));
         if !self.has_room() {
             self.full_since.get_or_insert(now);
@@ -319,10 +323,8 @@ impl Multiplexer {
     }
 
     fn release(&mut self, bytes: usize) {
-        self.unread_bytes = self.unread_bytes.saturating_sub(bytes);
         self.relief_bytes += bytes;
-        let relief = self.unread_bytes_max / RELIEF_PART;
-        if self.full_since.is_none() || (self.has_room() && self.relief_bytes >= relief) {
+        if self.full_since.is_none() || (self.has_room() && self.is_relieved()) {
             self.full_since = None;
             self.relief_bytes = 0;
         }

@@ -35,7 +35,6 @@ proptest! {
             let finished = mux.stream(id).map(Stream::remote_finished);
             prop_assert_eq!(finished, Some(id == 5));
         }
-        prop_assert_eq!(mux.unread_bytes, 0);
         prop_assert_eq!(mux.memory(), Memory::default());
     }
 
@@ -62,7 +61,10 @@ proptest! {
                 prop_assert!(stream.memory().outgoing >= pending);
                 prop_assert!(stream.memory().outgoing <= 64 << 10);
                 prop_assert_eq!(stream.memory().outgoing == 0, pending == 0);
-                prop_assert!(stream.memory().incoming >= stream.incoming_bytes());
+                let unread = stream.incoming_bytes();
+                prop_assert!(stream.memory().incoming >= unread);
+                // Only what is read, and the last of what is not, have room that they do not use.
+                prop_assert!(stream.memory().incoming <= unread + (26 << 10));
             }
             prop_assert_eq!(mux.memory(), sum);
         }
@@ -72,7 +74,6 @@ proptest! {
         }
         while mux.poll_payload(1024, Instant::now()).is_some() {}
         prop_assert_eq!(mux.memory(), Memory::default());
-        prop_assert_eq!(mux.unread_bytes, 0);
     }
 
     #[test]
@@ -90,6 +91,6 @@ proptest! {
             let _ = mux.handle_bytes(bytes.into(), Instant::now());
         }
         let unread: usize = mux.streams().map(|(_, stream)| stream.incoming_bytes()).sum();
-        prop_assert_eq!(mux.unread_bytes, unread);
+        prop_assert!(mux.memory().incoming >= unread);
     }
 }

@@ -50,6 +50,28 @@ fn what_an_earlier_run_recorded_and_iam_does_not_let_us_end_keeps_no_listener_do
 }
 
 #[test]
+fn a_claim_that_was_recorded_before_there_was_room_is_followed_by_one_that_starts() {
+    let names: Vec<_> = (0..TERMINATING_MAX).map(|n| format!("alice-{n}")).collect();
+    let inherited = Inherited {
+        port: None,
+        sessions: names.iter().map(|name| earlier(name)).collect(),
+    };
+    let mut world = World::with(options(), inherited);
+    world.listener.handle_listening(PORT);
+    world.record();
+    assert_eq!(terminations(&world.actions()).len(), TERMINATING_MAX);
+    let (recorded, report) = (world.listener.claim(), world.report());
+    let last = names.last().expect("some");
+    world
+        .listener
+        .handle_terminated(&id(last), denied(), world.now);
+    assert_eq!(world.report(), report, "nothing else is to be recorded");
+    assert!(world.listener.awaited_claim() > Some(recorded));
+    world.record();
+    world.expect_start();
+}
+
+#[test]
 fn what_this_run_began_and_iam_does_not_let_it_end_is_not_followed_by_more_and_more() {
     let mut world = World::listening();
     for n in 0..TERMINATING_MAX {

@@ -1,6 +1,10 @@
-//! Delays that double, with jitter, so that what failed together is not tried again together.
+//! Delays that double, with jitter, so that what failed together is not tried again together. Every retry of this program
+//! waits by these, but for those of the AWS API, which its own guide gives a rule for.
 
 use std::time::Duration;
+
+/// After these the longest delay is reached, whatever the shortest is.
+const DOUBLINGS_MAX: u32 = 20;
 
 /// The delays of one thing that fails.
 #[derive(Clone, Debug)]
@@ -21,20 +25,35 @@ impl Backoff {
         }
     }
 
-    /// The next delay: between a half and the whole of what doubling has reached.
+    /// The next delay.
     pub fn next_delay(&mut self) -> Duration {
-        let whole = self
-            .min
-            .saturating_mul(1 << self.failures.min(20))
-            .min(self.max);
         self.failures = self.failures.saturating_add(1);
-        whole.mul_f64(0.5 + fastrand::f64() / 2.0)
+        delay(self.min, self.max, self.failures)
     }
 
     /// It worked: the next delay is the first again.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
+}
+
+/// The delay after `failures` failures: `min` doubled each time, up to `max`, and then between a half and the whole of that.
+#[must_use]
+pub fn delay(min: Duration, max: Duration, failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(DOUBLINGS_MAX);
+    halved(min.saturating_mul(1 << doublings).min(max))
+}
+
+/// Between a half of `pause` and the whole.
+#[must_use]
+pub fn halved(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+/// `interval`, a tenth more or less, so that what began together does not stay together.
+#[must_use]
+pub fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(0.9 + fastrand::f64() / 5.0)
 }
 
 #[cfg(test)]
@@ -47,14 +66,17 @@ mod tests {
     #[test]
     fn delays_double_up_to_the_longest_and_stay_there() {
         let mut backoff = Backoff::new(MIN, MAX);
-        for failures in 0..100_u32 {
-            let whole = MIN.saturating_mul(1 << failures.min(20)).min(MAX);
-            let delay = backoff.next_delay();
+        for (failures, whole) in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+            .iter()
+            .enumerate()
+        {
+            let (whole, delay) = (Duration::from_secs(*whole), backoff.next_delay());
             assert!(
                 delay >= whole / 2 && delay <= whole,
                 "{failures}: {delay:?}"
             );
         }
+        assert!(delay(MIN, MAX, u32::MAX) >= MAX / 2);
     }
 
     #[test]
