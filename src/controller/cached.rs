@@ -49,7 +49,12 @@ impl Cached for SsmSession {
 }
 
 impl Cached for SsmListener {
+    /// One whose finalizers are unknown is there only to be ended: it is written as a whole, and would lose them.
     fn salvage(unreadable: &Unreadable, previous: Option<&Self>) -> Option<Self> {
+        let is_deleted = unreadable.metadata.deletion_timestamp.is_some();
+        if !is_deleted && !unreadable.has_known_finalizers() {
+            return None;
+        }
         Self::salvaged(unreadable.metadata.clone(), &unreadable.raw, previous)
     }
 }
@@ -116,6 +121,8 @@ pub struct Listed<K> {
     pub known: Vec<K>,
     /// What can be read of the metadata of all others.
     pub unread: Vec<ObjectMeta>,
+    /// The same of those of `known` of which a part can't be read.
+    pub partial: Vec<ObjectMeta>,
 }
 
 /// What a list has; `cache` knows how its objects were when they could be read last.
@@ -126,13 +133,17 @@ where
     let mut listed = Listed {
         known: Vec::new(),
         unread: Vec::new(),
+        partial: Vec::new(),
     };
     for item in items {
         let key = key_of(&item);
         match item.0 {
             Ok(object) => listed.known.push(object),
             Err(unreadable) => match K::salvage(&unreadable, cache.get(&key).as_deref()) {
-                Some(object) => listed.known.push(object),
+                Some(object) => {
+                    listed.known.push(object);
+                    listed.partial.push(unreadable.metadata);
+                }
                 None => listed.unread.push(unreadable.metadata),
             },
         }

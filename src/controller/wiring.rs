@@ -29,7 +29,6 @@ use super::relays::RelaysView;
 use super::triggers::Trigger;
 use super::watches::{Watch, api, drive, watch};
 use super::{listener, named, scopes, session};
-use crate::backoff::jittered;
 use crate::broker::Broker;
 use crate::crd::{MANAGED_BY, SsmListener, SsmSession, SsmSessionClass};
 use crate::lease::Term;
@@ -212,7 +211,7 @@ impl Watches {
                     session::reconcile,
                     |session, error, context| {
                         let backoff = &context.session_backoff;
-                        on_error(session.as_ref(), Kind::SsmSession, error, &context, backoff)
+                        on_error(session.as_ref(), Kind::SsmSession, error, backoff)
                     },
                     Arc::clone(context),
                 );
@@ -246,13 +245,7 @@ impl Watches {
                 listener::reconcile,
                 |listener, error, context| {
                     let backoff = &context.listener_backoff;
-                    on_error(
-                        listener.as_ref(),
-                        Kind::SsmListener,
-                        error,
-                        &context,
-                        backoff,
-                    )
+                    on_error(listener.as_ref(), Kind::SsmListener, error, backoff)
                 },
                 Arc::clone(context),
             );
@@ -331,14 +324,13 @@ fn on_error<K: Resource<DynamicType = ()>>(
     object: &K,
     kind: Kind,
     error: &Error,
-    context: &Context,
     backoff: &Failures,
 ) -> Action {
     let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
     if error.is_conflict() {
         // The newer object is on its way and asks for a reconcile by itself; this is for when it does not.
         debug!(?kind, %namespace, %name, %error, "overtaken by another write");
-        return Action::requeue(jittered(context.options.backoff_min));
+        return Action::requeue(backoff.failed(&names::key(object)));
     }
     warn!(?kind, %namespace, %name, %error, request_id = error.request_id(), "reconcile failed");
     Action::requeue(backoff.failed(&names::key(object)))

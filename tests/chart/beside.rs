@@ -76,6 +76,7 @@ async fn a_release_that_would_break_another_is_refused_and_both_serve_with_what_
     let take_over = ["--take-ownership", "--force-conflicts"];
     first.install(&json!({}), &take_over).await;
     second.apply(&second.session("a test")).await;
+    a_tenant_pretends_to_be_a_release(&first).await;
     policies::others_are_kept_out(&second.user_namespace, &first, [FIRSTS, SECONDS]).await;
     what_does_not_know_of_the_first_is_refused(&first, &second).await;
     a_release_within_its_namespace_is_for_those_who_may_do_no_more(&second).await;
@@ -123,6 +124,35 @@ async fn a_release_that_would_break_another_is_refused_and_both_serve_with_what_
             "{release}: {refused:#?}"
         );
     }
+}
+
+/// Whoever may edit a namespace keeps nobody from upgrading, and gets no account of his own named to be exempted.
+async fn a_tenant_pretends_to_be_a_release(first: &Installed) {
+    let labels = json!({
+        "app.kubernetes.io/part-of": "ssm-session-operator",
+        "app.kubernetes.io/instance": "tenant",
+        "app.kubernetes.io/component": "controller",
+    });
+    let pod = json!({
+        "serviceAccountName": "tenant",
+        "securityContext": { "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
+        "containers": [{ "name": "any", "image": "any" }],
+    });
+    first
+        .apply(&json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": { "name": "tenant", "namespace": first.user_namespace, "labels": labels },
+            "spec": {
+                "replicas": 0,
+                "selector": { "matchLabels": labels },
+                "template": { "metadata": { "labels": labels }, "spec": pod },
+            },
+        }))
+        .await;
+    let said = first.would("upgrade", "first", &json!({})).await;
+    let said = said.expect("there is no such release");
+    assert!(!said.contains("exemptUsers"), "{said}");
 }
 
 /// Beside a first that serves all namespaces.

@@ -47,9 +47,19 @@ not look there either: whoever installs it may have no right to.
 {{- $ours := list -}}
 {{- $theirs := list -}}
 {{- $running := list -}}
+{{- /* Whoever may edit a namespace may make Deployments of any labels there, but nothing of the cluster's. */ -}}
+{{- $known := list -}}
+{{- range $kind := ternary (list "ValidatingAdmissionPolicyBinding" "ClusterRoleBinding") (list) $everywhere -}}
+{{- $group := ternary "rbac.authorization.k8s.io" "admissionregistration.k8s.io" (eq $kind "ClusterRoleBinding") -}}
+{{- range (lookup (printf "%s/v1" $group) $kind "" "").items -}}
+{{- /* Its name is made by `ssm.clusterName`. */ -}}
+{{- $known = append $known (include "ssm.otherRelease" (list $ . (splitList "." .metadata.name | first))) -}}
+{{- end -}}
+{{- end -}}
 {{- range (lookup "apps/v1" "Deployment" (ternary "" $home $everywhere) "").items -}}
 {{- $other := include "ssm.otherRelease" (list $ . .metadata.namespace) -}}
-{{- if and $other (has (get .spec.template.metadata.labels "app.kubernetes.io/component") (list "controller" "all-in-one")) -}}
+{{- $isKnown := or (eq .metadata.namespace $home) (has $other $known) -}}
+{{- if and $other $isKnown (has (get .spec.template.metadata.labels "app.kubernetes.io/component") (list "controller" "all-in-one")) -}}
 {{- $running = append $running $other -}}
 {{- $pod := .spec.template.spec -}}
 {{- $served := list -}}
@@ -67,7 +77,6 @@ not look there either: whoever installs it may have no right to.
 {{- end -}}
 {{- if $everywhere -}}
 {{- range (lookup "admissionregistration.k8s.io/v1" "ValidatingAdmissionPolicyBinding" "" "").items -}}
-{{- /* Its name is made by `ssm.clusterName`. */ -}}
 {{- $namespace := splitList "." .metadata.name | first -}}
 {{- $other := include "ssm.otherRelease" (list $ . $namespace) -}}
 {{- $runs := has $other $running -}}

@@ -1,5 +1,6 @@
 //! Carries out a listener's plan. Every write names the object's UID, and every change of the spec the version read.
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use futures::future::join_all;
@@ -10,14 +11,14 @@ use tracing::{Instrument as _, error_span, info, warn};
 
 use super::decide::{Orphaned, Plan, Step};
 use super::observe::Observed;
-use crate::broker::{Identity, SessionId};
+use crate::broker::{BrokerError, Identity, SessionId};
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::names::FIELD_MANAGER;
 use crate::crd::listener::LostSession;
 use crate::crd::{LISTENER_FINALIZER, SsmListener};
 
-/// Terminations of one listener that wait for AWS at the same time: all of one identity share its rate, and a relay may have
+/// Terminations of one listener that wait for AWS at the same time with one identity: all of these share its rate, and a relay may have
 /// put any number of sessions on record. As many as a relay leaves behind that is about to replace a session.
 const TERMINATED_AT_ONCE: usize = 2;
 
@@ -123,26 +124,54 @@ async fn set_spec(
     }
 }
 
-/// One session that can't be terminated keeps no other alive: what succeeds is noted, and the error names the rest.
+/// One session that can't be terminated keeps no other alive: what succeeds is noted, and the error names the rest. Nor does
+/// one identity's endpoint keep those of others waiting.
 async fn terminate_all(
     context: &Context,
     listener: &SsmListener,
     sessions: &[(&Identity, &SessionId)],
 ) -> Result<(), Error> {
+    let mut by_identity: BTreeMap<&Identity, Vec<&SessionId>> = BTreeMap::new();
+    for (identity, session) in sessions {
+        by_identity.entry(identity).or_default().push(session);
+    }
+    let of_each = by_identity.iter();
+    let of_each =
+        of_each.map(|(identity, sessions)| terminate(context, listener, identity, sessions));
+    let failures: Vec<_> = join_all(of_each).await.into_iter().flatten().collect();
+    let failed: Vec<_> = failures
+        .iter()
+        .map(|(session, _)| session.as_str())
+        .collect();
+    let action = format!(
+        "terminate {} of SsmListener {}",
+        failed.join(", "),
+        listener.name_any()
+    );
+    match failures.into_iter().next() {
+        None => Ok(()),
+        Some((_, source)) => Err(Error::Aws { action, source }),
+    }
+}
+
+/// Those sessions of one identity that could not be terminated, and why.
+async fn terminate(
+    context: &Context,
+    listener: &SsmListener,
+    identity: &Identity,
+    sessions: &[&SessionId],
+) -> Vec<(SessionId, BrokerError)> {
     let name = listener.name_any();
     let of = &listener.spec.session_ref;
     let ssmsession = &format!("{}/{}", of.namespace, of.name);
-    let call = async |identity, session| {
+    let call = async |session| {
         let span = error_span!("listener", ssmsession);
         context.terminate(identity, session).instrument(span).await
     };
-    let mut failed = Vec::new();
-    let mut first = None;
+    let mut failures = Vec::new();
     for some in sessions.chunks(TERMINATED_AT_ONCE) {
-        let calls = some
-            .iter()
-            .map(|(identity, session)| call(*identity, *session));
-        for ((identity, session), answer) in some.iter().zip(join_all(calls).await) {
+        let calls = some.iter().map(|session| call(*session));
+        for (session, answer) in some.iter().zip(join_all(calls).await) {
             match answer {
                 Ok(()) => {
                     info!(listener = %name, %session, "session of a deleted listener terminated, since no relay did");
@@ -150,19 +179,12 @@ async fn terminate_all(
                 }
                 Err(error) => {
                     warn!(listener = %name, ssmsession, %session, %error, request_id = error.request_id.as_str(), "session of a deleted listener not terminated; tried again");
-                    failed.push(session.to_string());
-                    first.get_or_insert(error);
+                    failures.push(((*session).clone(), error));
                 }
             }
         }
     }
-    match first {
-        None => Ok(()),
-        Some(source) => Err(Error::Aws {
-            action: format!("terminate {} of SsmListener {name}", failed.join(", ")),
-            source,
-        }),
-    }
+    failures
 }
 
 fn note_terminated(

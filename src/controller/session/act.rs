@@ -72,8 +72,13 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
     if let Some(service) = &plan.update_service {
         update_service(&services, observed, service).await?;
     }
+    let mut unseen = Ok(());
     for listener in &plan.create_listeners {
-        create(&listeners, listener).await?;
+        match create(&listeners, listener).await {
+            // It is there though no cache shows it: not yet, or since it can't be read. The others don't wait for it.
+            Err(error) if error.is_conflict() => unseen = Err(error),
+            created => created?,
+        }
     }
     for listener in &plan.update_listeners {
         let name = listener.name_any();
@@ -100,6 +105,7 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
     for doomed in &plan.delete_services {
         delete(&doomed_services, &doomed.0, Some(doomed)).await?;
     }
+    unseen?;
     Ok(session)
 }
 

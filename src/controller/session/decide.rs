@@ -103,7 +103,7 @@ fn decide_last_word(plan: &mut Plan, observed: &Observed, settings: &Settings, n
     if says {
         plan.last_word = true;
         // Nobody corrects it once our listeners are gone.
-        let last = observed.listeners.is_empty();
+        let last = observed.left() == 0;
         plan.mirror = decide_mirror(observed, settings, now, last);
         plan.status = Some(SsmSessionStatus {
             class: None,

@@ -67,7 +67,7 @@ pub fn decide_let_go(plan: &mut Plan, observed: &Observed) {
 /// some of ours.
 #[must_use]
 pub fn may_have_said(observed: &Observed) -> bool {
-    if observed.listeners.is_empty() && slices_of_ours(observed).is_empty() {
+    if observed.left() == 0 && slices_of_ours(observed).is_empty() {
         return false;
     }
     let statuses = observed.listeners.iter().flat_map(|l| &l.status);

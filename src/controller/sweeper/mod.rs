@@ -184,14 +184,14 @@ pub async fn sweep(
     end_unrecorded(context, identity, suspects, &listeners, deadline).await
 }
 
-/// Those suspects of which the listeners say whether they are recorded: of one that can't be read nobody knows, so that
-/// its sessions run on. Once it is deleted they are nobody's.
+/// Those suspects of which the listeners say whether they are recorded: of one of which a part can't be read nobody knows,
+/// so that its sessions run on. Once it is deleted they are nobody's.
 fn judgeable(
     namespace_uid: &str,
     mut suspects: Vec<Suspect>,
     listeners: &Listed<SsmListener>,
 ) -> Vec<Suspect> {
-    let unread = listeners.unread.iter();
+    let unread = listeners.unread.iter().chain(&listeners.partial);
     let unread = unread.filter(|metadata| metadata.deletion_timestamp.is_none());
     let unread: HashSet<Marker> = unread
         .filter_map(|metadata| Some(Marker::new(namespace_uid, metadata.uid.as_ref()?)))

@@ -180,14 +180,21 @@ async fn what_aws_does_not_end_keeps_no_other_session_alive_and_no_sweep_going()
 
 #[test]
 fn sessions_of_a_listener_that_can_not_be_read_run_on_until_it_is_deleted() {
-    let judged = |deleted: bool| {
+    let judged = |deleted: bool, partial: bool| {
         let mut metadata = serde_json::json!({ "name": "l", "uid": LISTENER });
         if deleted {
             metadata["deletionTimestamp"] = "2026-11-22T10:00:00Z".into();
         }
+        let metadata = vec![serde_json::from_value(metadata).expect("metadata")];
+        let (unread, partial) = if partial {
+            (Vec::new(), metadata)
+        } else {
+            (metadata, Vec::new())
+        };
         let listeners = Listed {
             known: Vec::new(),
-            unread: vec![serde_json::from_value(metadata).expect("metadata")],
+            unread,
+            partial,
         };
         let of = |session: &str, listener: &str| Suspect {
             session: SessionId::parse(session).expect("an id"),
@@ -197,8 +204,10 @@ fn sessions_of_a_listener_that_can_not_be_read_run_on_until_it_is_deleted() {
         let judged = judgeable(NAMESPACE, suspects, &listeners).into_iter();
         judged.map(|of| of.session.to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(judged(false), ["s-2"]);
-    assert_eq!(judged(true), ["s-1", "s-2"]);
+    for partial in [false, true] {
+        assert_eq!(judged(false, partial), ["s-2"]);
+        assert_eq!(judged(true, partial), ["s-1", "s-2"]);
+    }
 }
 
 #[test]

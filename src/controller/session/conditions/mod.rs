@@ -257,7 +257,7 @@ fn set_draining(conditions: &mut Conditions, observed: &Observed) {
     let mut message = "the operator is being uninstalled, or was: nothing serves this session until one is installed \
                        again"
         .to_owned();
-    let left = observed.listeners.len();
+    let left = observed.left();
     if left > 0 {
         message = format!("{message}; {left} listeners wait for the end of their sessions");
         // What is in the way of that is known from AWS, and told for as long as somebody asks.
