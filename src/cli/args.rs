@@ -192,7 +192,7 @@ pub struct RelayArgs {
     #[arg(long, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
     pub connections_max_per_client: Option<u32>,
     /// Bytes that all sessions together keep in memory on their way; beyond it clients wait in their sockets. By default
-    /// 60 % of the memory that the container may have, and 512 MiB where there is no limit
+    /// 60 % of the memory that the container may have, and 614 MiB where there is no limit
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(BUFFERS_MIN..))]
     pub buffers_max: Option<u64>,
     /// How often the Lease is renewed

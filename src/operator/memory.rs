@@ -11,8 +11,9 @@ const LIMITS: [&str; 2] = [
 /// Version 1 shows a number of this size where there is no limit.
 const UNLIMITED: u64 = 1 << 60;
 
-/// What buffers may have where nothing limits the process: half of what its container has by default.
-const BUFFERS_BYTES: u64 = 512 << 20;
+/// What buffers may have where nothing limits the process: as much as in a container of 1 GiB, in which the listeners that a
+/// relay takes by default have the least that they need.
+const BUFFERS_BYTES: u64 = 614 << 20;
 
 /// Bytes that buffers may have by default: 60 % of the container's. The rest is for what there is without any bytes
 /// under way, for what the kernel keeps of sockets, and for what an allocator does not give back.
@@ -35,6 +36,13 @@ fn share(bytes: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::relay::sessions_max;
+
+    #[test]
+    fn without_a_limit_the_listeners_of_the_default_capacity_fit() {
+        assert_eq!(BUFFERS_BYTES >> 20, share(1 << 30) >> 20);
+        let fitting = sessions_max(usize::try_from(BUFFERS_BYTES).unwrap());
+        assert!(fitting >= 500, "{fitting}");
+    }
 
     #[test]
     fn a_limit_is_read_of_either_version_and_none_is_none() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
+use ssm_session_operator::crd::DEFAULT_CLASS_ANNOTATION;
 use ssm_session_operator::simulator::{Agent, AgentOptions, Pace, Simulator, SimulatorOptions};
 use tokio::process::Command;
 
@@ -184,7 +185,11 @@ fn class_manifest(name: &str, endpoint: &str) -> Value {
     json!({
         "apiVersion": "ssm-operator.dev/v1alpha1",
         "kind": "SsmSessionClass",
-        "metadata": { "name": name },
+        "metadata": {
+            "name": name,
+            // Examples name no class.
+            "annotations": { DEFAULT_CLASS_ANNOTATION: "true" },
+        },
         "spec": {
             "controllerName": "ssm-operator.dev/controller",
             "aws": {
