@@ -1,5 +1,4 @@
-//! Delays that double, with jitter, so that what failed together is not tried again together. Every retry of this program
-//! waits by these, but for those of the AWS API, which its own guide gives a rule for.
+//! Delays that double, with jitter, so that what failed together is not tried again together.
 
 use std::time::Duration;
 

@@ -33,8 +33,7 @@ impl Cached for SsmSession {
     /// One that is being deleted can always be let go, as what it was before if nothing says what it is. One whose
     /// finalizers are unknown never gets ours, which would be written over theirs.
     fn salvage(unreadable: &Unreadable, previous: Option<&Self>) -> Option<Self> {
-        let is_deleted = unreadable.metadata.deletion_timestamp.is_some();
-        if !is_deleted && !unreadable.has_known_finalizers() {
+        if unreadable.is_not_to_be_written() {
             return None;
         }
         let mut salvaged = Self::salvaged(unreadable.metadata.clone(), &unreadable.raw)?;
@@ -51,8 +50,7 @@ impl Cached for SsmSession {
 impl Cached for SsmListener {
     /// One whose finalizers are unknown is there only to be ended: it is written as a whole, and would lose them.
     fn salvage(unreadable: &Unreadable, previous: Option<&Self>) -> Option<Self> {
-        let is_deleted = unreadable.metadata.deletion_timestamp.is_some();
-        if !is_deleted && !unreadable.has_known_finalizers() {
+        if unreadable.is_not_to_be_written() {
             return None;
         }
         Self::salvaged(unreadable.metadata.clone(), &unreadable.raw, previous)
@@ -172,15 +170,15 @@ pub fn reread(before: &SsmSession, written: Guarded<SsmSession>) -> SsmSession {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use kube_runtime::reflector;
     use serde_json::{Value, json};
 
     use super::*;
 
-    const LATE: &str = "9999-12-31T23:59:59Z";
+    pub const LATE: &str = "9999-12-31T23:59:59Z";
 
-    fn session(name: &str) -> Value {
+    pub fn session(name: &str) -> Value {
         let mut spec = SsmSessionSpec::default();
         "why".clone_into(&mut spec.reason);
         let mut session = SsmSession::new(name, spec);
@@ -189,13 +187,13 @@ mod tests {
         serde_json::to_value(session).expect("it is data")
     }
 
-    fn unspecified(name: &str) -> Value {
+    pub fn unspecified(name: &str) -> Value {
         let mut session = session(name);
         session["spec"] = json!("nonsense");
         session
     }
 
-    fn guarded<K: serde::de::DeserializeOwned>(object: Value) -> Guarded<K> {
+    pub fn guarded<K: serde::de::DeserializeOwned>(object: Value) -> Guarded<K> {
         serde_json::from_value(object).expect("whatever it is")
     }
 

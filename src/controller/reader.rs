@@ -120,25 +120,11 @@ mod tests {
     use kube::ResourceExt as _;
     use kube_runtime::reflector;
     use kube_runtime::reflector::store::Writer;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
-    use crate::crd::{SsmSession, SsmSessionSpec};
-
-    const LATE: &str = "9999-12-31T23:59:59Z";
-
-    fn session(name: &str) -> Value {
-        let mut spec = SsmSessionSpec::default();
-        "why".clone_into(&mut spec.reason);
-        let mut session = SsmSession::new(name, spec);
-        session.metadata.namespace = Some("shop".to_owned());
-        session.metadata.uid = Some(name.to_owned());
-        serde_json::to_value(session).expect("it is data")
-    }
-
-    fn guarded(object: Value) -> Guarded<SsmSession> {
-        serde_json::from_value(object).expect("whatever it is")
-    }
+    use crate::controller::cached::tests::{LATE, guarded, session, unspecified};
+    use crate::crd::SsmSession;
 
     /// A cache with its reader, and how many objects can't be read.
     struct Cache {
@@ -178,12 +164,6 @@ mod tests {
             };
             self.metrics.unreadable_objects.get_or_create(&labels).get()
         }
-    }
-
-    fn unspecified(name: &str) -> Value {
-        let mut session = session(name);
-        session["spec"] = json!("nonsense");
-        session
     }
 
     #[test]

@@ -37,6 +37,12 @@ impl Unreadable {
         let finalizers = &self.raw["metadata"]["finalizers"];
         finalizers.is_null() || self.metadata.finalizers.is_some()
     }
+
+    /// Whether whatever is written of it would lose finalizers of others, and it is not even being deleted.
+    #[must_use]
+    pub fn is_not_to_be_written(&self) -> bool {
+        self.metadata.deletion_timestamp.is_none() && !self.has_known_finalizers()
+    }
 }
 
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {

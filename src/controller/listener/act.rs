@@ -18,8 +18,8 @@ use crate::controller::names::FIELD_MANAGER;
 use crate::crd::listener::LostSession;
 use crate::crd::{LISTENER_FINALIZER, SsmListener};
 
-/// Terminations of one listener that wait for AWS at the same time with one identity: all of these share its rate, and a relay may have
-/// put any number of sessions on record. As many as a relay leaves behind that is about to replace a session.
+/// Terminations of one listener that wait for AWS at the same time with one identity: all of these share its rate, and a relay
+/// may have put any number of sessions on record. As many as a relay leaves behind that is about to replace a session.
 const TERMINATED_AT_ONCE: usize = 2;
 
 /// Takes the steps in order, terminations at last and some at the same time; true when the listener is to be looked at

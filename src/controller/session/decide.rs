@@ -154,7 +154,7 @@ fn decide_objects(plan: &mut Plan, observed: &Observed, identity: &Aws) {
     };
     // A session whose Service is somebody else's has no listener, unless an earlier Service of its own still leads there.
     let may_keep = may_create || !observed.old_services.is_empty() || observed.unread().is_some();
-    let mut room = LISTENERS_MAX.saturating_sub(observed.listeners.len());
+    let mut room = LISTENERS_MAX.saturating_sub(observed.left());
     for port in &session.spec.ports {
         let wanted = desired::listener(session, port, &target, identity);
         match existing_listener(observed, port) {
