@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ssm_session_operator::broker::{BrokerError, ErrorKind};
+use ssm_session_operator::relay::{Failure, Report, State};
 use ssm_session_operator::simulator::{Fault, Operation, Overview};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -111,6 +113,40 @@ async fn a_half_closed_client_gets_its_answer_though_no_websocket_was_up_for_lon
     answers.send_replace(true);
     let answer = within("the answer", client.read_u64()).await;
     assert_eq!(answer.expect("an answer"), 42);
+}
+
+#[tokio::test]
+async fn a_session_that_may_not_be_resumed_says_so_until_it_may() {
+    let mut options = options("run-1");
+    options.hold = Duration::from_millis(200);
+    let setting = Setting {
+        options,
+        ..Setting::default()
+    };
+    let ground = Ground::new(echo().await, setting).await;
+    ground.ensure();
+    let session = ground.wait_serving().await.sessions[0].session_id.clone();
+    ground.inject(Fault::Fail {
+        operation: Operation::ResumeSession,
+        calls: u32::MAX,
+        code: "AccessDeniedException".to_owned(),
+    });
+    ground.inject(Fault::CloseWebsockets {
+        session: session.to_string(),
+    });
+    let denied = |report: &Report| {
+        let of_resume = |error: &BrokerError| {
+            (error.operation, error.kind) == ("ResumeSession", ErrorKind::AccessDenied)
+        };
+        let failure = report.failure.as_ref();
+        failure.is_some_and(|failure| matches!(failure, Failure::Broker(error) if of_resume(error)))
+    };
+    let report = ground.shelf.wait_last("what AWS says", denied).await;
+    assert_eq!((report.state, report.ready), (State::Serving, false));
+    ground.inject(Fault::Clear);
+    let well = |report: &Report| report.ready && report.failure.is_none();
+    ground.shelf.wait_last("a resumed session", well).await;
+    assert_eq!(ground.simulator.calls(Operation::StartSession), 1);
 }
 
 /// A client that was heard.

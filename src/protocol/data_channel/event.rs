@@ -2,6 +2,11 @@
 
 use bytes::Bytes;
 
+use crate::protocol::agreement::cut;
+
+/// Characters of the far end's words for people that are kept: they end up in statuses and logs.
+pub(super) const OUTPUT_CHARS_MAX: usize = 1024;
+
 /// What happens on a data channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -37,4 +42,18 @@ pub enum End {
     Violation(String),
     /// The agent is not there, or is stuck. The session lives and has to be terminated.
     Unanswered(String),
+}
+
+impl End {
+    /// With words that can be kept. They repeat the far end's, of which the parser of a wrong message makes several times
+    /// as many.
+    pub(super) fn bounded(self) -> Self {
+        let bounded = |why: String| cut(&why, OUTPUT_CHARS_MAX);
+        match self {
+            Self::Closed(why) => Self::Closed(bounded(why)),
+            Self::Unsupported(why) => Self::Unsupported(bounded(why)),
+            Self::Violation(why) => Self::Violation(bounded(why)),
+            Self::Unanswered(why) => Self::Unanswered(bounded(why)),
+        }
+    }
 }

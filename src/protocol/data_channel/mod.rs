@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::protocol::agreement::{check_request, cut};
+use crate::protocol::agreement::{WORD_CHARS_MAX, check_request, cut};
 use crate::protocol::handshake::{
     CLIENT_VERSION, HandshakeComplete, HandshakeRequest, HandshakeResponse, ProcessedAction,
     Version,
@@ -23,6 +23,7 @@ use crate::protocol::message::{
 use crate::protocol::outbox::Outbox;
 use acknowledgements::{ACKNOWLEDGEMENTS_MAX, Acknowledgements};
 pub use config::Config;
+use event::OUTPUT_CHARS_MAX;
 pub use event::{End, Established, Event};
 
 use crate::protocol::payload::{Acknowledgement, ChannelClosed, Flag};
@@ -30,9 +31,6 @@ use crate::protocol::payload::{Acknowledgement, ChannelClosed, Flag};
 /// How long data waits after the handshake: the agent says that it is complete before it is ready, and would
 /// acknowledge and throw away what comes in between.
 const FIRST_DATA_DELAY: Duration = Duration::from_millis(100);
-
-/// Characters of the far end's words for people that are kept: they end up in statuses and logs.
-const OUTPUT_CHARS_MAX: usize = 1024;
 
 /// How long messages may go unanswered on an open websocket before the session is given up: as long as the real
 /// client waits. The gateway answers pings for an agent that is gone, and one destination that does not read stops the
@@ -117,7 +115,7 @@ impl DataChannel {
             MessageType::ChannelClosed => {
                 let closed: ChannelClosed =
                     serde_json::from_slice(&message.payload).unwrap_or_default();
-                self.end(End::Closed(cut(&closed.output, OUTPUT_CHARS_MAX)));
+                self.end(End::Closed(closed.output));
             }
             // Nobody knows that a start follows each pause; what is lost meanwhile is found by probes.
             MessageType::PausePublication
@@ -228,8 +226,7 @@ impl DataChannel {
                 self.heard(now);
             }
             Err(error) => {
-                let why = cut(&format!("acknowledgement: {error}"), OUTPUT_CHARS_MAX);
-                self.end(End::Violation(why));
+                self.end(End::Violation(format!("acknowledgement: {error}")));
             }
         }
     }
@@ -299,7 +296,7 @@ impl DataChannel {
                 .collect(),
             errors: None,
         };
-        let agent_version_text = request.agent_version;
+        let agent_version_text = cut(&request.agent_version, WORD_CHARS_MAX);
         self.phase = Phase::AwaitingComplete {
             agent_version,
             agent_version_text,
@@ -362,7 +359,7 @@ impl DataChannel {
     fn end(&mut self, end: End) {
         if !matches!(self.phase, Phase::Ended) {
             self.phase = Phase::Ended;
-            self.events.push_back(Event::Ended(end));
+            self.events.push_back(Event::Ended(end.bounded()));
         }
     }
 

@@ -117,6 +117,24 @@ impl Listener {
         }
     }
 
+    /// What has kept the websocket away for longer than clients are held is what is wrong with the listener.
+    pub(super) fn show_trouble(&mut self) {
+        if self.unready && matches!(self.phase, Phase::Serving { .. }) {
+            self.failure.clone_from(&self.trouble);
+        }
+    }
+
+    /// Why no handshake came in time, and what is wrong with that: what AWS refuses, if it refuses something.
+    pub(super) fn unshaken(&self) -> (String, Failure) {
+        let why = format!("no handshake within {:?}", self.options.handshake_timeout);
+        let why = match &self.trouble {
+            None => why,
+            Some(Failure::DataChannel(trouble)) => format!("{why}: {trouble}"),
+            Some(refusal) => return (format!("{why}: {refusal}"), refusal.clone()),
+        };
+        (why.clone(), Failure::DataChannel(why))
+    }
+
     /// What the last dial came to is shown at once, but no more often than each [`DESTINATION_EVERY`].
     pub(super) fn hear_of_destination(&mut self, heard: Option<Destination>, now: Now) {
         if heard.is_some() {

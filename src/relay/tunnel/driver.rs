@@ -20,9 +20,9 @@ use crate::protocol::{End, Event, StreamId};
 use crate::relay::budget::TURN_BYTES_MAX;
 use crate::relay::metrics::Metrics;
 use crate::relay::options::RelayOptions;
-use crate::relay::report::Destination;
+use crate::relay::report::{Destination, Failure};
 use crate::relay::starting::Part;
-use crate::relay::websocket::{Failure, OpenError, Websocket, breaks_rules};
+use crate::relay::websocket::{self, OpenError, Websocket, breaks_rules};
 
 /// Messages that are read, and written, before other tasks get their turn.
 const MESSAGES_PER_TURN: usize = 128;
@@ -82,7 +82,7 @@ impl Driver {
                 }
                 // Another ticket would have the same URL.
                 Err(OpenError::Refused(why)) => break End::Violation(why),
-                Err(OpenError::Failed(Failure {
+                Err(OpenError::Failed(websocket::Failure {
                     at: _,
                     why,
                     request_id,
@@ -92,8 +92,7 @@ impl Driver {
                     why
                 }
             };
-            self.state
-                .send_modify(|state| state.trouble = Some(why.clone()));
+            self.troubled(Failure::DataChannel(why.clone()));
             let resumed = self.resume(&session_id, &mut backoff);
             ticket = match resumed.instrument(self.span.clone()).await {
                 Ok(ticket) => ticket,
@@ -121,6 +120,7 @@ impl Driver {
                 return Err(error);
             }
             info!(session = %session_id, %error, request_id, "the session can't be resumed yet, trying again");
+            self.troubled(error.into());
         }
     }
 
@@ -129,6 +129,16 @@ impl Driver {
         Websocket::open(&self.options, broker, &self.identity, ticket, client_id)
             .instrument(self.span.clone())
             .await
+    }
+
+    /// What stands in the way of a websocket now; what did so before no longer counts.
+    fn troubled(&self, trouble: Failure) {
+        self.state.send_if_modified(|state| {
+            let trouble = Some(trouble);
+            let changed = state.trouble != trouble;
+            state.trouble = trouble;
+            changed
+        });
     }
 
     fn finish(&self, end: End) {
