@@ -7,16 +7,19 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::WAIT_MAX;
 use crate::ground::ground;
 use crate::programs::{NAMESPACE, chart, in_checkout, objects, run, tools};
+use crate::wait::ask_until;
 
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "README.md",
     "charts/ssm-session-operator/README.md",
     "docs/iam.md",
     "docs/install.md",
     "docs/network-policies.md",
     "docs/proxy.md",
+    "docs/security.md",
 ];
 
 /// A part of any pod, and so neither an object nor values.
@@ -77,6 +80,47 @@ async fn every_object_and_every_value_of_the_pages_is_accepted() {
         manifests >= 5 && values >= 10,
         "{manifests} and {values} were found"
     );
+}
+
+/// The API server takes a quota on a kind that there is not, which bounds nothing.
+#[tokio::test]
+async fn the_quota_of_the_pages_bounds_the_sessions_of_its_namespace() {
+    let ground = ground().await;
+    let namespace = "counted";
+    let created = ground.create_namespace(namespace).await;
+    created.unwrap_or_else(|error| panic!("{error:#}"));
+    let create = async |object: &Value| {
+        let create = ["create", "--filename=-"];
+        let created = ground.kubectl(&create, &object.to_string()).await;
+        created.map_err(|error| error.to_string())
+    };
+    let mut blocks = blocks("docs/security.md", "yaml").into_iter();
+    let quota = blocks.find(|block| block.contains("kind: ResourceQuota"));
+    let mut quota = objects(&quota.expect("the page has one")).remove(0);
+    quota["metadata"]["namespace"] = namespace.into();
+    let hard = quota["spec"]["hard"].as_object_mut();
+    for count in hard.expect("it counts something").values_mut() {
+        *count = "1".into();
+    }
+    create(&quota).await.expect("it is taken");
+
+    let mut session = objects(&text("examples/quickstart.yaml"));
+    session.retain(|object| object["kind"] == "SsmSession");
+    let mut session = session.remove(0);
+    session["metadata"]["namespace"] = namespace.into();
+    // All are refused, with other words, until the controller of quotas has counted what is there.
+    let mut last = String::new();
+    let first = ask_until(WAIT_MAX, async || {
+        last = create(&session).await.err().unwrap_or_default();
+        last.is_empty().then_some(())
+    });
+    assert!(first.await.is_some(), "{last}");
+    session["metadata"]["name"] = "one-more".into();
+    let second = ask_until(WAIT_MAX, async || {
+        last = create(&session).await.expect_err("one is enough");
+        last.contains("exceeded quota: ssm-sessions").then_some(())
+    });
+    assert!(second.await.is_some(), "{last}");
 }
 
 /// Argo CD hands them to Helm, and nobody reads them before.

@@ -10,7 +10,8 @@ use crate::programs::{finish, render, tools, ways};
 const GRADE_OK: i64 = 10;
 
 /// As a released chart takes its image.
-const BY_DIGEST: &str = "--set=image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const BY_DIGEST: &str =
+    "--set=image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 #[tokio::test]
 async fn kube_score_has_the_two_objections_that_are_explained_and_no_other() {
