@@ -57,7 +57,7 @@ spec:
   containers:
   - name: {{ $name }}
     image: {{ include "ssm.image" $root | quote }}
-    imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+    imagePullPolicy: {{ include "ssm.pullPolicy" $root }}
     args:
       {{- if $drains }}
       {{- include "ssm.arguments.drain" $root | nindent 6 }}
