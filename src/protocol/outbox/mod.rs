@@ -117,22 +117,23 @@ impl Outbox {
     }
 
     /// The far end has the message with this number. Unknown and repeated numbers change nothing.
-    pub fn handle_acknowledge(&mut self, sequence: i64, now: Instant) {
-        let Some(entry) = self.entry_mut(sequence) else {
-            return;
-        };
+    ///
+    /// How long that took since the message was sent, if it was sent once: which of several transmissions was
+    /// acknowledged can't be known, so they measure nothing.
+    pub fn handle_acknowledge(&mut self, sequence: i64, now: Instant) -> Option<Duration> {
+        let entry = self.entry_mut(sequence)?;
         // A message that was never sent can't have arrived.
         if entry.acked || entry.transmissions == 0 {
-            return;
+            return None;
         }
         entry.acked = true;
         let sent_once = entry.last_sent.filter(|_| entry.transmissions == 1);
+        let round_trip = sent_once.map(|sent| now.saturating_duration_since(sent));
         let frame_bytes = std::mem::take(&mut entry.frame).len();
         self.bytes = self.bytes.saturating_sub(frame_bytes);
         self.full &= self.bytes > self.bytes_max / 8 * 7;
-        if let Some(last_sent) = sent_once {
-            // Which of several transmissions was acknowledged can't be known, so they measure nothing.
-            self.rtt.measure(now.saturating_duration_since(last_sent));
+        if let Some(round_trip) = round_trip {
+            self.rtt.measure(round_trip);
         }
         self.largest_acked = self.largest_acked.max(sequence);
         self.last_acked = Some(now);
@@ -141,6 +142,7 @@ impl Outbox {
             self.unacked.pop_front();
         }
         shrink(&mut self.unacked);
+        round_trip
     }
 
     /// The websocket is new: everything unacknowledged is sent again, in order.

@@ -148,6 +148,21 @@ fn a_slow_destination_is_not_sent_everything_twice() {
 }
 
 #[test]
+fn only_what_was_sent_once_measures_a_round_trip_and_only_once() {
+    let mut now = Instant::now();
+    let mut outbox = sent(3, now);
+    let rest = Duration::from_millis(50);
+    now += rest;
+    assert_eq!(outbox.handle_acknowledge(1, now), Some(rest));
+    assert_eq!(outbox.handle_acknowledge(1, now), None, "it is known");
+    assert_eq!(time_out(&mut outbox, &mut now).0, [0]);
+    assert_eq!(outbox.handle_acknowledge(0, now), None, "it was sent twice");
+    assert_eq!(outbox.handle_acknowledge(3, now), None, "it was never sent");
+    outbox.handle_transport_opened();
+    assert_eq!(outbox.handle_acknowledge(2, now), None, "it is sent again");
+}
+
+#[test]
 fn a_late_acknowledgement_counts_while_its_message_waits_to_be_sent_again() {
     let mut now = Instant::now();
     let mut outbox = sent(1, now);
