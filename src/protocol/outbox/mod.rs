@@ -132,8 +132,9 @@ impl Outbox {
         let frame_bytes = std::mem::take(&mut entry.frame).len();
         self.bytes = self.bytes.saturating_sub(frame_bytes);
         self.full &= self.bytes > self.bytes_max / 8 * 7;
-        if let Some(round_trip) = round_trip {
-            self.rtt.measure(round_trip);
+        match round_trip {
+            Some(round_trip) => self.rtt.measure(round_trip),
+            None => self.rtt.back_off(),
         }
         self.largest_acked = self.largest_acked.max(sequence);
         self.last_acked = Some(now);
@@ -236,6 +237,12 @@ impl RoundTrip {
 
     fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// What was sent twice may have been sent again too soon: whoever is further away than the time-out would never be
+    /// measured, and would be sent everything twice. The next measurement makes good for it.
+    fn back_off(&mut self) {
+        self.timeout = (self.timeout * 2).min(RTO_MAX);
     }
 
     fn measure(&mut self, sample: Duration) {

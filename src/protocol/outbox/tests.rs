@@ -148,6 +148,33 @@ fn a_slow_destination_is_not_sent_everything_twice() {
 }
 
 #[test]
+fn an_agent_that_is_far_away_is_measured_and_not_sent_everything_twice() {
+    for round_trip in [220, 300, 600, 900].map(Duration::from_millis) {
+        let mut now = Instant::now();
+        let mut outbox = Outbox::new(1 << 20);
+        let (mut transmissions, mut measured) = (0, 0);
+        for sequence in 0..40 {
+            outbox.push(frame(sequence, 129));
+            let answered = now + round_trip;
+            transmissions += transmit(&mut outbox, now).len();
+            while let Some(deadline) = outbox.poll_timeout().filter(|at| *at < answered) {
+                outbox.handle_timeout(deadline);
+                transmissions += transmit(&mut outbox, deadline).len();
+            }
+            now = answered;
+            let took = outbox.handle_acknowledge(sequence, now);
+            assert!(took.is_none_or(|took| took == round_trip));
+            measured += usize::from(took.is_some());
+        }
+        assert!(measured >= 35, "{round_trip:?}: {measured} of 40 measured");
+        assert!(
+            transmissions <= 50,
+            "{round_trip:?}: {transmissions} for 40"
+        );
+    }
+}
+
+#[test]
 fn only_what_was_sent_once_measures_a_round_trip_and_only_once() {
     let mut now = Instant::now();
     let mut outbox = sent(3, now);
