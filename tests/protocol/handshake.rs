@@ -25,9 +25,11 @@ fn port(properties: &Value) -> Value {
 fn the_handshake_tells_the_agents_version() {
     let mut world = World::new(PERFECT, 50, |agent| agent.version = "3.3.1142.0".to_owned());
     world.run_for(Duration::from_secs(1));
-    let Some((_, Event::Established(established))) = world.events.first() else {
-        panic!("{:?}", world.events);
-    };
+    let established = world.events.iter().find_map(|(_, event)| match event {
+        Event::Established(established) => Some(established),
+        _ => None,
+    });
+    let established = established.unwrap_or_else(|| panic!("{:?}", world.events));
     assert_eq!(established.agent_version, "3.3.1142.0");
     assert!(!established.keepalive);
     let [(_, response)] = world.agent.arrivals.as_slice() else {

@@ -10,7 +10,9 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::ground::{Ground, Setting, WAIT_MAX, destination, echo, options, wait_metric, within};
+use crate::ground::{
+    Ground, Setting, WAIT_MAX, destination, echo, lost, options, wait_metric, within,
+};
 use crate::transfer::{Server, exchange};
 use crate::wait::ask_until;
 
@@ -62,11 +64,9 @@ async fn a_websocket_that_is_reset_in_mid_transfer_is_resumed_and_streams_go_on(
     let transferred = within("the transfer", transfer).await.expect("a client");
     transferred.expect("all bytes");
     assert_eq!(ground.simulator.calls(Operation::StartSession), 1);
-    assert!(
-        ground
-            .metrics()
-            .contains("ssm_operator_relay_websockets_lost_total 3")
-    );
+    let metrics = ground.metrics();
+    let lost = lost("ConnectionReset", 3);
+    assert!(metrics.contains(&lost), "no {lost:?} in\n{metrics}");
 }
 
 #[tokio::test]
@@ -189,7 +189,7 @@ async fn clients_that_break_while_no_websocket_is_up_leave_their_places_to_other
     ground.inject(Fault::CloseWebsockets {
         session: session.to_string(),
     });
-    wait_metric(&ground, "ssm_operator_relay_websockets_lost_total 1").await;
+    wait_metric(&ground, &lost("ClosedByService", 1)).await;
 
     // Each says more than its stream takes, so that its upload waits when it breaks.
     let mut saying = JoinSet::new();

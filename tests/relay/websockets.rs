@@ -73,6 +73,9 @@ async fn ground_behind(
     ground
 }
 
+/// Before the count of websockets on which a ping was not answered.
+const UNANSWERED: &str = "ssm_operator_relay_websockets_lost_total{reason=\"PingUnanswered\"} ";
+
 fn resumed(overview: &Overview) -> bool {
     overview.sessions.iter().any(|session| session.resumed > 0)
 }
@@ -102,6 +105,11 @@ async fn an_idle_session_is_pinged_too() {
     ground.wait_serving().await;
     wire.deaths.send_modify(|deaths| *deaths += 1);
     ground.wait_aws("a resumed session", resumed).await;
+    let metrics = ground.metrics();
+    let unanswered = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(UNANSWERED));
+    assert!(unanswered.is_some_and(|count| count != "0"), "{metrics}");
 }
 
 #[tokio::test]

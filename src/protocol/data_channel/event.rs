@@ -1,5 +1,7 @@
 //! What happens on a data channel, and how it ends.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::protocol::agreement::cut;
@@ -16,6 +18,8 @@ pub enum Event {
     Data(Bytes),
     /// The agent could not dial the destination of one of the streams.
     ConnectFailed,
+    /// The agent took so long to acknowledge a message that was sent to it once; told once a second at most.
+    RoundTrip(Duration),
     /// The session is over, or has to be ended.
     Ended(End),
 }

@@ -37,6 +37,9 @@ const FIRST_DATA_DELAY: Duration = Duration::from_millis(100);
 /// agent for all streams: only a new session helps.
 pub const UNANSWERED_MAX: Duration = Duration::from_mins(5);
 
+/// How soon another round trip is told: often enough to be seen by, and little beside the messages.
+const ROUND_TRIP_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The machine.
 #[derive(Debug)]
 pub struct DataChannel {
@@ -50,6 +53,8 @@ pub struct DataChannel {
     transport_open: bool,
     /// Since when there are messages on the websocket and nothing is heard of the agent.
     unanswered_since: Option<Instant>,
+    /// From when the next round trip is told, after the first.
+    round_trip_from: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -79,6 +84,7 @@ impl DataChannel {
             events: VecDeque::new(),
             transport_open: false,
             unanswered_since: None,
+            round_trip_from: None,
         }
     }
 
@@ -222,8 +228,13 @@ impl DataChannel {
         match serde_json::from_slice::<Acknowledgement>(payload) {
             Ok(ack) => {
                 let sequence = ack.acknowledged_message_sequence_number;
-                self.outbox.handle_acknowledge(sequence, now);
+                let round_trip = self.outbox.handle_acknowledge(sequence, now);
                 self.heard(now);
+                let is_due = self.round_trip_from.is_none_or(|from| now >= from);
+                if let Some(round_trip) = round_trip.filter(|_| is_due) {
+                    self.round_trip_from = Some(now + ROUND_TRIP_INTERVAL);
+                    self.events.push_back(Event::RoundTrip(round_trip));
+                }
             }
             Err(error) => {
                 self.end(End::Violation(format!("acknowledgement: {error}")));
