@@ -55,7 +55,7 @@
 {{- define "ssm.rules.controller" -}}
 - apiGroups: [ssm-operator.dev]
   resources: [ssmlisteners]
-  verbs: [list, watch, create, update, patch, delete]
+  verbs: [list, watch, create, patch, delete]
 # The relays' Leases, and the one of the controller that leads.
 - apiGroups: [coordination.k8s.io]
   resources: [leases]

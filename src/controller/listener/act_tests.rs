@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 
 use jiff::Timestamp;
+use kube::ResourceExt as _;
 
 use super::act::act;
-use super::decide::{Plan, Step};
+use super::decide::{Orphaned, Plan, Step};
 use super::*;
 use crate::broker::SessionId;
 use crate::controller::fake_aws::FakeAws;
-use crate::controller::fixtures::{aws, context, listener, relays};
+use crate::controller::fixtures::{aws, calls, context, listener, relays, unreadable_api};
 use crate::identity::identity_of;
 
 fn id(id: &str) -> SessionId {
@@ -41,6 +42,33 @@ async fn a_session_that_can_not_be_terminated_keeps_no_other_alive() {
     let noted = context.terminated(&listener.uid().unwrap());
     let ours = |session| (identity_of(&aws()), id(session));
     assert_eq!(noted, HashSet::from([ours("s-1"), ours("s-2")]));
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_can_not_be_read_is_done() {
+    let mut context = context(Arc::new(FakeAws::default()), relays(&[]));
+    let (client, asked) = unreadable_api(&[]);
+    context.client = client;
+    let listener = listener("sql").arc();
+    let observed = observe::observe(&listener, &context).await.unwrap();
+    asked.lock().unwrap().clear();
+    let set_spec = Step::SetSpec {
+        relay: None,
+        lost_sessions: Vec::new(),
+    };
+    let steps = vec![
+        Step::Delete(Orphaned::Draining),
+        set_spec,
+        Step::RemoveFinalizer,
+    ];
+    let plan = Plan {
+        steps,
+        requeue_after: None,
+    };
+    act(&observed, &plan, &context).await.unwrap();
+    let name = listener.name_any();
+    let written = ["DELETE", "PATCH", "PATCH"].map(|of| format!("{of} {name}"));
+    assert_eq!(calls(&asked), written);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     Action, Backoff, Destination, EndReason, Failure, Listener, Next, Now, Phase, SessionId, Stop,
 };
+use crate::backoff::spread;
 use tokio::time::Instant;
 
 /// A session that served for so long was a success: the next failure starts with the shortest delay.
@@ -18,11 +19,6 @@ const DESTINATION_EVERY: Duration = Duration::from_secs(10);
 
 /// The shortest delay before what will fail again until somebody changes something.
 pub(super) const AWAIT_CHANGE_MIN: Duration = Duration::from_secs(30);
-
-/// A delay of at least so long: listeners that one cause stopped together do not come back together.
-fn spread(delay: Duration) -> Duration {
-    delay.mul_f64(1.0 + fastrand::f64() / 4.0)
-}
 
 impl Listener {
     pub(super) fn stop(&mut self, stop: Stop, reason: EndReason, now: Now) {
