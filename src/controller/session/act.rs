@@ -9,7 +9,7 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::timeout;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::desired;
 use super::leave;
@@ -87,11 +87,6 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
             .replace(&name, &post(), listener)
             .await
             .map_err(Error::api(action))?;
-    }
-    for name in &plan.held_listeners {
-        // The status says Progressing meanwhile.
-        debug!(listener = %name, session = %session.name_any(), %namespace,
-            "AWS sessions with too many former identities have not ended: the listener is changed once some have");
     }
     for slice in &plan.apply_slices {
         let name = slice.name_any();
