@@ -49,6 +49,12 @@ pub fn halved(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
+/// A pause of at least so long, and up to a quarter more: what one cause stopped together does not come back together.
+#[must_use]
+pub fn spread(pause: Duration) -> Duration {
+    pause.mul_f64(1.0 + fastrand::f64() / 4.0)
+}
+
 /// `interval`, a tenth more or less, so that what began together does not stay together.
 #[must_use]
 pub fn jittered(interval: Duration) -> Duration {

@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_ssm::config::http::HttpResponse;
@@ -33,6 +33,7 @@ use super::metrics::{Call, Outcome};
 use super::mute::mute;
 use super::role::{AssumedRole, StsOptions};
 use super::sign;
+use crate::backoff::delay;
 use crate::broker::{BrokerError, ErrorKind, Identity, Next, RequestId, SignedHeaders, StreamUrl};
 
 /// The SDK's defaults as of this date, so that an update of the SDK changes none of them.
@@ -230,7 +231,7 @@ impl Client {
             self.learn(error.kind);
             let request_id = error.request_id.as_str();
             tracing::debug!(%error, request_id, attempt, "a call of AWS failed");
-            let pause = self.pause_after(attempt);
+            let pause = delay(self.options.retry_pause, self.options.call_timeout, attempt);
             let again = attempt < operation.attempts_max && error.kind.next() == Next::Retry;
             if !again || Instant::now() + pause >= deadline {
                 return Err(error);
@@ -254,12 +255,6 @@ impl Client {
             | ErrorKind::Unavailable
             | ErrorKind::Gone => {}
         }
-    }
-
-    /// Doubles with each attempt, and is spread over its whole length so that calls do not return together.
-    fn pause_after(&self, attempt: u32) -> Duration {
-        let whole = self.options.retry_pause * 2_u32.saturating_pow(attempt.saturating_sub(1));
-        whole.mul_f64(fastrand::f64())
     }
 
     /// Signs the upgrade to `url`, with credentials resolved for it.

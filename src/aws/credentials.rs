@@ -14,10 +14,12 @@ use aws_credential_types::provider::{ProvideCredentials, future};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
+use crate::backoff::spread;
+
 /// Credentials this near to their end are resolved anew, so that none expires on its way.
 pub(super) const RENEW_AHEAD: Duration = Duration::from_mins(5);
 
-/// After a renewal that failed, at least so long until the next, and at most half of that more. A source that does
+/// After a renewal that failed, at least so long until the next, and at most a quarter of that more. A source that does
 /// not answer holds up one call in this time and not each, and there are still some tries until the credentials end.
 pub(super) const RENEW_PAUSE: Duration = Duration::from_secs(30);
 
@@ -114,8 +116,7 @@ impl Kept {
 
     /// Spread, so that identities that share a source do not come back to it together.
     fn put_off(&mut self) {
-        let pause = RENEW_PAUSE + RENEW_PAUSE.mul_f64(fastrand::f64() / 2.0);
-        self.renew_at = Instant::now() + pause;
+        self.renew_at = Instant::now() + spread(RENEW_PAUSE);
     }
 }
 

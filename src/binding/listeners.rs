@@ -20,7 +20,7 @@ use crate::relay::{EndReason, ListenerId, ListenerSpec};
 
 /// The listeners of one relay.
 pub struct Listeners<D> {
-    api: Api<SsmListener>,
+    api: Api<Guarded<SsmListener>>,
     desk: Desk,
     namespace_uid: String,
     relay: D,
@@ -52,7 +52,12 @@ enum Phase {
 
 impl<D: DataPlane> Listeners<D> {
     /// None so far.
-    pub fn new(api: Api<SsmListener>, desk: Desk, namespace_uid: String, relay: D) -> Self {
+    pub fn new(
+        api: Api<Guarded<SsmListener>>,
+        desk: Desk,
+        namespace_uid: String,
+        relay: D,
+    ) -> Self {
         Self {
             api,
             desk,

@@ -166,17 +166,16 @@ pub async fn run<D: DataPlane + Clone>(
     readiness.lease.send_replace(true);
 
     let desk = desk_of(&options, metrics);
-    let api: Api<SsmListener> = Api::namespaced(client.clone(), &options.namespace);
-    let watched: Api<Guarded<SsmListener>> = Api::namespaced(client, &options.namespace);
+    let api: Api<Guarded<SsmListener>> = Api::namespaced(client, &options.namespace);
     let uid = options.namespace_uid.clone();
-    let mut listeners = Listeners::new(api, desk.clone(), uid, relay.clone());
+    let mut listeners = Listeners::new(api.clone(), desk.clone(), uid, relay.clone());
     // The Lease outlives the watch: while sessions are being ended the relay is still alive.
     let stop_lease = CancellationToken::new();
     let ended = {
         let mut kept = pin!(lease.keep(&stop_lease));
         let watched = tokio::select! {
             kept = &mut kept => kept.map_err(BindingError::from),
-            watched = watch_listeners(&mut listeners, watched, &desk, &readiness.listed, &shutdown) => watched,
+            watched = watch_listeners(&mut listeners, api, &desk, &readiness.listed, &shutdown) => watched,
         };
         if let Err(error) = &watched {
             error!(relay = options.relay_name, %error, "the relay stops serving");

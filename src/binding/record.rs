@@ -23,6 +23,7 @@ use super::status::{Writer, status_of};
 use super::words;
 use crate::crd::listener::ListenerState;
 use crate::crd::{SsmListener, SsmListenerStatus};
+use crate::reading::Guarded;
 use crate::relay::{RecordError, Recorder, Report, State};
 
 /// The field manager of our status writes.
@@ -48,7 +49,7 @@ pub struct Desk {
 /// Records one listener.
 #[derive(Debug)]
 pub struct KubeRecorder {
-    api: Api<SsmListener>,
+    api: Api<Guarded<SsmListener>>,
     desk: Desk,
     name: String,
     uid: String,
@@ -158,7 +159,7 @@ impl KubeRecorder {
     /// A recorder of `object`, as it was read with this relay in `spec.relay`. `None` for an object without name or
     /// UID, which no API server serves.
     #[must_use]
-    pub fn new(api: Api<SsmListener>, desk: Desk, object: SsmListener) -> Option<Self> {
+    pub fn new(api: Api<Guarded<SsmListener>>, desk: Desk, object: SsmListener) -> Option<Self> {
         Some(Self {
             api,
             desk,
@@ -229,9 +230,12 @@ impl KubeRecorder {
                 field_manager: Some(FIELD_MANAGER.to_owned()),
                 ..PostParams::default()
             };
-            match self.api.replace_status(&self.name, &params, &body).await {
-                Ok(stored) => {
+            // Guarded what comes, not what goes.
+            let sent = Guarded(Ok(body.clone()));
+            match self.api.replace_status(&self.name, &params, &sent).await {
+                Ok(answer) => {
                     self.desk.metrics.status_writes.inc();
+                    let stored = stored(answer, body);
                     let refused = is_refused(&stored, report);
                     *self.known() = Known {
                         object: stored,
@@ -254,7 +258,7 @@ impl KubeRecorder {
                     );
                     self.read_again().await?;
                 }
-                Err(error) => return Err(self.unavailable(&error)),
+                Err(error) => return Err(self.unavailable(&words(&error))),
             }
         }
         let message = format!("{TRIES_MAX} writes of the status met newer objects");
@@ -263,7 +267,7 @@ impl KubeRecorder {
 
     async fn read_again(&self) -> Result<(), RecordError> {
         match self.api.get(&self.name).await {
-            Ok(object) => {
+            Ok(Guarded(Ok(object))) => {
                 let mut known = self.known();
                 if known.is_overtaken_by(&object, &self.desk.writer) {
                     drop(known);
@@ -272,10 +276,12 @@ impl KubeRecorder {
                 known.object = object;
                 Ok(())
             }
+            // Whose it is may be in what can't be read. The watch shows what can be made of it, and then it is tried again.
+            Ok(Guarded(Err(unreadable))) => Err(self.unavailable(&unreadable.why)),
             Err(kube::Error::Api(status)) if status.is_not_found() => {
                 Err(self.not_ours("it is gone"))
             }
-            Err(error) => Err(self.unavailable(&error)),
+            Err(error) => Err(self.unavailable(&words(&error))),
         }
     }
 
@@ -288,12 +294,9 @@ impl KubeRecorder {
         RecordError::NotOurs
     }
 
-    fn unavailable(&self, error: &kube::Error) -> RecordError {
+    fn unavailable(&self, why: &str) -> RecordError {
         self.desk.metrics.status_failures.inc();
-        RecordError::Unavailable(format!(
-            "the API server refused the status: {}",
-            words(error)
-        ))
+        RecordError::Unavailable(format!("the API server refused the status: {why}"))
     }
 }
 
@@ -316,6 +319,14 @@ impl Recorder for KubeRecorder {
         }
         .boxed()
     }
+}
+
+/// The object once its status was written. What can't be read of the answer is as it was sent: the write was done.
+fn stored(answer: Guarded<SsmListener>, sent: SsmListener) -> SsmListener {
+    answer.0.unwrap_or_else(|unreadable| SsmListener {
+        metadata: unreadable.metadata,
+        ..sent
+    })
 }
 
 /// The object of a status write. Of the metadata it carries what guards the write and nothing else; the API server

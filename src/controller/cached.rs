@@ -48,7 +48,8 @@ impl Cached for SsmSession {
 }
 
 impl Cached for SsmListener {
-    /// One whose finalizers are unknown is there only to be ended: it is written as a whole, and would lose them.
+    /// One whose finalizers are unknown is there only to be ended: ours may not be among them, and then nobody would wait
+    /// for its end.
     fn salvage(unreadable: &Unreadable, previous: Option<&Self>) -> Option<Self> {
         if unreadable.is_not_to_be_written() {
             return None;

@@ -1,12 +1,18 @@
 //! Objects for tests: each builder begins with the plainest object that is valid, and a test says what differs.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use http::{Request, Response};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Client;
 use kube::api::ObjectMeta;
+use kube::client::Body;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -88,6 +94,44 @@ pub fn context(broker: Arc<dyn Broker>, view: RelaysView) -> Context {
         synced: watch::channel(true).1,
         term: term(),
     })
+}
+
+/// Method and name of each object that an API server was asked for, and what was sent.
+pub type Asked = Arc<Mutex<Vec<(String, Value)>>>;
+
+/// An API server that does what it is asked, and answers with what nobody can read. These names are taken.
+pub fn unreadable_api(taken: &'static [&'static str]) -> (Client, Asked) {
+    let asked = Asked::default();
+    let heard = asked.clone();
+    let server = tower::service_fn(move |request: Request<Body>| {
+        let heard = heard.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            let body = body.collect_bytes().await.expect("a body");
+            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let name = body["metadata"]["name"].as_str();
+            let name = name.or(head.uri.path().rsplit('/').next());
+            let name = name.unwrap_or_default().to_owned();
+            let answer = if taken.contains(&name.as_str()) {
+                json!({ "kind": "Status", "status": "Failure", "reason": "AlreadyExists", "code": 409 })
+            } else {
+                json!({ "metadata": { "name": name, "labels": 7 } })
+            };
+            let code = answer["code"].as_u64().map_or(200, |_| 409);
+            let mut asked = heard.lock().expect("no test panics in here");
+            asked.push((format!("{} {name}", head.method), body));
+            let answer = Response::builder().status(code).body(Body::from(answer.to_string().into_bytes()));
+            Ok::<_, Infallible>(answer.expect("an answer"))
+        }
+        .boxed()
+    });
+    (Client::new(server, "default"), asked)
+}
+
+/// What was asked, without what was sent.
+pub fn calls(asked: &Asked) -> Vec<String> {
+    let asked = asked.lock().expect("no test panics in here");
+    asked.iter().map(|(call, _)| call.clone()).collect()
 }
 
 /// One that outlasts the test.

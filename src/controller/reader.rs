@@ -11,6 +11,10 @@ use super::cached::{Cached, key_of};
 use super::metrics::{Kind, KindLabel, Metrics};
 use crate::reading::Guarded;
 
+/// Objects that can't be read, of lists that broke off, of which is known that they were said. They are far more than anybody
+/// reads about, and bound what is kept while no list is ever complete.
+const BROKEN_OFF_MAX: usize = 10_000;
+
 /// Reads the events of one watch for its cache, and says once of each object that can't be read.
 pub struct Reader<K: Resource<DynamicType = ()> + Clone + 'static> {
     store: Store<K>,
@@ -40,6 +44,11 @@ impl<K: Cached + Resource<DynamicType = ()> + Clone> Reader<K> {
     pub fn read(&mut self, event: Event<Guarded<K>>) -> Option<Event<K>> {
         let event = match event {
             Event::Init => {
+                // One that broke off is begun anew, and has said what it has seen.
+                let seen = self.listing.take().unwrap_or_default();
+                if self.unreadable.len() < BROKEN_OFF_MAX {
+                    self.unreadable.extend(seen);
+                }
                 self.listing = Some(HashSet::new());
                 Some(Event::Init)
             }
@@ -117,10 +126,14 @@ impl<K: Resource<DynamicType = ()> + Clone> Drop for Reader<K> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::sync::Arc;
+
     use kube::ResourceExt as _;
     use kube_runtime::reflector;
     use kube_runtime::reflector::store::Writer;
     use serde_json::json;
+    use tracing::subscriber::with_default;
 
     use super::*;
     use crate::controller::cached::tests::{LATE, guarded, session, unspecified};
@@ -208,6 +221,29 @@ mod tests {
         cache.handle(Event::Delete(guarded(deleted)));
         assert!(cache.names().is_empty());
         assert_eq!(cache.unreadable(), 0);
+    }
+
+    #[test]
+    fn one_that_can_not_be_read_is_said_once_however_often_a_list_breaks_off() {
+        let (mut log, writer) = std::io::pipe().expect("a pipe");
+        let subscriber = tracing_subscriber::fmt().with_writer(Arc::new(writer));
+        with_default(subscriber.finish(), || {
+            let mut cache = Cache::new();
+            for _ in 0..3 {
+                cache.handle(Event::Init);
+                cache.handle(Event::InitApply(guarded(unspecified("bad"))));
+            }
+            cache.handle(Event::InitDone);
+            assert_eq!(cache.unreadable(), 1);
+        });
+        let mut said = String::new();
+        log.read_to_string(&mut said)
+            .expect("nobody writes any more");
+        assert_eq!(
+            said.matches("can't be read as a whole").count(),
+            1,
+            "{said}"
+        );
     }
 
     #[test]

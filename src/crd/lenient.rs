@@ -7,11 +7,14 @@ use serde_json::Value;
 use super::listener::ListenerSession;
 use super::{
     DEFAULT_CLASS_ANNOTATION, SsmListener, SsmListenerSpec, SsmListenerStatus, SsmSession,
-    SsmSessionClass, SsmSessionClassSpec, SsmSessionStatus,
+    SsmSessionClass, SsmSessionClassSpec, SsmSessionStatus, limit,
 };
 
 /// Why a class can't be read: on none that the API server has, which are read without it.
 const UNREAD_ANNOTATION: &str = "ssm-operator.dev/unread";
+
+/// AWS sessions that a status has.
+const SESSIONS_MAX: usize = limit::SESSIONS_MAX as usize;
 
 fn read<T: DeserializeOwned>(raw: &Value) -> Option<T> {
     T::deserialize(raw).ok()
@@ -53,7 +56,8 @@ fn ends(spec: &Value) -> Option<SsmListenerSpec> {
 }
 
 /// The status as it was, if the same run of the same relay wrote it, with every session that can be read, or could be:
-/// whoever ends the listener has to end them.
+/// whoever ends the listener has to end them. No more than a status takes: of what was before, those go first that have
+/// ended, and what is on no record is swept.
 fn pieces(raw: &Value, previous: Option<&SsmListenerStatus>) -> SsmListenerStatus {
     let (relay, incarnation) = (&raw["relay"], &raw["incarnation"]);
     let is_same = |previous: &&SsmListenerStatus| {
@@ -62,8 +66,13 @@ fn pieces(raw: &Value, previous: Option<&SsmListenerStatus>) -> SsmListenerStatu
     };
     let sessions = raw["sessions"].as_array().into_iter().flatten();
     let mut sessions: Vec<ListenerSession> = sessions.filter_map(read).collect();
-    for before in previous.iter().flat_map(|previous| &previous.sessions) {
-        if sessions.iter().all(|of| of.session_id != before.session_id) {
+    let before = previous.iter().flat_map(|previous| &previous.sessions);
+    let mut before: Vec<_> = before.collect();
+    before.sort_by_key(|before| before.ended_at.is_some());
+    for before in before {
+        if sessions.len() < SESSIONS_MAX
+            && sessions.iter().all(|of| of.session_id != before.session_id)
+        {
             sessions.push(before.clone());
         }
     }
@@ -275,6 +284,24 @@ mod tests {
         let mut other = before.clone();
         other.metadata.uid = Some("another".into());
         assert_eq!(salvaged(json!({ "port": "x" }), &other).port, None);
+    }
+
+    #[test]
+    fn of_sessions_that_come_and_go_unread_no_more_are_kept_than_a_status_takes() {
+        let mut ended = record("s-ended");
+        ended["endedAt"] = json!(LATE);
+        let status = json!({ "sessions": [ended, record("s-live")] });
+        let mut known = SsmListener::salvaged(ObjectMeta::default(), &listener(&status), None);
+        for number in 1..SESSIONS_MAX {
+            let sessions = json!([record(&format!("s-{number}")), { "sessionId": 7 }]);
+            let raw = listener(&json!({ "sessions": sessions }));
+            known = SsmListener::salvaged(ObjectMeta::default(), &raw, known.as_ref());
+        }
+        let status = known.and_then(|known| known.status).expect("a status");
+        let ids = || status.sessions.iter().map(|of| of.session_id.as_str());
+        assert_eq!(ids().count(), SESSIONS_MAX);
+        assert_eq!(ids().next(), Some("s-63"), "what can be read comes first");
+        assert!(ids().all(|id| id != "s-ended") && ids().any(|id| id == "s-live"));
     }
 
     #[test]

@@ -237,6 +237,22 @@ async fn one_leads_for_as_long_as_it_renews_and_hands_over_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn that_another_leads_is_heard_at_each_look() {
+    let mut world = World::new();
+    let _first = world.start("a");
+    world.expect(Said::Leads("a")).await;
+    let api = world.server.api(&Line::default());
+    let candidate = Candidate::new(api, NAME.to_owned(), "b".to_owned(), TIMING);
+    let heard = Mutex::new(Vec::new());
+    let hear = |standing_by| heard.lock().expect("a lock").push(standing_by);
+    let never = |_, _| std::future::pending::<Result<(), Infallible>>();
+    let stands = candidate.lead(CancellationToken::new(), hear, never);
+    assert!(timeout(10 * TIMING.retry, stands).await.is_err());
+    let heard = heard.into_inner().expect("a lock");
+    assert!(heard.len() >= 10 && heard.iter().all(|standing_by| *standing_by));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_leader_that_is_cut_off_has_stopped_before_another_starts() {
     for silent in [false, true] {
         let mut world = World::new();

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::backoff::halved;
 use crate::binding;
 use crate::crd::{INSTALLATION_LABEL, INSTALLATION_LEASE, installation};
 
@@ -98,10 +99,9 @@ pub(super) async fn namespace_uid(
             namespace,
             error, "the operator's namespace can't be read: trying again"
         );
-        let delay = START_RETRY.mul_f64(0.5 + fastrand::f64());
         tokio::select! {
             () = shutdown.cancelled() => return None,
-            () = tokio::time::sleep(delay) => {}
+            () = tokio::time::sleep(halved(START_RETRY)) => {}
         }
     }
 }
@@ -142,10 +142,9 @@ pub(super) async fn wait_for_namespace(
                 "whose the namespace is can't be told, no answer: trying again"
             ),
         }
-        let pause = pause.mul_f64(0.5 + fastrand::f64());
         tokio::select! {
             () = shutdown.cancelled() => return false,
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(halved(pause)) => {}
         }
     }
 }

@@ -4,7 +4,7 @@ use super::handshake::{HandshakeRequest, SessionTypeParameters, Version};
 use crate::words::plain;
 
 /// Characters of a word of the agent's that are repeated to people.
-const WORD_CHARS_MAX: usize = 64;
+pub(super) const WORD_CHARS_MAX: usize = 64;
 
 /// Whether the agent asks for a port session with the multiplexer and nothing more; its version, or why not.
 pub(super) fn check_request(request: &HandshakeRequest) -> Result<Version, String> {

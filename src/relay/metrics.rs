@@ -17,6 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::loss::LossReason;
 use super::report::EndReason;
 
 /// From a session that serves already to the longest that a client is held by default.
@@ -24,6 +25,9 @@ const WAIT_BUCKETS: [f64; 8] = [0.001, 0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0];
 
 /// From a destination next to the target that speaks first to a client that thinks before it asks.
 const FIRST_BYTE_BUCKETS: [f64; 10] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+/// From an agent in the next room to one whose destination does not read.
+const ROUND_TRIP_BUCKETS: [f64; 10] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
 
 /// The relay's metrics; clones count into the same ones.
 #[derive(Clone, Debug)]
@@ -36,7 +40,8 @@ pub struct Metrics {
     sessions_started: Counter,
     start_failures: Counter,
     sessions_ended: Family<EndLabel, Counter>,
-    websockets_lost: Counter,
+    websockets_lost: Family<LossLabel, Counter>,
+    round_trip: Histogram,
     destinations_refused: Counter,
     streams_stalled: Counter,
     buffered: Gauge,
@@ -54,7 +59,8 @@ impl Default for Metrics {
             sessions_started: Counter::default(),
             start_failures: Counter::default(),
             sessions_ended: Family::default(),
-            websockets_lost: Counter::default(),
+            websockets_lost: Family::default(),
+            round_trip: Histogram::new(ROUND_TRIP_BUCKETS),
             destinations_refused: Counter::default(),
             streams_stalled: Counter::default(),
             buffered: Gauge::default(),
@@ -198,6 +204,11 @@ impl EndValue {
     ];
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LossLabel {
+    reason: LossReason,
+}
+
 impl Metrics {
     /// Puts the metrics into `registry`, under the prefix `ssm_operator_relay`. What is counted by a label shows from the
     /// start, as 0: a series that begins with 1 has no increase.
@@ -213,6 +224,7 @@ impl Metrics {
             start_failures,
             sessions_ended,
             websockets_lost,
+            round_trip,
             destinations_refused,
             streams_stalled,
             buffered,
@@ -227,6 +239,9 @@ impl Metrics {
         }
         for reason in EndValue::ALL {
             drop(sessions_ended.get_or_create(&EndLabel { reason }));
+        }
+        for reason in LossReason::ALL {
+            drop(websockets_lost.get_or_create(&LossLabel { reason }));
         }
         let help = "Connections that ended, by how";
         relay.register("connections_ended", help, connections_ended);
@@ -248,11 +263,12 @@ impl Metrics {
             "AWS sessions that ended, by reason",
             sessions_ended,
         );
-        relay.register(
-            "websockets_lost",
-            "Websockets that were lost",
-            websockets_lost,
-        );
+        let help = "Websockets that were lost, by reason; their sessions are resumed";
+        relay.register("websockets_lost", help, websockets_lost);
+        let help = "How long the agent took to acknowledge a message that was sent to it once, from when it was handed to \
+                    the websocket and with what it waits for the destination to read; of each session one message a \
+                    second at most";
+        relay.register_with_unit("round_trip", help, Unit::Seconds, round_trip);
         let help = "Dials of a destination that the agent reported as failed";
         relay.register("destinations_refused", help, destinations_refused);
         let help = "Streams reset since their client did not read and kept others waiting";
@@ -317,8 +333,14 @@ impl Metrics {
             .inc();
     }
 
-    pub(super) fn websocket_lost(&self) {
-        self.websockets_lost.inc();
+    pub(super) fn websocket_lost(&self, reason: LossReason) {
+        self.websockets_lost
+            .get_or_create(&LossLabel { reason })
+            .inc();
+    }
+
+    pub(super) fn round_trip(&self, took: Duration) {
+        self.round_trip.observe(took.as_secs_f64());
     }
 
     pub(super) fn destination_refused(&self) {

@@ -7,6 +7,7 @@ mod acceptor;
 mod budget;
 mod client;
 mod listener;
+mod loss;
 mod metrics;
 pub mod options;
 mod ports;

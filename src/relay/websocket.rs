@@ -15,12 +15,12 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use uuid::Uuid;
 
+use super::loss::{Loss, LossReason};
 use super::options::RelayOptions;
 use crate::broker::{Broker, Identity, RequestId, StreamUrl, Ticket};
 use crate::protocol::handshake::OpenDataChannel;
@@ -198,7 +198,7 @@ impl Websocket {
     /// read all else.
     ///
     /// # Errors
-    /// The websocket is lost, or the peer [broke its rules](breaks_rules).
+    /// The websocket is lost, or the peer [broke its rules](super::loss::breaks_rules).
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, WsError>>> {
         loop {
             let message = match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
@@ -221,14 +221,11 @@ impl Websocket {
 
     /// Sends the pings. Ready when the last one was not answered by the time of the next: the peer is gone.
     /// A websocket that is not read, with `reading` false, can't hear an answer and is not judged.
-    ///
-    /// # Errors
-    /// The websocket is lost.
-    pub fn poll_ping(&mut self, cx: &mut Context<'_>, reading: bool) -> Poll<WsError> {
+    pub fn poll_ping(&mut self, cx: &mut Context<'_>, reading: bool) -> Poll<Loss> {
         while self.ping_at.as_mut().poll(cx).is_ready() {
             if self.awaiting_pong && reading {
-                let gone = std::io::Error::from(std::io::ErrorKind::TimedOut);
-                return Poll::Ready(WsError::Io(gone));
+                let why = format!("no answer to a ping in {:?}", self.ping_interval);
+                return Poll::Ready(Loss::new(LossReason::PingUnanswered, why));
             }
             self.ping_at
                 .as_mut()
@@ -239,7 +236,7 @@ impl Websocket {
                     Pin::new(&mut self.inner).start_send(ping)
                 });
                 if let Err(error) = sent {
-                    return Poll::Ready(error);
+                    return Poll::Ready(error.into());
                 }
                 self.unflushed = true;
             }
@@ -247,21 +244,6 @@ impl Websocket {
             self.awaiting_pong = true;
         }
         Poll::Pending
-    }
-}
-
-/// Whether an error is that of a peer that breaks the rules of websockets or our limits, so that it would be the same over
-/// another websocket. All others are losses.
-pub fn breaks_rules(error: &WsError) -> bool {
-    match error {
-        WsError::Capacity(_) | WsError::Utf8(_) | WsError::AttackAttempt => true,
-        WsError::Protocol(error) => !matches!(
-            error,
-            ProtocolError::ResetWithoutClosingHandshake
-                | ProtocolError::SendAfterClosing
-                | ProtocolError::ReceivedAfterClosing
-        ),
-        _ => false,
     }
 }
 

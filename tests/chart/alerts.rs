@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::time::Duration;
 
 use serde_json::Value;
+use ssm_session_operator::backoff::Backoff;
+use ssm_session_operator::cli::{Cli, Command};
 
 use crate::control_plane::promtool;
 use crate::programs::{in_checkout, objects, render, run};
@@ -24,7 +27,37 @@ async fn rules() -> Value {
 fn unit_tests() -> String {
     let file = in_checkout("tests/chart/alerts.yaml");
     let tests = fs::read_to_string(file).expect("it is in the checkout");
-    tests.replace("RUNBOOKS", RUNBOOKS)
+    let mut pieces = tests.replace("RUNBOOKS", RUNBOOKS);
+    while pieces.contains("FAILURES\n") {
+        pieces = pieces.replacen("FAILURES\n", &format!("{}\n", failures()), 1);
+    }
+    pieces
+}
+
+/// How many starts of one session have failed, minute by minute for three hours, by the back-off that relays have by default.
+/// What is started and then given up for want of a handshake is the slowest to fail.
+fn failures() -> String {
+    let relay = [
+        "--namespace=a",
+        "--relay-name=b",
+        "--advertise-address=192.0.2.1",
+    ];
+    let program = ["ssm-session-operator", "relay"];
+    let cli = Cli::try_parse_checked(program.into_iter().chain(relay));
+    let Ok(Command::Relay { common, relay }) = cli.map(|cli| cli.command) else {
+        panic!("these are all that a relay needs");
+    };
+    let mut backoff = Backoff::new(common.backoff_min, common.backoff_max);
+    let mut failed_at = vec![relay.handshake_timeout];
+    let mut counts = Vec::new();
+    for minute in 0..=180 {
+        let now = Duration::from_mins(minute);
+        while let Some(last) = failed_at.last().filter(|last| **last < now) {
+            failed_at.push(*last + backoff.next_delay() + relay.handshake_timeout);
+        }
+        counts.push((failed_at.len() - 1).to_string());
+    }
+    counts.join(" ")
 }
 
 #[tokio::test]

@@ -7,16 +7,19 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::WAIT_MAX;
 use crate::ground::ground;
 use crate::programs::{NAMESPACE, chart, in_checkout, objects, run, tools};
+use crate::wait::ask_until;
 
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "README.md",
     "charts/ssm-session-operator/README.md",
     "docs/iam.md",
     "docs/install.md",
     "docs/network-policies.md",
     "docs/proxy.md",
+    "docs/security.md",
 ];
 
 /// A part of any pod, and so neither an object nor values.
@@ -77,6 +80,40 @@ async fn every_object_and_every_value_of_the_pages_is_accepted() {
         manifests >= 5 && values >= 10,
         "{manifests} and {values} were found"
     );
+}
+
+/// The API server takes a quota on a kind that there is not, which bounds nothing.
+#[tokio::test]
+async fn the_quota_of_the_pages_bounds_the_sessions_of_its_namespace() {
+    let ground = ground().await;
+    let namespace = "counted";
+    let created = ground.create_namespace(namespace).await;
+    created.unwrap_or_else(|error| panic!("{error:#}"));
+    let mut quotas = blocks("docs/security.md", "yaml");
+    quotas.retain(|block| block.contains("kind: ResourceQuota"));
+    let mut quota = objects(&quotas.concat()).remove(0);
+    quota["metadata"]["namespace"] = namespace.into();
+    let hard = quota["spec"]["hard"].as_object_mut();
+    for most in hard.expect("it counts something").values_mut() {
+        *most = "0".into();
+    }
+    let create = ["create", "--filename=-"];
+    let created = ground.kubectl(&create, &quota.to_string()).await;
+    created.unwrap_or_else(|error| panic!("{error:#}"));
+
+    let mut session = objects(&text("examples/quickstart.yaml"));
+    session.retain(|object| object["kind"] == "SsmSession");
+    session[0]["metadata"]["namespace"] = namespace.into();
+    let session = session[0].to_string();
+    let create = ["create", "--dry-run=server", "--filename=-"];
+    let mut last = String::new();
+    let refused = ask_until(WAIT_MAX, async || {
+        let created = ground.kubectl(&create, &session).await;
+        last = created.map_or_else(|error| error.to_string(), |printed| printed.out);
+        // With these words whether the controller of quotas has counted what is there, or is yet to do so.
+        last.contains("quota: ssm-sessions").then_some(())
+    });
+    assert!(refused.await.is_some(), "{last}");
 }
 
 /// Argo CD hands them to Helm, and nobody reads them before.

@@ -15,6 +15,9 @@ const POD_IDENTITY: [&str; 2] = ["169.254.170.23", "fd00:ec2::23"];
 /// Where DNS is asked, wherever that is.
 const DNS: [u16; 2] = [53, 5353];
 
+/// Where a cache on the node is asked.
+const NODE_LOCAL_DNS: &str = "169.254.20.10";
+
 fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
     let all = objects.iter();
     all.filter(|object| object["kind"] == kind).collect()
@@ -239,6 +242,63 @@ async fn wide_blocks_leave_out_what_aws_has_on_each_node_and_others_nothing() {
     assert_eq!(of_aws.expect("it is there")["to"], json!(expected));
 }
 
+/// Whether DNS goes out to this address where the block with the longest prefix decides, be it one that a rule lets out or
+/// one that a rule leaves out: so some versions of Amazon VPC CNI look it up.
+fn lets_dns_to(policy: &Value, address: &str) -> bool {
+    let everywhere = [json!("0.0.0.0/0"), json!("::/0")];
+    let mut decisive = (0, false);
+    for rule in list(&policy["spec"]["egress"]) {
+        let asks = |protocol| json!({ "protocol": protocol, "port": DNS[0] });
+        let ports = list(&rule["ports"]);
+        let is_dns = ["UDP", "TCP"].iter().all(|of| ports.contains(&&asks(*of)));
+        let peers = list(&rule["to"]);
+        let own = peers.iter().map(|peer| (&peer["ipBlock"]["cidr"], is_dns));
+        let others = everywhere.iter().filter(|_| peers.is_empty());
+        let left_out = peers
+            .iter()
+            .flat_map(|peer| list(&peer["ipBlock"]["except"]));
+        let blocks = own.chain(others.map(|block| (block, is_dns)));
+        let blocks = blocks.chain(left_out.map(|block| (block, false)));
+        for (block, is_let) in blocks {
+            if block.is_string() && contains(block, address) {
+                decisive = decisive.max((prefix(block), is_let));
+            }
+        }
+    }
+    decisive.1
+}
+
+/// How many bits of a block of addresses are given.
+fn prefix(block: &Value) -> u32 {
+    let (_, length) = block
+        .as_str()
+        .and_then(|block| block.split_once('/'))
+        .expect("a block");
+    length.parse().expect("a length")
+}
+
+#[tokio::test]
+async fn a_cache_of_dns_on_the_node_is_asked_though_rules_leave_out_its_neighbours() {
+    for (way, objects) in rendered(&[]).await {
+        let mut pods = 0;
+        for policy in of_kind(&objects, "NetworkPolicy") {
+            if policy["spec"]["egress"].is_null() {
+                continue;
+            }
+            pods += 1;
+            assert!(lets_dns_to(policy, NODE_LOCAL_DNS), "{way:?}: {policy:#}");
+            assert!(!lets_dns_to(policy, METADATA[0]), "{way:?}: {policy:#}");
+        }
+        assert!(pods >= 2, "{way:?}");
+    }
+    let option = r#"--set-json=networkPolicy.dns=[{"ipBlock":{"cidr":"10.0.0.10/32"}}]"#;
+    for (way, objects) in rendered(&[option]).await {
+        for policy in of_kind(&objects, "NetworkPolicy") {
+            assert!(!lets_dns_to(policy, NODE_LOCAL_DNS), "{way:?}: {policy:#}");
+        }
+    }
+}
+
 /// Whether a rule lets TCP go out to this address, on other ports than those of DNS.
 fn lets_to(rule: &Value, address: &str) -> bool {
     let ports = list(&rule["ports"]);
@@ -260,11 +320,11 @@ fn lets_to(rule: &Value, address: &str) -> bool {
 
 /// Whether a block of addresses, such as `10.0.0.0/8`, has this one.
 fn contains(block: &Value, address: &str) -> bool {
-    let (base, length) = block
+    let (base, _) = block
         .as_str()
         .and_then(|block| block.split_once('/'))
         .expect("a block");
-    let length: u32 = length.parse().expect("a length");
+    let length = prefix(block);
     let bits = |address: &str| match address.parse().expect("an address") {
         IpAddr::V4(v4) => (u128::from(v4.to_bits()), 32),
         IpAddr::V6(v6) => (v6.to_bits(), 128),

@@ -62,6 +62,7 @@ async fn split_without_a_class_says_that_one_is_missing() {
         "ServiceAccount ssm-operator/ssm-ssm-session-operator-relay:\n",
         "ssm:StartSession",
         "ssm:DescribeSessions",
+        "unless rbac.aggregateToEdit is false.\n",
         "    kubectl label namespace shop ssm-operator.dev/clients=true\n",
         "helm uninstall ends all sessions first. SsmSessions stay",
     ] {
@@ -117,15 +118,15 @@ async fn namespaces_roles_and_names_of_the_values_are_in_the_notes() {
     for said in [
         "are not part of this release",
         "arn:aws:iam::444455556666:role/platform/sessions\n",
-        "sts:AssumeRole",
+        "sts:AssumeRole on the class's role, and with EKS Pod Identity sts:TagSession\n",
         "className: standard\n",
         "ServiceAccount ssm-operator/controls:\n",
         "ServiceAccount ssm-operator/relays:\n",
     ] {
         assert!(everything.contains(said), "{said} is missing: {everything}");
     }
-    for clients in ["kubectl label", "reach the ports"] {
-        assert!(!everything.contains(clients), "{everything}");
+    for unsaid in ["kubectl label", "reach the ports", "aggregateToEdit"] {
+        assert!(!everything.contains(unsaid), "{everything}");
     }
 }
 

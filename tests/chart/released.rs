@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::programs::{finish, in_checkout, objects, run, tools};
 
 /// A digest that was never seen before.
@@ -29,20 +31,22 @@ impl Copy {
         self.0.display().to_string()
     }
 
-    /// The image of all its pods, with this option.
-    async fn image(&self, option: &str) -> String {
+    /// The image of all its pods, with this option, and when it is pulled.
+    async fn image(&self, option: &str) -> (String, String) {
         let template = ["template", "ssm", &self.path(), option];
         let rendered = run(&tools().await.helm, &template, "").await;
         let rendered = rendered.unwrap_or_else(|error| panic!("{error:#}")).out;
         let objects = objects(&rendered);
         let containers = objects
             .iter()
-            .filter_map(|object| object.pointer("/spec/template/spec/containers/0/image"));
-        let mut images: Vec<_> = containers.filter_map(|image| image.as_str()).collect();
+            .filter_map(|object| object.pointer("/spec/template/spec/containers/0"));
+        let text = |part: &Value| part.as_str().expect("it is text").to_owned();
+        let images = containers.map(|it| (text(&it["image"]), text(&it["imagePullPolicy"])));
+        let mut images: Vec<_> = images.collect();
         assert_eq!(images.len(), 3, "controller, relay and drain");
         images.dedup();
         assert_eq!(images.len(), 1, "{images:?}");
-        images[0].to_owned()
+        images.remove(0)
     }
 }
 
@@ -59,7 +63,7 @@ async fn a_released_chart_takes_its_own_image_by_digest_unless_values_say_otherw
     let copy = Copy::make("released").await;
     assert_eq!(
         copy.image("--set=mode=split").await,
-        format!("{REPOSITORY}:{version}"),
+        (format!("{REPOSITORY}:{version}"), "Always".to_owned()),
         "it is not released yet"
     );
     let of_another = [&copy.path(), "ghcr.io/somebody/else", version, DIGEST];
@@ -79,18 +83,35 @@ async fn a_released_chart_takes_its_own_image_by_digest_unless_values_say_otherw
     let linted = run(&tools().await.helm, &lint, "").await;
     linted.unwrap_or_else(|error| panic!("{error:#}"));
     let values = "sha256:fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210";
-    for (option, expected) in [
-        ("--set=mode=split", format!("{REPOSITORY}@{DIGEST}")),
-        ("--set=image.tag=v2", format!("{REPOSITORY}:v2")),
+    for (option, image, pulled) in [
+        (
+            "--set=mode=split",
+            format!("{REPOSITORY}@{DIGEST}"),
+            "IfNotPresent",
+        ),
+        ("--set=image.tag=v2", format!("{REPOSITORY}:v2"), "Always"),
         (
             "--set=image.repository=registry.example.com/mirror",
             format!("registry.example.com/mirror@{DIGEST}"),
+            "IfNotPresent",
         ),
         (
             &format!("--set=image.tag=v2,image.digest={values}"),
             format!("{REPOSITORY}@{values}"),
+            "IfNotPresent",
+        ),
+        (
+            "--set=image.tag=v2,image.pullPolicy=Never",
+            format!("{REPOSITORY}:v2"),
+            "Never",
+        ),
+        (
+            "--set=image.pullPolicy=Always",
+            format!("{REPOSITORY}@{DIGEST}"),
+            "Always",
         ),
     ] {
+        let expected = (image, pulled.to_owned());
         assert_eq!(copy.image(option).await, expected, "{option}");
     }
     let alerts = [

@@ -39,6 +39,23 @@ async fn pods_are_exchanged_one_by_one_and_the_new_one_comes_first() {
     }
 }
 
+/// Windows nodes of EKS have no taint.
+#[tokio::test]
+async fn pods_are_for_nodes_that_the_image_is_for() {
+    for way in ways() {
+        let objects = objects(&render(&way).await.expect("it is rendered"));
+        let pods = objects.iter().filter_map(|object| {
+            let template = object.pointer("/spec/template/spec");
+            template.filter(|spec| spec["containers"].is_array())
+        });
+        let systems = pods.map(|pod| &pod["nodeSelector"]["kubernetes.io/os"]);
+        let systems: Vec<_> = systems.collect();
+        // The drain's beside those of the Deployments.
+        assert!(systems.len() >= 2, "{way:?}");
+        assert!(systems.iter().all(|system| **system == "linux"), "{way:?}");
+    }
+}
+
 #[tokio::test]
 async fn evictions_leave_some_pods_of_each_deployment() {
     for way in ways() {

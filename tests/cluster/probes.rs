@@ -131,6 +131,7 @@ async fn metrics_are_openmetrics_and_move_with_a_transfer() {
         "controller_reconcile_duration_seconds_count{kind=\"SsmSession\"}",
         "relay_stream_wait_seconds_count",
         "relay_first_byte_seconds_count",
+        "relay_round_trip_seconds_count",
         "aws_requests_total{operation=\"StartSession\",outcome=\"Success\"}",
         "aws_request_duration_seconds_count{operation=\"StartSession\"}",
     ] {

@@ -1,5 +1,7 @@
 //! A spec whose bytes go another way: another AWS session takes over, on the same relay port of the same listener.
 
+use std::collections::BTreeMap;
+
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 use ssm_session_operator::crd::listener::EndReason;
@@ -97,11 +99,24 @@ async fn a_changed_remote_port_leads_clients_to_the_new_destination() {
     world.wait_ready("orders").await;
     let destination = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let number = destination.local_addr().expect("an address").port();
+    // More than is read.
+    let labels: BTreeMap<_, _> = (0..400)
+        .map(|number| (format!("team-{number}"), "x".repeat(50)))
+        .collect();
+    let listener = world.listener_of("orders").await;
+    let listener = listener.expect("the API answers").expect("it is served");
+    let labelled = json!({ "metadata": { "labels": labels } });
+    world
+        .rewrite(world.listeners(), &listener.name_any(), &labelled)
+        .await;
     world
         .edit("orders", &json!({ "ports": [port("db", 5432, number)] }))
         .await;
     world.wait_ready("orders").await;
     let (_client, accepted) = tokio::join!(world.dial("orders", "db"), destination.accept());
     accepted.expect("the new destination is dialled");
+    let listener = world.listener_of("orders").await;
+    let listener = listener.expect("the API answers").expect("it is served");
+    assert!(listener.labels().len() > labels.len(), "they stay");
     operator.stop().await.expect("it ends well");
 }

@@ -62,12 +62,6 @@ const TABLE: &[Row] = &[
     (
         "controller",
         Home,
-        "update ssm-operator.dev/ssmlisteners",
-        World("retargeted"),
-    ),
-    (
-        "controller",
-        Home,
         "patch ssm-operator.dev/ssmlisteners",
         SERVED,
     ),

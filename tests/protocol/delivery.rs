@@ -54,6 +54,31 @@ fn several_streams_arrive_whole_both_ways_over_a_bad_network() {
 }
 
 #[test]
+fn how_long_the_agent_takes_is_told_once_a_second_at_most() {
+    // It acknowledges at once; a message takes 5 ms there, and as long back.
+    let mut world = World::new(PERFECT, 7, |_| {});
+    let id = world.connect(b"hello");
+    for _ in 0..50 {
+        let client = world.clients.get_mut(&id).expect("it is connected");
+        client.upload.extend(noise(2000, 7));
+        world.run_for(Duration::from_millis(100));
+    }
+    let told: Vec<_> = world
+        .events
+        .iter()
+        .filter_map(|(at, event)| match event {
+            Event::RoundTrip(took) => Some((*at, *took)),
+            _ => None,
+        })
+        .collect();
+    assert!((4..=5).contains(&told.len()), "{told:?}");
+    let ten = Duration::from_millis(10);
+    assert!(told.iter().all(|(_, took)| *took == ten), "{told:?}");
+    let pauses = told.windows(2).map(|pair| pair[1].0 - pair[0].0);
+    assert!(pauses.min() >= Some(Duration::from_secs(1)), "{told:?}");
+}
+
+#[test]
 fn a_fin_comes_behind_the_data() {
     let faults = Faults {
         loss: 0.1,

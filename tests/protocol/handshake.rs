@@ -25,9 +25,11 @@ fn port(properties: &Value) -> Value {
 fn the_handshake_tells_the_agents_version() {
     let mut world = World::new(PERFECT, 50, |agent| agent.version = "3.3.1142.0".to_owned());
     world.run_for(Duration::from_secs(1));
-    let Some((_, Event::Established(established))) = world.events.first() else {
-        panic!("{:?}", world.events);
-    };
+    let established = world.events.iter().find_map(|(_, event)| match event {
+        Event::Established(established) => Some(established),
+        _ => None,
+    });
+    let established = established.unwrap_or_else(|| panic!("{:?}", world.events));
     assert_eq!(established.agent_version, "3.3.1142.0");
     assert!(!established.keepalive);
     let [(_, response)] = world.agent.arrivals.as_slice() else {
@@ -111,6 +113,35 @@ fn output_before_a_handshake_is_unsupported() {
         "{:?}",
         world.events
     );
+}
+
+#[test]
+fn words_of_the_agent_are_kept_at_a_length_for_people() {
+    // A parser that quotes this makes six bytes of each.
+    let long = "\u{7f}".repeat(100 << 10);
+    let requests = [
+        json!({"AgentVersion": "3.3.0.0", "RequestedClientActions": long}),
+        json!({"AgentVersion": "3.3.0.0", "RequestedClientActions": [session_type(&long, &Value::Null)]}),
+        json!({"AgentVersion": "3.3.0.0", "RequestedClientActions":
+            [{"ActionType": "SessionType", "ActionParameters": long}]}),
+        json!({"AgentVersion": long, "RequestedClientActions": []}),
+    ];
+    for request in requests {
+        let request = serde_json::to_vec(&request).expect("plain data");
+        let mut world = World::new(PERFECT, 54, |agent| {
+            agent.send(wire::HANDSHAKE_REQUEST, &request);
+        });
+        world.run_for(Duration::from_secs(1));
+        let [End::Violation(why) | End::Unsupported(why)] = ended(&world)[..] else {
+            panic!("{:?}", world.events);
+        };
+        assert!(why.len() <= 1024, "{} bytes", why.len());
+    }
+    let zeros = format!("{}3.3.0.0", "0".repeat(100 << 10));
+    let mut world = World::new(PERFECT, 54, |agent| agent.version = zeros);
+    world.run_for(Duration::from_secs(1));
+    let short = |event: &Event| matches!(event, Event::Established(established) if established.agent_version.len() <= 64);
+    assert!(world.happened(short));
 }
 
 #[test]

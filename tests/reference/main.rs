@@ -8,6 +8,7 @@ mod fields;
 mod flags;
 mod metrics;
 mod page;
+mod per_session;
 #[path = "../support/served.rs"]
 mod served;
 mod troubleshooting;

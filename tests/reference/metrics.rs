@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::page;
 use crate::page::{code, codes, table};
 use crate::served::{self, OPEN};
+use crate::troubleshooting::section;
 
 const ABOUT: &str = "What `/metrics` on port 8080 shows, in OpenMetrics. A controller has those of `ssm_operator_controller`, \
 a relay those of\n`ssm_operator_relay` and `ssm_operator_binding`, both have the others, and `all-in-one` has all. A histogram \
@@ -16,7 +17,12 @@ const VALUES_MAX: usize = 12;
 
 pub fn page() -> String {
     let text = served::text();
-    let rows: Vec<_> = families(&text).iter().map(row).collect();
+    let families = families(&text);
+    let lost = "ssm_operator_relay_websockets_lost_total";
+    let mut of_lost = families.iter().filter(|family| family.name == lost);
+    let of_lost = of_lost.next().expect("it is served");
+    section("Why a websocket was lost").assert_names(of_lost.labels["reason"].iter().copied());
+    let rows: Vec<_> = families.iter().map(row).collect();
     let table = table(["Metric", "Type", "Unit", "Labels", "Meaning"], &rows);
     page::page("Metrics", ABOUT, &[table])
 }

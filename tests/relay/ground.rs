@@ -270,6 +270,11 @@ pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
     waited.unwrap_or_else(|_| panic!("waited {WAIT_MAX:?} for {what}"))
 }
 
+/// How the line of the metrics ends that counts websockets lost for this reason.
+pub fn lost(reason: &str, count: u64) -> String {
+    format!("ssm_operator_relay_websockets_lost_total{{reason=\"{reason}\"}} {count}")
+}
+
 /// Waits until a line of the relay's metrics ends so.
 pub async fn wait_metric(ground: &Ground, line: &str) {
     let has = async || {

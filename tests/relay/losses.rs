@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use ssm_session_operator::broker::{BrokerError, ErrorKind};
+use ssm_session_operator::relay::{Failure, Report, State};
 use ssm_session_operator::simulator::{Fault, Operation, Overview};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::ground::{Ground, Setting, WAIT_MAX, destination, echo, options, wait_metric, within};
+use crate::ground::{
+    Ground, Setting, WAIT_MAX, destination, echo, lost, options, wait_metric, within,
+};
 use crate::transfer::{Server, exchange};
 use crate::wait::ask_until;
 
@@ -60,11 +64,9 @@ async fn a_websocket_that_is_reset_in_mid_transfer_is_resumed_and_streams_go_on(
     let transferred = within("the transfer", transfer).await.expect("a client");
     transferred.expect("all bytes");
     assert_eq!(ground.simulator.calls(Operation::StartSession), 1);
-    assert!(
-        ground
-            .metrics()
-            .contains("ssm_operator_relay_websockets_lost_total 3")
-    );
+    let metrics = ground.metrics();
+    let lost = lost("ConnectionReset", 3);
+    assert!(metrics.contains(&lost), "no {lost:?} in\n{metrics}");
 }
 
 #[tokio::test]
@@ -113,6 +115,40 @@ async fn a_half_closed_client_gets_its_answer_though_no_websocket_was_up_for_lon
     assert_eq!(answer.expect("an answer"), 42);
 }
 
+#[tokio::test]
+async fn a_session_that_may_not_be_resumed_says_so_until_it_may() {
+    let mut options = options("run-1");
+    options.hold = Duration::from_millis(200);
+    let setting = Setting {
+        options,
+        ..Setting::default()
+    };
+    let ground = Ground::new(echo().await, setting).await;
+    ground.ensure();
+    let session = ground.wait_serving().await.sessions[0].session_id.clone();
+    ground.inject(Fault::Fail {
+        operation: Operation::ResumeSession,
+        calls: u32::MAX,
+        code: "AccessDeniedException".to_owned(),
+    });
+    ground.inject(Fault::CloseWebsockets {
+        session: session.to_string(),
+    });
+    let denied = |report: &Report| {
+        let of_resume = |error: &BrokerError| {
+            (error.operation, error.kind) == ("ResumeSession", ErrorKind::AccessDenied)
+        };
+        let failure = report.failure.as_ref();
+        failure.is_some_and(|failure| matches!(failure, Failure::Broker(error) if of_resume(error)))
+    };
+    let report = ground.shelf.wait_last("what AWS says", denied).await;
+    assert_eq!((report.state, report.ready), (State::Serving, false));
+    ground.inject(Fault::Clear);
+    let well = |report: &Report| report.ready && report.failure.is_none();
+    ground.shelf.wait_last("a resumed session", well).await;
+    assert_eq!(ground.simulator.calls(Operation::StartSession), 1);
+}
+
 /// A client that was heard.
 async fn asking(ground: &Ground) -> TcpStream {
     let mut client = ground.dial().await;
@@ -153,7 +189,7 @@ async fn clients_that_break_while_no_websocket_is_up_leave_their_places_to_other
     ground.inject(Fault::CloseWebsockets {
         session: session.to_string(),
     });
-    wait_metric(&ground, "ssm_operator_relay_websockets_lost_total 1").await;
+    wait_metric(&ground, &lost("ClosedByService", 1)).await;
 
     // Each says more than its stream takes, so that its upload waits when it breaks.
     let mut saying = JoinSet::new();

@@ -11,8 +11,13 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::ground::{
-    Ground, Setting, destination, echo, listener, nobody, options, wait_metric, wait_reset, within,
+    Ground, Setting, WAIT_MAX, destination, echo, listener, nobody, options, wait_metric,
+    wait_reset, within,
 };
+use crate::wait::ask_until;
+
+/// Before the count of messages that were measured.
+const ROUND_TRIPS: &str = "ssm_operator_relay_round_trip_seconds_count ";
 
 /// Answers one byte with so many.
 async fn answer(mut connection: TcpStream, bytes: usize) -> io::Result<()> {
@@ -80,6 +85,25 @@ async fn a_client_s_wait_for_a_stream_and_for_the_first_byte_are_measured_once_e
     assert_eq!(read.expect("an orderly end"), BYTES);
     assert!(ground.metrics().contains(&first_bytes(1)));
     assert!(ground.metrics().contains("stream_wait_seconds_count 1"));
+}
+
+#[tokio::test]
+async fn how_long_the_agent_takes_to_acknowledge_is_measured() {
+    let ground = Ground::serving(echo().await).await;
+    let mut client = ground.dial().await;
+    let said = vec![7; 64 << 10];
+    client.write_all(&said).await.expect("sent");
+    let mut heard = vec![0; said.len()];
+    let read = within("the echo", client.read_exact(&mut heard)).await;
+    read.expect("an echo");
+    // The echo may overtake the acknowledgements of what it repeats.
+    let measured = ask_until(WAIT_MAX, async || {
+        let metrics = ground.metrics();
+        let mut lines = metrics.lines();
+        let count = lines.find_map(|line| line.strip_prefix(ROUND_TRIPS))?;
+        (count != "0").then_some(())
+    });
+    measured.await.expect("a round trip");
 }
 
 #[tokio::test]

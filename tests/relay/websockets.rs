@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use ssm_session_operator::relay::{EndReason, RelayOptions, Report};
 use ssm_session_operator::simulator::{Operation, Overview};
-use tokio::io::{AsyncReadExt, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::brokers::Around;
-use crate::ground::{Ground, Setting, destination, nobody, options, within};
+use crate::ground::{Ground, Setting, destination, nobody, options, wait_metric, within};
 use crate::transfer::{Server, exchange};
 
 /// Passes TCP on, until it is told to swallow what passes without a word.
@@ -73,6 +73,9 @@ async fn ground_behind(
     ground
 }
 
+/// Before the count of websockets on which a ping was not answered.
+const UNANSWERED: &str = "ssm_operator_relay_websockets_lost_total{reason=\"PingUnanswered\"} ";
+
 fn resumed(overview: &Overview) -> bool {
     overview.sessions.iter().any(|session| session.resumed > 0)
 }
@@ -102,6 +105,11 @@ async fn an_idle_session_is_pinged_too() {
     ground.wait_serving().await;
     wire.deaths.send_modify(|deaths| *deaths += 1);
     ground.wait_aws("a resumed session", resumed).await;
+    let metrics = ground.metrics();
+    let unanswered = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(UNANSWERED));
+    assert!(unanswered.is_some_and(|count| count != "0"), "{metrics}");
 }
 
 #[tokio::test]
@@ -139,4 +147,38 @@ async fn a_websocket_that_is_closed_at_once_is_resumed_ever_more_rarely() {
     // Its delays of 0.1 s at least, then twice as long each time, leave time for four of them.
     let first = ground.simulator.sessions().remove(0);
     assert!(first.resumed <= 5, "resumed {} times", first.resumed);
+}
+
+/// The alert `SsmStartsFailing` counts these.
+#[tokio::test]
+async fn a_session_whose_websocket_is_denied_is_counted_as_one_whose_start_failed() {
+    let gateway = destination(|mut connection| async move {
+        if connection.read(&mut [0; 4096]).await? == 0 {
+            return Ok(());
+        }
+        let denied = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n";
+        connection.write_all(denied).await
+    })
+    .await;
+    let mut options = options("run-1");
+    options.handshake_timeout = Duration::from_secs(1);
+    // One session, and then a pause.
+    options.backoff_min = Duration::from_hours(1);
+    options.backoff_max = Duration::from_hours(1);
+    let setting = Setting {
+        options,
+        ..Setting::default()
+    };
+    let base = format!("ws://{gateway}");
+    let around = |_: &_, aws| Arc::new(Around::leading_to(aws, base)) as Arc<_>;
+    let ground = Ground::with_broker(nobody().await, setting, around).await;
+    ground.ensure();
+    let counted = "sessions_ended_total{reason=\"StartFailed\"} 1";
+    wait_metric(&ground, counted).await;
+    let failure = ground.shelf.last().and_then(|report| report.failure);
+    let why = failure.expect("a failure").to_string();
+    assert!(
+        why.contains("refuses the websocket: HTTP status 403"),
+        "{why}"
+    );
 }

@@ -45,7 +45,7 @@ const FLOORS: &[(&str, May)] = &[
         "relay",
         May::Only(&["backoff", "protocol", "broker", "proxy"]),
     ),
-    ("aws", May::Only(&["broker", "proxy", "words"])),
+    ("aws", May::Only(&["backoff", "broker", "proxy", "words"])),
     ("proxy", May::Only(&[])),
     ("crd", May::Only(&["words"])),
     ("protocol", May::Only(&["words"])),

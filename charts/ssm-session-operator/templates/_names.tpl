@@ -86,17 +86,26 @@ annotations:
 {{- $users | toJson -}}
 {{- end }}
 
-{{/* A released chart says which digest the image of its version has. */}}
+{{/* The image's digest; empty where its tag counts. A released chart says which digest the image of its version has. */}}
+{{- define "ssm.digest" -}}
+{{- $released := index .Chart.Annotations "ssm-operator.dev/image-digest" -}}
+{{- .Values.image.digest | default (ternary "" $released (ne .Values.image.tag "")) -}}
+{{- end }}
+
 {{- define "ssm.image" -}}
+{{- $digest := include "ssm.digest" . -}}
 {{- with .Values.image -}}
-{{- $released := index $.Chart.Annotations "ssm-operator.dev/image-digest" -}}
-{{- $digest := .digest | default (ternary "" $released (ne .tag "")) -}}
 {{- if $digest -}}
 {{ .repository }}@{{ $digest }}
 {{- else -}}
 {{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
 {{- end -}}
 {{- end -}}
+{{- end }}
+
+{{/* What a digest names never changes, and a node that has it needs no registry. A tag can be moved. */}}
+{{- define "ssm.pullPolicy" -}}
+{{- .Values.image.pullPolicy | default (ternary "IfNotPresent" "Always" (ne (include "ssm.digest" .) "")) -}}
 {{- end }}
 
 {{/* The port of an HTTP URL, said or not. */}}

@@ -57,7 +57,7 @@ spec:
   containers:
   - name: {{ $name }}
     image: {{ include "ssm.image" $root | quote }}
-    imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+    imagePullPolicy: {{ include "ssm.pullPolicy" $root }}
     args:
       {{- if $drains }}
       {{- include "ssm.arguments.drain" $root | nindent 6 }}
@@ -145,10 +145,9 @@ spec:
     {{- toYaml . | nindent 4 }}
     {{- end }}
     {{- end }}
-  {{- with $values.nodeSelector }}
   nodeSelector:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
+    {{- /* What the image is for. */}}
+    {{- merge (deepCopy $values.nodeSelector) (dict "kubernetes.io/os" "linux") | toYaml | nindent 4 }}
   {{- with $values.tolerations }}
   tolerations:
     {{- toYaml . | nindent 4 }}

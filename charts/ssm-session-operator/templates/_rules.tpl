@@ -10,9 +10,9 @@
   resources: [customresourcedefinitions]
   resourceNames: [ssmsessions.ssm-operator.dev, ssmsessionclasses.ssm-operator.dev, ssmlisteners.ssm-operator.dev]
   verbs: [get]
-# Also where only some namespaces are watched, since a RoleBinding may go before the SsmSessions in its namespace do. It is
-# deleted with the namespace, while they wait in it for their finalizer: that takes patch. Or somebody takes it away: that
-# nothing is made for them any more is then said in their status. An admission policy holds both to what is watched.
+# Also where only some namespaces are watched, for one whose RoleBinding is gone before its SsmSessions are. patch takes our
+# finalizer off these, update of their status says that nothing is made for them any more. An admission policy holds both to
+# what is watched.
 - apiGroups: [ssm-operator.dev]
   resources: [ssmsessions]
   verbs: [get, list, watch, patch]
@@ -55,7 +55,7 @@
 {{- define "ssm.rules.controller" -}}
 - apiGroups: [ssm-operator.dev]
   resources: [ssmlisteners]
-  verbs: [list, watch, create, update, patch, delete]
+  verbs: [list, watch, create, patch, delete]
 # The relays' Leases, and the one of the controller that leads.
 - apiGroups: [coordination.k8s.io]
   resources: [leases]

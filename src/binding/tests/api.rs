@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::NAMESPACE;
 use crate::crd::SsmListener;
+use crate::reading::Guarded;
 
 #[derive(Default)]
 struct Store {
@@ -45,7 +46,7 @@ struct Served {
     changed: watch::Sender<u64>,
 }
 
-fn listener_path(name: &str) -> String {
+pub(super) fn listener_path(name: &str) -> String {
     format!("/apis/ssm-operator.dev/v1alpha1/namespaces/{NAMESPACE}/ssmlisteners/{name}")
 }
 
@@ -75,7 +76,7 @@ impl FakeApi {
         }
     }
 
-    pub(super) fn listeners(&self) -> Api<SsmListener> {
+    pub(super) fn listeners(&self) -> Api<Guarded<SsmListener>> {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
 

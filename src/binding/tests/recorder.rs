@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::api::FakeApi;
+use serde_json::json;
+
+use super::api::{FakeApi, listener_path};
 use super::*;
 use crate::binding::record::{KubeRecorder, Step, decide};
 use crate::binding::status::status_of;
@@ -28,6 +30,30 @@ async fn a_report_becomes_the_status_and_is_not_written_twice() {
     assert_eq!(
         api.take_requests(),
         ["PUT ssm-system/ssmlisteners/l/status"]
+    );
+}
+
+#[tokio::test]
+async fn a_status_whose_answer_can_not_be_read_as_a_whole_is_recorded() {
+    let api = FakeApi::start().await;
+    let mut object = api.put_listener(&listener("l"));
+    let recorder = recorder(&api, &desk(), &object);
+    let mut labelled = serde_json::to_value(&object).unwrap();
+    labelled["metadata"]["labels"] = json!(false);
+    let path = listener_path("l");
+    let stored = api.put(&path, labelled);
+    let version = stored["metadata"]["resourceVersion"].as_str();
+    object.metadata.resource_version = version.map(str::to_owned);
+    recorder.observe(&object);
+
+    for state in [State::Starting, State::Serving] {
+        recorder.record(&report(state)).await.unwrap();
+    }
+    let stored = api.object(&path).unwrap();
+    assert_eq!(stored["status"]["state"], "Serving");
+    assert_eq!(
+        api.take_requests(),
+        ["PUT ssm-system/ssmlisteners/l/status"; 2]
     );
 }
 

@@ -1,4 +1,5 @@
-//! Carries out a listener's plan. Every write names the object's UID, and every change of the spec the version read.
+//! Carries out a listener's plan. Every write names the object's UID, and every change of the spec the version read. A
+//! write that was done has not failed, whatever can be read of its answer.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -18,6 +19,7 @@ use crate::controller::error::Error;
 use crate::controller::names::FIELD_MANAGER;
 use crate::crd::listener::LostSession;
 use crate::crd::{LISTENER_FINALIZER, SsmListener};
+use crate::reading::Guarded;
 
 /// Terminations of one listener that wait for AWS at the same time with one identity: all of these share its rate, and a relay
 /// may have put any number of sessions on record. As many as a relay leaves behind that is about to replace a session.
@@ -40,7 +42,8 @@ pub enum Again {
 /// Of the first step that failed, and no further one is taken; of terminations all are tried.
 pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<Again, Error> {
     let listener = observed.listener.as_ref();
-    let api: Api<SsmListener> = Api::namespaced(context.client.clone(), &context.options.namespace);
+    let api: Api<Guarded<SsmListener>> =
+        Api::namespaced(context.client.clone(), &context.options.namespace);
     let mut terminations = Vec::new();
     for step in &plan.steps {
         match step {
@@ -69,7 +72,7 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
 }
 
 async fn delete(
-    api: &Api<SsmListener>,
+    api: &Api<Guarded<SsmListener>>,
     listener: &SsmListener,
     why: Orphaned,
 ) -> Result<(), Error> {
@@ -108,7 +111,7 @@ async fn delete(
 }
 
 async fn set_spec(
-    api: &Api<SsmListener>,
+    api: &Api<Guarded<SsmListener>>,
     listener: &SsmListener,
     relay: Option<&str>,
     lost_sessions: &[LostSession],
@@ -239,7 +242,7 @@ fn note_terminated(
 }
 
 async fn remove_finalizer(
-    api: &Api<SsmListener>,
+    api: &Api<Guarded<SsmListener>>,
     listener: &SsmListener,
     context: &Context,
 ) -> Result<(), Error> {

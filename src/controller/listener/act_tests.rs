@@ -4,13 +4,14 @@ use std::collections::HashSet;
 
 use futures::future::join_all;
 use jiff::Timestamp;
+use kube::ResourceExt as _;
 
 use super::act::{Again, act};
-use super::decide::{Plan, Step};
+use super::decide::{Orphaned, Plan, Step};
 use super::*;
 use crate::broker::{Identity, SessionId};
 use crate::controller::fake_aws::FakeAws;
-use crate::controller::fixtures::{aws, context, listener, relays};
+use crate::controller::fixtures::{aws, calls, context, listener, relays, unreadable_api};
 use crate::identity::identity_of;
 
 fn id(id: &str) -> SessionId {
@@ -104,6 +105,33 @@ async fn however_many_sessions_are_not_answered_for_it_is_aws_that_is_named() {
     let error = ended.expect("within the reconcile's deadline").unwrap_err();
     let said = error.to_string();
     assert!(said.contains("no answer within 10s"), "{said}");
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_can_not_be_read_is_done() {
+    let mut context = context(Arc::new(FakeAws::default()), relays(&[]));
+    let (client, asked) = unreadable_api(&[]);
+    context.client = client;
+    let listener = listener("sql").arc();
+    let observed = observe::observe(&listener, &context).await.unwrap();
+    asked.lock().unwrap().clear();
+    let set_spec = Step::SetSpec {
+        relay: None,
+        lost_sessions: Vec::new(),
+    };
+    let steps = vec![
+        Step::Delete(Orphaned::Draining),
+        set_spec,
+        Step::RemoveFinalizer,
+    ];
+    let plan = Plan {
+        steps,
+        requeue_after: None,
+    };
+    act(&observed, &plan, &context).await.unwrap();
+    let name = listener.name_any();
+    let written = ["DELETE", "PATCH", "PATCH"].map(|of| format!("{of} {name}"));
+    assert_eq!(calls(&asked), written);
 }
 
 #[tokio::test]

@@ -229,7 +229,8 @@ impl Metrics {
         metrics
     }
 
-    /// Says whether this process leads. What one that stands by once saw is nobody's state any more.
+    /// Says whether this process leads. What one that stands by once saw is nobody's state any more. It is said again at each
+    /// look at the Lease, and so also after what the tasks of a leader still wrote while they were dropped.
     pub fn lead(&self, leads: bool) {
         self.leading.set(i64::from(leads));
         self.synced.set(0);

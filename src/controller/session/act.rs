@@ -1,5 +1,6 @@
 //! Carries out a session's plan. Listeners and Services are created by POST, which collides where two make one; what
-//! is known to be ours is written with its UID, so that no write brings back what was deleted.
+//! is known to be ours is written with its UID, so that no write brings back what was deleted. A write that was done has
+//! not failed, whatever can be read of its answer.
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Service;
@@ -48,21 +49,18 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
     let namespace = session.namespace().unwrap_or_default();
     let client = &context.client;
     let sessions: Api<Guarded<SsmSession>> = Api::namespaced(client.clone(), &namespace);
-    let listeners: Api<SsmListener> = Api::namespaced(client.clone(), &context.options.namespace);
-    let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
-    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &namespace);
+    let listeners: Api<Guarded<SsmListener>> =
+        Api::namespaced(client.clone(), &context.options.namespace);
+    let services: Api<Guarded<Service>> = Api::namespaced(client.clone(), &namespace);
+    let slices: Api<Guarded<EndpointSlice>> = Api::namespaced(client.clone(), &namespace);
     if plan.add_finalizer {
         session = add_finalizer(&sessions, &session, &observed.installation).await?;
     }
-    let doomed_listeners: Api<Guarded<SsmListener>> =
-        Api::namespaced(client.clone(), &context.options.namespace);
-    let doomed_services: Api<Guarded<Service>> = Api::namespaced(client.clone(), &namespace);
-    let doomed_slices: Api<Guarded<EndpointSlice>> = Api::namespaced(client.clone(), &namespace);
     // Listeners are what access hangs on: they go whatever the user's namespace refuses.
     let gone = plan.delete_listeners.iter();
-    let revoked = all(gone.map(|doomed| delete(&doomed_listeners, &doomed.0, Some(doomed)))).await;
+    let revoked = all(gone.map(|doomed| delete(&listeners, &doomed.0, Some(doomed)))).await;
     let gone = plan.delete_slices.iter();
-    let withdrawn = all(gone.map(|name| delete(&doomed_slices, name, None)));
+    let withdrawn = all(gone.map(|name| delete(&slices, name, None)));
     // A webhook that hangs there must leave time for the rest of the reconcile.
     let withdrawn = timeout(context.options.api_timeout / 2, withdrawn).await;
     revoked.and(withdrawn.unwrap_or(Err(Error::Deadline)))?;
@@ -81,12 +79,7 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
         }
     }
     for listener in &plan.update_listeners {
-        let name = listener.name_any();
-        let action = format!("update SsmListener {name}");
-        listeners
-            .replace(&name, &post(), listener)
-            .await
-            .map_err(Error::api(action))?;
+        update_listener(&listeners, listener).await?;
     }
     for slice in &plan.apply_slices {
         let name = slice.name_any();
@@ -98,7 +91,7 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
             .map_err(Error::api(action))?;
     }
     for doomed in &plan.delete_services {
-        delete(&doomed_services, &doomed.0, Some(doomed)).await?;
+        delete(&services, &doomed.0, Some(doomed)).await?;
     }
     unseen?;
     Ok(session)
@@ -111,17 +104,41 @@ async fn all(
     join_all(writes).await.into_iter().collect()
 }
 
-async fn create<K>(api: &Api<K>, object: &K) -> Result<(), Error>
+async fn create<K>(api: &Api<Guarded<K>>, object: &K) -> Result<(), Error>
 where
     K: Resource<DynamicType = ()> + Clone + serde::Serialize + DeserializeOwned + std::fmt::Debug,
 {
     let name = object.name_any();
     let kind = K::kind(&());
-    api.create(&post(), object)
+    // Guarded what comes, not what goes.
+    api.create(&post(), &Guarded(Ok(object.clone())))
         .await
         .map_err(Error::api(format!("create {kind} {name}")))?;
     info!(%kind, %name, "created");
     Ok(())
+}
+
+/// Gives a listener its spec, and leaves the rest as it is: not all of one that is read in part is known.
+async fn update_listener(
+    api: &Api<Guarded<SsmListener>>,
+    listener: &SsmListener,
+) -> Result<(), Error> {
+    let name = listener.name_any();
+    let action = format!("update SsmListener {name}");
+    let replace = |path, value| json!({ "op": "replace", "path": path, "value": value });
+    let change = json!([
+        replace("/metadata/uid", json!(listener.uid())),
+        replace(
+            "/metadata/resourceVersion",
+            json!(listener.resource_version())
+        ),
+        replace("/spec", json!(listener.spec)),
+    ]);
+    let written = match serde_json::from_value(change) {
+        Ok(change) => api.patch(&name, &patch(), &Patch::Json::<()>(change)).await,
+        Err(error) => Err(kube::Error::SerdeError(error)),
+    };
+    written.map_err(Error::api(action)).map(drop)
 }
 
 /// Deletes an object, of this UID only where one is given. One that is gone, or is another by now, is as good, and so is
@@ -179,9 +196,10 @@ async fn set_finalizers(
 /// Applies our fields to our Service, so that a port, label or annotation that is no longer asked for goes.
 ///
 /// What POST wrote is owned by our manager's `Update`, and server-side apply would take the same fields for another
-/// manager's and leave them: so that ownership is handed over first, once.
+/// manager's and leave them: so that ownership is handed over first, once. One that turns out to be unreadable is left as it
+/// is: the next look says so.
 async fn update_service(
-    api: &Api<Service>,
+    api: &Api<Guarded<Service>>,
     observed: &Observed,
     desired: &Service,
 ) -> Result<(), Error> {
@@ -207,8 +225,12 @@ async fn update_service(
             },
         });
         let straight = api.patch(&name, &patch(), &Patch::Merge(&straight)).await;
-        existing = straight.map_err(Error::api(action.clone()))?;
+        let straight = straight.map_err(Error::api(action.clone()))?;
         warn!(service = %name, "somebody changed our Service; taken back");
+        let Ok(straight) = straight.0 else {
+            return Ok(());
+        };
+        existing = straight;
     }
     let mine = |service: &Service, operation: &str| {
         service.managed_fields().iter().position(|entry| {
@@ -220,6 +242,9 @@ async fn update_service(
     if mine(&existing, "Update").is_some() && mine(&existing, "Apply").is_none() {
         // The cache knows of nobody's fields but ours.
         let read = api.get(&name).await.map_err(Error::api(action.clone()))?;
+        let Ok(read) = read.0 else {
+            return Ok(());
+        };
         let mut entries = read.managed_fields().to_vec();
         if let Some(index) = mine(&read, "Update") {
             entries[index].operation = Some("Apply".to_owned());

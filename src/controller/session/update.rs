@@ -40,7 +40,6 @@ pub fn listener_update(existing: &SsmListener, desired: &SsmListener) -> Update 
     }
     let mut update = existing.clone();
     update.spec = spec;
-    update.metadata.managed_fields = None;
     Update::Write(Box::new(update))
 }
 

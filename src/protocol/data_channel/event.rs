@@ -1,6 +1,13 @@
 //! What happens on a data channel, and how it ends.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+
+use crate::protocol::agreement::cut;
+
+/// Characters of the far end's words for people that are kept: they end up in statuses and logs.
+pub(super) const OUTPUT_CHARS_MAX: usize = 1024;
 
 /// What happens on a data channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +18,8 @@ pub enum Event {
     Data(Bytes),
     /// The agent could not dial the destination of one of the streams.
     ConnectFailed,
+    /// The agent took so long to acknowledge a message that was sent to it once; told once a second at most.
+    RoundTrip(Duration),
     /// The session is over, or has to be ended.
     Ended(End),
 }
@@ -37,4 +46,18 @@ pub enum End {
     Violation(String),
     /// The agent is not there, or is stuck. The session lives and has to be terminated.
     Unanswered(String),
+}
+
+impl End {
+    /// With words that can be kept. They repeat the far end's, of which the parser of a wrong message makes several times
+    /// as many.
+    pub(super) fn bounded(self) -> Self {
+        let bounded = |why: String| cut(&why, OUTPUT_CHARS_MAX);
+        match self {
+            Self::Closed(why) => Self::Closed(bounded(why)),
+            Self::Unsupported(why) => Self::Unsupported(bounded(why)),
+            Self::Violation(why) => Self::Violation(bounded(why)),
+            Self::Unanswered(why) => Self::Unanswered(bounded(why)),
+        }
+    }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::protocol::agreement::{check_request, cut};
+use crate::protocol::agreement::{WORD_CHARS_MAX, check_request, cut};
 use crate::protocol::handshake::{
     CLIENT_VERSION, HandshakeComplete, HandshakeRequest, HandshakeResponse, ProcessedAction,
     Version,
@@ -23,6 +23,7 @@ use crate::protocol::message::{
 use crate::protocol::outbox::Outbox;
 use acknowledgements::{ACKNOWLEDGEMENTS_MAX, Acknowledgements};
 pub use config::Config;
+use event::OUTPUT_CHARS_MAX;
 pub use event::{End, Established, Event};
 
 use crate::protocol::payload::{Acknowledgement, ChannelClosed, Flag};
@@ -31,13 +32,13 @@ use crate::protocol::payload::{Acknowledgement, ChannelClosed, Flag};
 /// acknowledge and throw away what comes in between.
 const FIRST_DATA_DELAY: Duration = Duration::from_millis(100);
 
-/// Characters of the far end's words for people that are kept: they end up in statuses and logs.
-const OUTPUT_CHARS_MAX: usize = 1024;
-
 /// How long messages may go unanswered on an open websocket before the session is given up: as long as the real
 /// client waits. The gateway answers pings for an agent that is gone, and one destination that does not read stops the
 /// agent for all streams: only a new session helps.
 pub const UNANSWERED_MAX: Duration = Duration::from_mins(5);
+
+/// How soon another round trip is told: often enough to be seen by, and little beside the messages.
+const ROUND_TRIP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The machine.
 #[derive(Debug)]
@@ -52,6 +53,8 @@ pub struct DataChannel {
     transport_open: bool,
     /// Since when there are messages on the websocket and nothing is heard of the agent.
     unanswered_since: Option<Instant>,
+    /// From when the next round trip is told, after the first.
+    round_trip_from: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -81,6 +84,7 @@ impl DataChannel {
             events: VecDeque::new(),
             transport_open: false,
             unanswered_since: None,
+            round_trip_from: None,
         }
     }
 
@@ -117,7 +121,7 @@ impl DataChannel {
             MessageType::ChannelClosed => {
                 let closed: ChannelClosed =
                     serde_json::from_slice(&message.payload).unwrap_or_default();
-                self.end(End::Closed(cut(&closed.output, OUTPUT_CHARS_MAX)));
+                self.end(End::Closed(closed.output));
             }
             // Nobody knows that a start follows each pause; what is lost meanwhile is found by probes.
             MessageType::PausePublication
@@ -224,12 +228,16 @@ impl DataChannel {
         match serde_json::from_slice::<Acknowledgement>(payload) {
             Ok(ack) => {
                 let sequence = ack.acknowledged_message_sequence_number;
-                self.outbox.handle_acknowledge(sequence, now);
+                let round_trip = self.outbox.handle_acknowledge(sequence, now);
                 self.heard(now);
+                let is_due = self.round_trip_from.is_none_or(|from| now >= from);
+                if let Some(round_trip) = round_trip.filter(|_| is_due) {
+                    self.round_trip_from = Some(now + ROUND_TRIP_INTERVAL);
+                    self.events.push_back(Event::RoundTrip(round_trip));
+                }
             }
             Err(error) => {
-                let why = cut(&format!("acknowledgement: {error}"), OUTPUT_CHARS_MAX);
-                self.end(End::Violation(why));
+                self.end(End::Violation(format!("acknowledgement: {error}")));
             }
         }
     }
@@ -299,7 +307,7 @@ impl DataChannel {
                 .collect(),
             errors: None,
         };
-        let agent_version_text = request.agent_version;
+        let agent_version_text = cut(&request.agent_version, WORD_CHARS_MAX);
         self.phase = Phase::AwaitingComplete {
             agent_version,
             agent_version_text,
@@ -362,7 +370,7 @@ impl DataChannel {
     fn end(&mut self, end: End) {
         if !matches!(self.phase, Phase::Ended) {
             self.phase = Phase::Ended;
-            self.events.push_back(Event::Ended(end));
+            self.events.push_back(Event::Ended(end.bounded()));
         }
     }
 

@@ -117,22 +117,24 @@ impl Outbox {
     }
 
     /// The far end has the message with this number. Unknown and repeated numbers change nothing.
-    pub fn handle_acknowledge(&mut self, sequence: i64, now: Instant) {
-        let Some(entry) = self.entry_mut(sequence) else {
-            return;
-        };
+    ///
+    /// How long that took since the message was sent, if it was sent once: which of several transmissions was
+    /// acknowledged can't be known, so they measure nothing.
+    pub fn handle_acknowledge(&mut self, sequence: i64, now: Instant) -> Option<Duration> {
+        let entry = self.entry_mut(sequence)?;
         // A message that was never sent can't have arrived.
         if entry.acked || entry.transmissions == 0 {
-            return;
+            return None;
         }
         entry.acked = true;
         let sent_once = entry.last_sent.filter(|_| entry.transmissions == 1);
+        let round_trip = sent_once.map(|sent| now.saturating_duration_since(sent));
         let frame_bytes = std::mem::take(&mut entry.frame).len();
         self.bytes = self.bytes.saturating_sub(frame_bytes);
         self.full &= self.bytes > self.bytes_max / 8 * 7;
-        if let Some(last_sent) = sent_once {
-            // Which of several transmissions was acknowledged can't be known, so they measure nothing.
-            self.rtt.measure(now.saturating_duration_since(last_sent));
+        match round_trip {
+            Some(round_trip) => self.rtt.measure(round_trip),
+            None => self.rtt.back_off(),
         }
         self.largest_acked = self.largest_acked.max(sequence);
         self.last_acked = Some(now);
@@ -141,6 +143,7 @@ impl Outbox {
             self.unacked.pop_front();
         }
         shrink(&mut self.unacked);
+        round_trip
     }
 
     /// The websocket is new: everything unacknowledged is sent again, in order.
@@ -234,6 +237,12 @@ impl RoundTrip {
 
     fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// What was sent twice may have been sent again too soon: whoever is further away than the time-out would never be
+    /// measured, and would be sent everything twice. The next measurement makes good for it.
+    fn back_off(&mut self) {
+        self.timeout = (self.timeout * 2).min(RTO_MAX);
     }
 
     fn measure(&mut self, sample: Duration) {

@@ -148,6 +148,48 @@ fn a_slow_destination_is_not_sent_everything_twice() {
 }
 
 #[test]
+fn an_agent_that_is_far_away_is_measured_and_not_sent_everything_twice() {
+    for round_trip in [220, 300, 600, 900].map(Duration::from_millis) {
+        let mut now = Instant::now();
+        let mut outbox = Outbox::new(1 << 20);
+        let (mut transmissions, mut measured) = (0, 0);
+        for sequence in 0..40 {
+            outbox.push(frame(sequence, 129));
+            let answered = now + round_trip;
+            transmissions += transmit(&mut outbox, now).len();
+            while let Some(deadline) = outbox.poll_timeout().filter(|at| *at < answered) {
+                outbox.handle_timeout(deadline);
+                transmissions += transmit(&mut outbox, deadline).len();
+            }
+            now = answered;
+            let took = outbox.handle_acknowledge(sequence, now);
+            assert!(took.is_none_or(|took| took == round_trip));
+            measured += usize::from(took.is_some());
+        }
+        assert!(measured >= 35, "{round_trip:?}: {measured} of 40 measured");
+        assert!(
+            transmissions <= 50,
+            "{round_trip:?}: {transmissions} for 40"
+        );
+    }
+}
+
+#[test]
+fn only_what_was_sent_once_measures_a_round_trip_and_only_once() {
+    let mut now = Instant::now();
+    let mut outbox = sent(3, now);
+    let rest = Duration::from_millis(50);
+    now += rest;
+    assert_eq!(outbox.handle_acknowledge(1, now), Some(rest));
+    assert_eq!(outbox.handle_acknowledge(1, now), None, "it is known");
+    assert_eq!(time_out(&mut outbox, &mut now).0, [0]);
+    assert_eq!(outbox.handle_acknowledge(0, now), None, "it was sent twice");
+    assert_eq!(outbox.handle_acknowledge(3, now), None, "it was never sent");
+    outbox.handle_transport_opened();
+    assert_eq!(outbox.handle_acknowledge(2, now), None, "it is sent again");
+}
+
+#[test]
 fn a_late_acknowledgement_counts_while_its_message_waits_to_be_sent_again() {
     let mut now = Instant::now();
     let mut outbox = sent(1, now);

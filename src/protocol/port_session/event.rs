@@ -22,6 +22,8 @@ pub enum Event {
     DestinationRefused,
     /// A stream was reset since it had kept the others waiting for too long.
     StreamStalled(StreamId),
+    /// The agent took so long to acknowledge a message that was sent to it once; told once a second at most.
+    RoundTrip(Duration),
     /// The session is over, or has to be ended.
     Ended(End),
 }

@@ -321,6 +321,9 @@ impl PortSession {
                     self.handle_stream_events(now);
                 }
                 data_channel::Event::ConnectFailed => self.handle_connect_failed(now),
+                data_channel::Event::RoundTrip(round_trip) => {
+                    self.events.push_back(Event::RoundTrip(round_trip));
+                }
                 data_channel::Event::Ended(end) => self.end(end),
             }
         }

@@ -66,7 +66,7 @@ pub struct Listener {
     destination_at: Option<Instant>,
     destination_heard: Option<Destination>,
     /// What stands in the way of the present session's websocket; none while it is up.
-    trouble: Option<String>,
+    trouble: Option<Failure>,
     actions: std::collections::VecDeque<Action>,
 }
 
@@ -257,6 +257,7 @@ impl Listener {
         self.trouble.clone_from(trouble);
         self.hear_of_destination(*destination, now);
         self.follow_websocket(now);
+        self.show_trouble();
         if established.is_some()
             && let Phase::Opening { established, .. } = &mut self.phase
         {
@@ -317,12 +318,7 @@ impl Listener {
         if self.unready_at.is_some_and(|at| now.monotonic >= at) {
             self.unready_at = None;
             self.unready = true;
-            if let Phase::Serving {
-                admitting: false, ..
-            } = &self.phase
-            {
-                self.failure = self.trouble.clone().map(Failure::DataChannel);
-            }
+            self.show_trouble();
         }
         self.show_destination(now);
         match &self.phase {
@@ -334,14 +330,9 @@ impl Listener {
                 ..
             } => {
                 if !established && now.monotonic >= deadlines.established {
-                    let limit = self.options.handshake_timeout;
-                    let trouble = self.trouble.iter().map(|why| format!(": {why}"));
-                    let why = format!(
-                        "no handshake within {limit:?}{}",
-                        trouble.collect::<String>()
-                    );
+                    let (why, failure) = self.unshaken();
                     self.end_current(EndReason::StartFailed, &why, now);
-                    self.fail(Failure::DataChannel(why), now);
+                    self.fail(failure, now);
                 } else if !recorded && now.monotonic >= deadlines.recorded {
                     let limit = self.options.record_timeout;
                     let why = format!("the session could not be recorded within {limit:?}");

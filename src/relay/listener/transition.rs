@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     Action, Backoff, Destination, EndReason, Failure, Listener, Next, Now, Phase, SessionId, Stop,
 };
+use crate::backoff::spread;
 use tokio::time::Instant;
 
 /// A session that served for so long was a success: the next failure starts with the shortest delay.
@@ -18,11 +19,6 @@ const DESTINATION_EVERY: Duration = Duration::from_secs(10);
 
 /// The shortest delay before what will fail again until somebody changes something.
 pub(super) const AWAIT_CHANGE_MIN: Duration = Duration::from_secs(30);
-
-/// A delay of at least so long: listeners that one cause stopped together do not come back together.
-fn spread(delay: Duration) -> Duration {
-    delay.mul_f64(1.0 + fastrand::f64() / 4.0)
-}
 
 impl Listener {
     pub(super) fn stop(&mut self, stop: Stop, reason: EndReason, now: Now) {
@@ -115,6 +111,24 @@ impl Listener {
             self.unready_at = Some(now.monotonic + self.options.hold);
             self.actions.push_back(Action::Hold);
         }
+    }
+
+    /// What has kept the websocket away for longer than clients are held is what is wrong with the listener.
+    pub(super) fn show_trouble(&mut self) {
+        if self.unready && matches!(self.phase, Phase::Serving { .. }) {
+            self.failure.clone_from(&self.trouble);
+        }
+    }
+
+    /// Why no handshake came in time, and what is wrong with that: what AWS refuses, if it refuses something.
+    pub(super) fn unshaken(&self) -> (String, Failure) {
+        let why = format!("no handshake within {:?}", self.options.handshake_timeout);
+        let why = match &self.trouble {
+            None => why,
+            Some(Failure::DataChannel(trouble)) => format!("{why}: {trouble}"),
+            Some(refusal) => return (format!("{why}: {refusal}"), refusal.clone()),
+        };
+        (why.clone(), Failure::DataChannel(why))
     }
 
     /// What the last dial came to is shown at once, but no more often than each [`DESTINATION_EVERY`].

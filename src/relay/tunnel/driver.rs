@@ -18,11 +18,12 @@ use crate::backoff::Backoff;
 use crate::broker::{Broker, BrokerError, Identity, Next, SessionId, Ticket};
 use crate::protocol::{End, Event, StreamId};
 use crate::relay::budget::TURN_BYTES_MAX;
+use crate::relay::loss::{Loss, LossReason, breaks_rules};
 use crate::relay::metrics::Metrics;
 use crate::relay::options::RelayOptions;
-use crate::relay::report::Destination;
+use crate::relay::report::{Destination, Failure};
 use crate::relay::starting::Part;
-use crate::relay::websocket::{Failure, OpenError, Websocket, breaks_rules};
+use crate::relay::websocket::{self, OpenError, Websocket};
 
 /// Messages that are read, and written, before other tasks get their turn.
 const MESSAGES_PER_TURN: usize = 128;
@@ -72,17 +73,17 @@ impl Driver {
                     }
                     match pumped {
                         Pumped::Ended(end) => break end,
-                        Pumped::Lost(why) => {
+                        Pumped::Lost(Loss { reason, why }) => {
                             let _in = self.span.enter();
-                            debug!(session = %session_id, why, "websocket lost, resuming the session");
-                            self.metrics.websocket_lost();
+                            debug!(session = %session_id, ?reason, why, "websocket lost, resuming the session");
+                            self.metrics.websocket_lost(reason);
                             why
                         }
                     }
                 }
                 // Another ticket would have the same URL.
                 Err(OpenError::Refused(why)) => break End::Violation(why),
-                Err(OpenError::Failed(Failure {
+                Err(OpenError::Failed(websocket::Failure {
                     at: _,
                     why,
                     request_id,
@@ -92,8 +93,7 @@ impl Driver {
                     why
                 }
             };
-            self.state
-                .send_modify(|state| state.trouble = Some(why.clone()));
+            self.troubled(Failure::DataChannel(why.clone()));
             let resumed = self.resume(&session_id, &mut backoff);
             ticket = match resumed.instrument(self.span.clone()).await {
                 Ok(ticket) => ticket,
@@ -121,6 +121,7 @@ impl Driver {
                 return Err(error);
             }
             info!(session = %session_id, %error, request_id, "the session can't be resumed yet, trying again");
+            self.troubled(error.into());
         }
     }
 
@@ -129,6 +130,16 @@ impl Driver {
         Websocket::open(&self.options, broker, &self.identity, ticket, client_id)
             .instrument(self.span.clone())
             .await
+    }
+
+    /// What stands in the way of a websocket now; what did so before no longer counts.
+    fn troubled(&self, trouble: Failure) {
+        self.state.send_if_modified(|state| {
+            let trouble = Some(trouble);
+            let changed = state.trouble != trouble;
+            state.trouble = trouble;
+            changed
+        });
     }
 
     fn finish(&self, end: End) {
@@ -195,7 +206,7 @@ impl Driver {
         let messages_max = MESSAGES_PER_TURN + received.messages;
         let sent = match Self::send(cx, &mut inner, websocket, messages_max) {
             Ok(sent) => sent,
-            Err(why) => return Poll::Ready(Pumped::Lost(why)),
+            Err(loss) => return Poll::Ready(Pumped::Lost(loss)),
         };
         // Sending makes room, which wakes the writers.
         if let Some(end) = self.handle_events(&mut inner) {
@@ -210,11 +221,11 @@ impl Driver {
             changed,
         } = inner.end_turn();
         drop(inner);
-        if let Poll::Ready(error) = websocket.poll_ping(cx, reading) {
-            return Poll::Ready(Pumped::Lost(error.to_string()));
+        if let Poll::Ready(loss) = websocket.poll_ping(cx, reading) {
+            return Poll::Ready(Pumped::Lost(loss));
         }
         if let Poll::Ready(Err(error)) = websocket.poll_flush(cx) {
-            return Poll::Ready(Pumped::Lost(error.to_string()));
+            return Poll::Ready(Pumped::Lost(error.into()));
         }
         let turn_is_over = received.is_turn() || sent == messages_max;
         if let Some(deadline) = deadline {
@@ -244,17 +255,17 @@ impl Driver {
                         .handle_message(&message, Instant::now().into_std());
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    let why = error.to_string();
                     let pumped = if breaks_rules(&error) {
-                        Pumped::Ended(End::Violation(why))
+                        Pumped::Ended(End::Violation(error.to_string()))
                     } else {
-                        Pumped::Lost(why)
+                        Pumped::Lost(error.into())
                     };
                     return (received, Some(pumped));
                 }
                 Poll::Ready(None) => {
                     let why = "the service closed the websocket".to_owned();
-                    return (received, Some(Pumped::Lost(why)));
+                    let loss = Loss::new(LossReason::ClosedByService, why);
+                    return (received, Some(Pumped::Lost(loss)));
                 }
             }
         }
@@ -266,13 +277,13 @@ impl Driver {
         inner: &mut Inner,
         websocket: &mut Websocket,
         messages_max: usize,
-    ) -> Result<usize, String> {
+    ) -> Result<usize, Loss> {
         let now = Instant::now().into_std();
         for sent in 0..messages_max {
             match websocket.poll_send(cx, || inner.session.poll_transmit(now)) {
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(Ok(false)) | Poll::Pending => return Ok(sent),
-                Poll::Ready(Err(error)) => return Err(error.to_string()),
+                Poll::Ready(Err(error)) => return Err(error.into()),
             }
         }
         Ok(messages_max)
@@ -299,6 +310,7 @@ impl Driver {
                         "a client did not read for too long and was reset: it kept others waiting"
                     );
                 }
+                Event::RoundTrip(round_trip) => self.metrics.round_trip(round_trip),
                 Event::Ended(end) => return Some(end),
             }
         }
@@ -330,7 +342,7 @@ impl Received {
 
 enum Pumped {
     Ended(End),
-    Lost(String),
+    Lost(Loss),
 }
 
 impl Pumped {

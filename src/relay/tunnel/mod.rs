@@ -23,7 +23,7 @@ use crate::protocol::{Config, End, Established, Limits, PortSession, StreamId};
 use crate::relay::budget::Share;
 use crate::relay::metrics::Metrics;
 use crate::relay::options::RelayOptions;
-use crate::relay::report::Destination;
+use crate::relay::report::{Destination, Failure};
 use driver::Driver;
 
 pub use stream::{TunnelStream, WriteError};
@@ -43,7 +43,7 @@ pub struct TunnelState {
     /// What the agent's last dial came to.
     pub destination: Option<Destination>,
     /// Why there is no websocket, after the first that was opened or failed; none while one is up.
-    pub trouble: Option<String>,
+    pub trouble: Option<Failure>,
     /// Why the tunnel is over, once it is.
     pub end: Option<End>,
 }

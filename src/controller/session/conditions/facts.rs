@@ -25,7 +25,7 @@ fn any_serving(observed: &Observed) -> bool {
     let states = fresh(observed).filter_map(|listener| listener.status.as_ref());
     states
         .into_iter()
-        .any(|status| status.state == ListenerState::Serving)
+        .any(|status| status.ready && status.state == ListenerState::Serving)
 }
 
 /// The identities that count: the class', and those of sessions that still run. What is polled for the end of an old

@@ -6,7 +6,7 @@ use super::*;
 use crate::broker::{BrokerError, ErrorKind};
 use crate::controller::context::Refusal;
 use crate::controller::fixtures::{aws, listener};
-use crate::crd::listener::{DestinationState, ErrorClass, ListenerState};
+use crate::crd::listener::{DestinationState, ErrorClass, ListenerError, ListenerState};
 
 fn failed(class: ErrorClass) -> World {
     World::made(&["sql"], vec![listener("sql").failed("a", "1", class)])
@@ -75,6 +75,26 @@ fn relays_without_room_are_said_and_one_that_only_waits_to_be_bound_is_not_calle
     assert!(says(&status, "Reconciling=True/Resolving"));
     let status = failed(ErrorClass::NoPort).report();
     assert!(says(&status, "Available=False/NoCapacity"), "{status:?}");
+}
+
+#[test]
+fn a_session_that_aws_does_not_let_us_resume_says_so_and_not_that_all_is_well() {
+    let lost = listener("sql").serving("a", "1", "s-1").change(|listener| {
+        let status = listener.status.as_mut().expect("set above");
+        status.ready = false;
+        status.last_error = Some(ListenerError {
+            class: ErrorClass::AccessDenied,
+            message: "ResumeSession: no permission".into(),
+        });
+    });
+    let status = World::made(&["sql"], vec![lost]).report();
+    assert!(says(&status, "AwsReachable=False/AccessDenied"));
+    assert!(says(&status, "Available=False/NoSession"));
+    assert!(
+        !words(&status)
+            .iter()
+            .any(|word| word.starts_with("TargetConnected"))
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod objects;
 mod services;
 mod unread;
 mod updates;
+mod written;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

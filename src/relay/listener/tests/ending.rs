@@ -350,7 +350,7 @@ fn an_agent_that_falls_silent_is_not_taken_for_a_session_that_the_service_closed
 fn while_the_websocket_is_away_no_more_clients_are_let_in_and_then_that_is_said() {
     let mut world = World::serving();
     let lost = TunnelState {
-        trouble: Some("credentials were revoked".to_owned()),
+        trouble: Some(Failure::DataChannel("credentials were revoked".to_owned())),
         ..established()
     };
     world.tunnel(&lost);
@@ -374,7 +374,9 @@ fn a_websocket_that_is_resumed_in_time_changes_no_report() {
     let before = world.report();
     for _ in 0..10 {
         world.tunnel(&TunnelState {
-            trouble: Some("the service closed the websocket".to_owned()),
+            trouble: Some(Failure::DataChannel(
+                "the service closed the websocket".to_owned(),
+            )),
             ..established()
         });
         world.advance(options().hold / 2);

@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::relay::report::Failure;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -111,7 +112,7 @@ impl Outside {
                 self.world.tunnel(&self.shown);
             }
             Step::Websocket { up } if self.tunnel_open => {
-                self.shown.trouble = (!up).then(|| "lost".to_owned());
+                self.shown.trouble = (!up).then(|| Failure::DataChannel("lost".to_owned()));
                 self.world.tunnel(&self.shown);
             }
             Step::Ended(seed) if self.tunnel_open => {

@@ -122,7 +122,9 @@ fn a_missing_handshake_says_what_the_websocket_failed_with() {
     let mut world = World::opening();
     world.record();
     world.tunnel(&TunnelState {
-        trouble: Some("the gateway can't be connected to".to_owned()),
+        trouble: Some(Failure::DataChannel(
+            "the gateway can't be connected to".to_owned(),
+        )),
         ..TunnelState::default()
     });
     world.advance(options().handshake_timeout);
@@ -131,6 +133,20 @@ fn a_missing_handshake_says_what_the_websocket_failed_with() {
         failure.ends_with("within 15s: the gateway can't be connected to"),
         "{failure}"
     );
+}
+
+#[test]
+fn a_missing_handshake_says_what_aws_refuses() {
+    let refusal = Failure::from(failure(ErrorKind::AccessDenied));
+    let mut world = World::opening();
+    world.record();
+    world.tunnel(&TunnelState {
+        trouble: Some(refusal.clone()),
+        ..TunnelState::default()
+    });
+    world.advance(options().handshake_timeout);
+    assert_eq!(world.report().failure, Some(refusal));
+    assert_eq!(terminations(&world.actions()), ["s-1"]);
 }
 
 #[test]
