@@ -20,6 +20,7 @@ use super::poll::Polls;
 use super::relays::RelaysView;
 use super::scopes::scope::{Contents, Scope};
 use super::triggers::Trigger;
+use super::turns::Turns;
 use crate::broker::{Broker, BrokerError, ErrorKind, Identity, SessionId};
 use crate::crd::condition::StalledReason;
 use crate::crd::{SsmListener, SsmSession, SsmSessionClass};
@@ -131,6 +132,8 @@ pub struct Context {
     /// By UID of the listener: AWS sessions that this controller terminated, with what identity, and with an answer
     /// without error.
     pub terminated: Mutex<HashMap<String, HashSet<(Identity, SessionId)>>>,
+    /// Which reconciles of listeners may wait for AWS.
+    pub turns: Turns,
     /// By UID of the listener: sessions of which was said that they are on record with an identity not their listener's.
     pub strangers: Mutex<HashMap<String, HashSet<String>>>,
     /// By UID of the listener: the relay to which it is being bound, until the cache shows it.
@@ -174,10 +177,12 @@ impl Context {
             BrokerError::new(kind, "TerminateSession", message)
         };
         self.term.check().map_err(|over| failed(over.to_string()))?;
+        // Below the deadline of every reconcile.
+        let within = TERMINATE_MAX.min(self.options.api_timeout);
         let call = self.broker.terminate(identity, session);
-        timeout(TERMINATE_MAX, call)
+        timeout(within, call)
             .await
-            .unwrap_or_else(|_| Err(failed(format!("no answer within {TERMINATE_MAX:?}"))))
+            .unwrap_or_else(|_| Err(failed(format!("no answer within {within:?}"))))
     }
 
     /// What is remembered of a session.

@@ -35,6 +35,7 @@ mod tests;
 mod trace;
 mod triggers;
 mod trust;
+mod turns;
 mod watches;
 mod wiring;
 

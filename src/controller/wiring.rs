@@ -27,6 +27,7 @@ use super::options::ControllerOptions;
 use super::poll::Polls;
 use super::relays::RelaysView;
 use super::triggers::Trigger;
+use super::turns::Turns;
 use super::watches::{Watch, api, drive, watch};
 use super::{listener, named, scopes, session};
 use crate::broker::Broker;
@@ -172,6 +173,7 @@ impl Watches {
             listener_backoff: backoff(),
             memories: Mutex::default(),
             terminated: Mutex::default(),
+            turns: Turns::new(options.concurrency),
             reserved: Mutex::default(),
             deletions: Mutex::default(),
             strangers: Mutex::default(),

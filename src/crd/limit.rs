@@ -6,8 +6,9 @@ pub const PORTS_MAX: u32 = 8;
 /// Live AWS sessions in a status, and lost ones in a listener's spec: keeps an object far from what etcd takes.
 pub const SESSIONS_MAX: u32 = 64;
 
-/// Identities that a listener had before: while four of its sessions wait for their end, a relay starts no other, so that
-/// more can't be on record with an identity each.
+/// Identities that a listener had before: while four of its own sessions wait for their end, a relay starts no other. What
+/// AWS refuses to end of earlier runs keeps none from starting, so that a class may come to a fifth: that waits for one of these
+/// then, since a session is ended with an identity of its listener's spec alone.
 pub const FORMER_IDENTITIES_MAX: u32 = 4;
 
 /// Ended AWS sessions that a status remembers.

@@ -8,6 +8,7 @@ use futures::future::join_all;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
+use tokio::time::Instant;
 use tracing::{Instrument as _, error_span, info, warn};
 
 use super::decide::{Orphaned, Plan, Step};
@@ -24,12 +25,22 @@ use crate::reading::Guarded;
 /// may have put any number of sessions on record. As many as a relay leaves behind that is about to replace a session.
 const TERMINATED_AT_ONCE: usize = 2;
 
-/// Takes the steps in order, terminations at last and some at the same time; true when the listener is to be looked at
-/// again at once.
+/// When a listener is to be looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// As the plan says.
+    AsPlanned,
+    /// At once: something was done that the next decision needs to know.
+    AtOnce,
+    /// In a while: others have all turns to wait for AWS, and nothing failed.
+    AtItsTurn,
+}
+
+/// Takes the steps in order, terminations at last and some at the same time.
 ///
 /// # Errors
 /// Of the first step that failed, and no further one is taken; of terminations all are tried.
-pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<bool, Error> {
+pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<Again, Error> {
     let listener = observed.listener.as_ref();
     let api: Api<Guarded<SsmListener>> =
         Api::namespaced(context.client.clone(), &context.options.namespace);
@@ -46,11 +57,18 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
             Step::Terminate { identity, session } => {
                 terminations.push((identity, session));
             }
+            Step::LeaveAlone(session) => {
+                warn!(listener = %listener.name_any(), %session,
+                    "session on record for a deleted listener left alone: AWS shows that it was started for something \
+                     else. The relay that recorded it may have been taken over");
+            }
             Step::RemoveFinalizer => remove_finalizer(&api, listener, context).await?,
         }
     }
-    terminate_all(context, listener, &terminations).await?;
-    Ok(!terminations.is_empty())
+    if terminations.is_empty() {
+        return Ok(Again::AsPlanned);
+    }
+    terminate_all(context, listener, &terminations).await
 }
 
 async fn delete(
@@ -128,19 +146,31 @@ async fn set_spec(
 }
 
 /// One session that can't be terminated keeps no other alive: what succeeds is noted, and the error names the rest. Nor does
-/// one identity's endpoint keep those of others waiting.
+/// one identity's endpoint keep those of others waiting. Those of an identity without a turn are left for later.
 async fn terminate_all(
     context: &Context,
     listener: &SsmListener,
     sessions: &[(&Identity, &SessionId)],
-) -> Result<(), Error> {
+) -> Result<Again, Error> {
     let mut by_identity: BTreeMap<&Identity, Vec<&SessionId>> = BTreeMap::new();
     for (identity, session) in sessions {
         by_identity.entry(identity).or_default().push(session);
     }
-    let of_each = by_identity.iter();
-    let of_each =
-        of_each.map(|(identity, sessions)| terminate(context, listener, identity, sessions));
+    let count = by_identity.len();
+    let of_each = by_identity.into_iter();
+    let of_each = of_each.filter_map(|(identity, sessions)| {
+        let turn = context.turns.take(identity)?;
+        Some(async move {
+            let _turn = turn;
+            terminate(context, listener, identity, &sessions).await
+        })
+    });
+    let of_each: Vec<_> = of_each.collect();
+    let again = if of_each.len() < count {
+        Again::AtItsTurn
+    } else {
+        Again::AtOnce
+    };
     let failures: Vec<_> = join_all(of_each).await.into_iter().flatten().collect();
     let failed: Vec<_> = failures
         .iter()
@@ -152,12 +182,13 @@ async fn terminate_all(
         listener.name_any()
     );
     match failures.into_iter().next() {
-        None => Ok(()),
+        None => Ok(again),
         Some((_, source)) => Err(Error::Aws { action, source }),
     }
 }
 
-/// Those sessions of one identity that could not be terminated, and why.
+/// Those sessions of one identity that could not be terminated, and why. After half of the reconcile's deadline the rest is
+/// left for the next, so that it is AWS's error that counts.
 async fn terminate(
     context: &Context,
     listener: &SsmListener,
@@ -171,6 +202,7 @@ async fn terminate(
         let span = error_span!("listener", ssmsession);
         context.terminate(identity, session).instrument(span).await
     };
+    let begun = Instant::now();
     let mut failures = Vec::new();
     for some in sessions.chunks(TERMINATED_AT_ONCE) {
         let calls = some.iter().map(|session| call(*session));
@@ -185,6 +217,9 @@ async fn terminate(
                     failures.push(((*session).clone(), error));
                 }
             }
+        }
+        if begun.elapsed() >= context.options.api_timeout {
+            break;
         }
     }
     failures

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 
+use futures::future::join_all;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use super::act::act;
+use super::act::{Again, act};
 use super::decide::{Orphaned, Plan, Step};
 use super::*;
-use crate::broker::SessionId;
+use crate::broker::{Identity, SessionId};
 use crate::controller::fake_aws::FakeAws;
 use crate::controller::fixtures::{aws, calls, context, listener, relays, unreadable_api};
 use crate::identity::identity_of;
@@ -42,6 +43,68 @@ async fn a_session_that_can_not_be_terminated_keeps_no_other_alive() {
     let noted = context.terminated(&listener.uid().unwrap());
     let ours = |session| (identity_of(&aws()), id(session));
     assert_eq!(noted, HashSet::from([ours("s-1"), ours("s-2")]));
+}
+
+/// What comes of terminating these sessions of a listener with this identity.
+async fn end(context: &Context, identity: &Identity, sessions: &[String]) -> Result<Again, Error> {
+    let listener = listener("sql").serving("a", "1", "s-1");
+    let listener = listener.deleted_at(Timestamp::now()).arc();
+    let observed = observe::observe(&listener, context).await?;
+    let terminate = |session: &String| Step::Terminate {
+        identity: identity.clone(),
+        session: id(session),
+    };
+    let plan = Plan {
+        steps: sessions.iter().map(terminate).collect(),
+        requeue_after: None,
+    };
+    act(&observed, &plan, context).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_that_hangs_takes_a_part_of_the_reconciles_and_keeps_no_other_waiting() {
+    let broker = Arc::new(FakeAws::default());
+    let context = context(broker.clone(), relays(&[]));
+    let hanging = identity_of(&aws());
+    let answering = Identity {
+        region: "eu-test-2".into(),
+        ..hanging.clone()
+    };
+    let waiting = (0..100).map(|n| {
+        let sessions = [format!("s-hangs-{n}")];
+        let (context, hanging) = (&context, &hanging);
+        async move { end(context, hanging, &sessions).await }
+    });
+    let there = ["s-1".to_owned()];
+    let (waited, there) = tokio::join!(join_all(waiting), end(&context, &answering, &there));
+    assert_eq!(there.unwrap(), Again::AtOnce);
+    let part = usize::from(context.options.concurrency) / 4;
+    let failed = waited.iter().filter(|outcome| outcome.is_err());
+    assert_eq!(failed.count(), part);
+    let later = waited
+        .iter()
+        .filter(|outcome| matches!(outcome, Ok(Again::AtItsTurn)));
+    assert_eq!(later.count(), 100 - part);
+    assert_eq!(broker.terminated.lock().unwrap().len(), part + 1);
+
+    // Each turn was given back.
+    let sessions = ["s-2".to_owned()];
+    let next = end(&context, &hanging, &sessions).await;
+    assert_eq!(next.unwrap(), Again::AtOnce);
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_many_sessions_are_not_answered_for_it_is_aws_that_is_named() {
+    let broker = Arc::new(FakeAws::default());
+    let context = context(broker, relays(&[]));
+    let sessions: Vec<String> = (0..64).map(|n| format!("s-hangs-{n}")).collect();
+    let deadline = context.options.api_timeout * 2;
+    let identity = identity_of(&aws());
+    let ended = end(&context, &identity, &sessions);
+    let ended = tokio::time::timeout(deadline, ended).await;
+    let error = ended.expect("within the reconcile's deadline").unwrap_err();
+    let said = error.to_string();
+    assert!(said.contains("no answer within 10s"), "{said}");
 }
 
 #[tokio::test]

@@ -7,8 +7,9 @@ use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 use super::observe::{Observed, SessionFound};
-use crate::broker::{Identity, SessionId};
+use crate::broker::{DescribedSession, Identity, Marker, SessionId};
 use crate::controller::drain::Drain;
+use crate::controller::poll::Snapshot;
 use crate::controller::trust::identities_to_ask;
 use crate::crd::listener::{
     EndReason, ListenerSession, ListenerState, LostSession, SsmListenerStatus,
@@ -58,6 +59,8 @@ pub enum Step {
         /// Its id.
         session: SessionId,
     },
+    /// Say that this AWS session is on record and not the listener's: it is nobody's here to end.
+    LeaveAlone(SessionId),
     /// Nothing of it is left in AWS.
     RemoveFinalizer,
 }
@@ -77,7 +80,10 @@ impl Plan {
     pub fn binds_to(&self) -> Option<&str> {
         self.steps.iter().find_map(|step| match step {
             Step::SetSpec { relay, .. } => relay.as_deref(),
-            Step::Delete(_) | Step::Terminate { .. } | Step::RemoveFinalizer => None,
+            Step::Delete(_)
+            | Step::Terminate { .. }
+            | Step::LeaveAlone(_)
+            | Step::RemoveFinalizer => None,
         })
     }
 }
@@ -221,10 +227,39 @@ fn is_over(observed: &Observed, session: &ListenerSession) -> bool {
 /// Whether a complete poll that began after `since` does not show the session as Active. What AWS does not show it also
 /// refuses to end, and a relay may have recorded what never was.
 fn is_nowhere(observed: &Observed, (identity, id): &(Identity, SessionId), since: Instant) -> bool {
-    let snapshot = observed.snapshots.get(identity);
-    snapshot.is_some_and(|snapshot| {
-        snapshot.begun.is_some_and(|begun| begun > since) && !snapshot.active.contains_key(id)
-    })
+    let snapshot = polled_since(observed, identity, since);
+    snapshot.is_some_and(|snapshot| !snapshot.active.contains_key(id))
+}
+
+/// Whether such a poll shows the session as Active, and not as one that was started for this listener: a relay that was
+/// taken over may record whatever runs in the account, and AWS may refuse for ever to end it for us.
+///
+/// Every session of ours is started with the marker. That AWS shows none proves nothing by itself, for it need not show any
+/// reason. So it only counts from an AWS that has shown this identity markers of other sessions.
+fn is_anothers(
+    observed: &Observed,
+    (identity, id): &(Identity, SessionId),
+    since: Instant,
+) -> bool {
+    let Some(snapshot) = polled_since(observed, identity, since) else {
+        return false;
+    };
+    let is_ours = |session: &DescribedSession| {
+        let reason = session.reason.as_deref().unwrap_or_default();
+        Marker::parse(reason).as_ref() == Some(&observed.marker)
+    };
+    let shown = snapshot.active.get(id);
+    snapshot.shows_markers && shown.is_some_and(|session| !is_ours(session))
+}
+
+/// The last complete poll of an identity, if it began after `since`.
+fn polled_since<'a>(
+    observed: &'a Observed,
+    identity: &Identity,
+    since: Instant,
+) -> Option<&'a Snapshot> {
+    let snapshot = observed.snapshots.get(identity)?;
+    (snapshot.begun? > since).then_some(snapshot.as_ref())
 }
 
 /// The finalizer goes when the relay confirms that all is over, or when the controller has seen to it itself.
@@ -233,7 +268,7 @@ fn is_nowhere(observed: &Observed, (identity, id): &(Identity, SessionId), since
 /// that the deletion has changed, and not once it has read the deletion. A relay that died while `Starting` may leave a
 /// session that it never recorded: that one has our marker, and the sweeper ends it. So long the listener stays, since it
 /// says with which identity AWS is to be asked, also to a controller that was restarted meanwhile. What AWS does not end is
-/// tried again and again, unless it is found nowhere once the sweeper would have found it.
+/// tried again and again, unless it is found nowhere, or to be another's, once the sweeper would have found it.
 ///
 /// Time is measured from when this process saw the deletion first: the API server's clock and ours may be minutes apart.
 fn decide_deletion(observed: &Observed, settings: &Settings, now: Instant) -> Plan {
@@ -271,11 +306,13 @@ fn decide_deletion(observed: &Observed, settings: &Settings, now: Instant) -> Pl
     let open = live(Some(status)).filter(|session| !is_over(observed, session));
     // An id that can't be an id can't be terminated either, and nothing is waited for on its account.
     let open = open.flat_map(|session| calls(&listener.spec, session));
-    let open = open.filter(|call| {
-        !observed.terminated.contains(call)
-            && !is_nowhere(observed, call, since + settings.sweep_after)
-    });
+    let swept = since + settings.sweep_after;
+    let open = open
+        .filter(|call| !observed.terminated.contains(call) && !is_nowhere(observed, call, swept));
+    let (anothers, open): (Vec<_>, Vec<_>) =
+        open.partition(|call| is_anothers(observed, call, swept));
     let steps: Vec<Step> = open
+        .into_iter()
         .map(|(identity, session)| Step::Terminate { identity, session })
         .collect();
     if !steps.is_empty() {
@@ -292,5 +329,10 @@ fn decide_deletion(observed: &Observed, settings: &Settings, now: Instant) -> Pl
     if may_start && waited < settings.sweep_after {
         return wait(settings.sweep_after);
     }
-    remove
+    let anothers: BTreeSet<SessionId> = anothers.into_iter().map(|(_, session)| session).collect();
+    let left = anothers.into_iter().map(Step::LeaveAlone);
+    Plan {
+        steps: left.chain(remove.steps).collect(),
+        requeue_after: None,
+    }
 }

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use super::decide::{Plan, Step};
 use super::observe::Observed;
-use super::tests::{SETTINGS, after, id, observed};
+use super::tests::{SETTINGS, after, id, marker, observed};
 use super::*;
-use crate::broker::{Identity, SessionId};
+use crate::broker::{Identity, Marker, SessionId};
 use crate::controller::fixtures::{self, at, described, listener, relays};
 use crate::controller::poll::Snapshot;
 use crate::crd::class::{Aws, Endpoints};
@@ -27,7 +27,9 @@ fn elsewhere() -> Aws {
 fn terminations(plan: &Plan) -> Vec<(Identity, SessionId)> {
     let calls = plan.steps.iter().filter_map(|step| match step {
         Step::Terminate { identity, session } => Some((identity.clone(), session.clone())),
-        Step::Delete(_) | Step::SetSpec { .. } | Step::RemoveFinalizer => None,
+        Step::Delete(_) | Step::SetSpec { .. } | Step::LeaveAlone(_) | Step::RemoveFinalizer => {
+            None
+        }
     });
     calls.collect()
 }
@@ -97,4 +99,39 @@ fn a_session_that_aws_neither_ends_nor_shows_holds_no_deletion_for_ever() {
     polled(&mut observed, &fixtures::aws(), 600, &["s-2"]);
     let steps = decide(&observed, &SETTINGS, after(900)).steps;
     assert_eq!(steps, [Step::RemoveFinalizer]);
+}
+
+#[test]
+fn a_session_that_aws_shows_as_anothers_holds_no_deletion_and_is_left_alone() {
+    let going = listener("sql").serving("a", "1", "s-1").deleted_at(at(0));
+    let other = Marker::new("namespace-uid", "uid-of-other").append_to("because");
+    // What is to be done once a poll has shown the session with this reason.
+    let steps = |reason: Option<&str>, seconds: u64, shows_markers: bool| {
+        let mut observed = observed(going.clone(), relays(&[]));
+        let shown = described("s-1", "Connected");
+        let shown = match reason {
+            Some(reason) => shown.reason(reason),
+            None => shown,
+        };
+        let snapshot = Snapshot {
+            round: 9,
+            begun: Some(after(seconds)),
+            active: [(id("s-1"), shown.build())].into(),
+            shows_markers,
+            ..Snapshot::default()
+        };
+        let identity = identity_of(&fixtures::aws());
+        observed.snapshots.insert(identity, Arc::new(snapshot));
+        decide(&observed, &SETTINGS, after(900)).steps
+    };
+    let left = [Step::LeaveAlone(id("s-1")), Step::RemoveFinalizer];
+    for reason in [None, Some("a person's own"), Some(&other)] {
+        assert_eq!(steps(reason, 600, true), left, "{reason:?}");
+        let ended = |steps: Vec<Step>| matches!(steps[..], [Step::Terminate { .. }]);
+        assert!(ended(steps(reason, 119, true)), "the poll came too early");
+        assert!(ended(steps(reason, 600, false)), "no marker was ever shown");
+    }
+    let ours = marker().append_to("because");
+    let steps = steps(Some(&ours), 600, true);
+    assert!(matches!(steps[..], [Step::Terminate { .. }]));
 }

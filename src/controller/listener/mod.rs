@@ -19,10 +19,15 @@ use super::names::key;
 use super::poll::Want;
 use super::trace;
 use super::trust;
-use crate::backoff::jittered;
+use crate::backoff::{halved, jittered};
 use crate::crd::SsmListener;
 
+use act::Again;
 use decide::{Settings, decide, wanted};
+
+/// Until a listener that had no turn to wait for AWS looks for one again, at most: a small part of what a turn lasts
+/// that AWS does not answer, and far longer than one that it does.
+const TURN_MAX: Duration = Duration::from_secs(4);
 
 /// Observes, decides and acts, once.
 ///
@@ -37,15 +42,13 @@ pub async fn reconcile(listener: Arc<SsmListener>, context: Arc<Context>) -> Res
         let outcome = tokio::time::timeout(deadline, steps(&listener, &context)).await;
         outcome.unwrap_or(Err(Error::Deadline))
     });
-    let action = trace::reconcile(
+    trace::reconcile(
         Kind::SsmListener,
         listener.as_ref(),
         &context.metrics,
         steps,
     )
-    .await?;
-    context.listener_backoff.succeeded(&key(listener.as_ref()));
-    Ok(action)
+    .await
 }
 
 async fn steps(listener: &Arc<SsmListener>, context: &Context) -> Result<Action, Error> {
@@ -73,11 +76,16 @@ async fn steps(listener: &Arc<SsmListener>, context: &Context) -> Result<Action,
     };
     trust::tell_strangers(listener, context);
     want_ends(listener, context);
-    let again = act::act(&observed, &plan, context).await?;
-    let after = plan
-        .requeue_after
-        .unwrap_or_else(|| jittered(context.options.resync_interval));
-    Ok(Action::requeue(if again { Duration::ZERO } else { after }))
+    let after = match act::act(&observed, &plan, context).await? {
+        // What failed before may fail again: it still counts.
+        Again::AtItsTurn => return Ok(Action::requeue(halved(TURN_MAX))),
+        Again::AtOnce => Duration::ZERO,
+        Again::AsPlanned => plan
+            .requeue_after
+            .unwrap_or_else(|| jittered(context.options.resync_interval)),
+    };
+    context.listener_backoff.succeeded(&key(listener.as_ref()));
+    Ok(Action::requeue(after))
 }
 
 /// Has the ends of a deleted listener's sessions looked for, until it is gone.

@@ -7,7 +7,7 @@ use kube::api::ObjectMeta;
 use kube::{Api, Resource as _, ResourceExt as _};
 use tokio::time::Instant;
 
-use crate::broker::{Identity, SessionId};
+use crate::broker::{Identity, Marker, SessionId};
 use crate::controller::context::Context;
 use crate::controller::drain::Drain;
 use crate::controller::error::Error;
@@ -43,6 +43,8 @@ pub struct Observed {
     pub deleting_since: Option<Instant>,
     /// The relays.
     pub relays: RelaysView,
+    /// What the reasons of its AWS sessions end with.
+    pub marker: Marker,
     /// How many other listeners each relay has.
     pub load: BTreeMap<String, usize>,
     /// Relays of the other replicas of the same port.
@@ -77,6 +79,7 @@ pub async fn observe(listener: &Arc<SsmListener>, context: &Context) -> Result<O
         session,
         deleting_since: is_deleting.then(|| context.deleting_since(&uid)),
         relays: context.relays.borrow().clone(),
+        marker: Marker::new(&context.options.namespace_uid, &uid),
         load: BTreeMap::new(),
         siblings,
         snapshots: snapshots.collect(),

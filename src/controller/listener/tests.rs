@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use super::decide::{Orphaned, Plan, Step};
 use super::observe::{Observed, SessionFound};
 use super::*;
-use crate::broker::SessionId;
+use crate::broker::{Marker, SessionId};
 use crate::controller::drain::Drain;
 use crate::controller::fixtures::{self, ListenerBuilder, at, described, listener, relays};
 use crate::controller::poll::Snapshot;
@@ -31,6 +31,11 @@ pub(super) fn id(id: &str) -> SessionId {
     SessionId::parse(id).expect("an id")
 }
 
+/// The marker of the listeners of these tests.
+pub(super) fn marker() -> Marker {
+    Marker::new("namespace-uid", "uid-of-sql")
+}
+
 pub(super) fn observed(listener: ListenerBuilder, relays: RelaysView) -> Observed {
     let listener = listener.arc();
     let is_deleting = listener.metadata.deletion_timestamp.is_some();
@@ -43,6 +48,7 @@ pub(super) fn observed(listener: ListenerBuilder, relays: RelaysView) -> Observe
         relays,
         load: BTreeMap::new(),
         siblings: BTreeSet::new(),
+        marker: marker(),
         snapshots: HashMap::new(),
         terminated: HashSet::new(),
     }

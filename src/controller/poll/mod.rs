@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub active: HashMap<SessionId, DescribedSession>,
     /// Sessions that somebody looks for and History has.
     pub ended: HashMap<SessionId, DescribedSession>,
+    /// Whether this poll or one before it has shown a marker: AWS shows reasons, and as they were given.
+    pub shows_markers: bool,
     /// What went wrong in the last poll.
     pub error: Option<BrokerError>,
 }

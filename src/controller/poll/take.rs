@@ -9,8 +9,8 @@ use tracing::{Instrument as _, error_span};
 
 use super::{Snapshot, is_over};
 use crate::broker::{
-    Broker, BrokerError, DescribedSession, ErrorKind, Filter, FilterKey, Identity, SessionId,
-    SessionState,
+    Broker, BrokerError, DescribedSession, ErrorKind, Filter, FilterKey, Identity, Marker,
+    SessionId, SessionState,
 };
 
 /// Pages of one poll: 200,000 sessions of 200 a page. AWS gives a token after each, and one that never ends would
@@ -86,12 +86,16 @@ pub async fn take(
             }
         }
     }
+    let mut shown = active.values().chain(ended.values());
+    let shows_markers = previous.shows_markers
+        || shown.any(|session| session.reason.as_deref().and_then(Marker::parse).is_some());
     Ok(Snapshot {
         round,
         taken_at: Some(taken_at),
         begun: Some(begun),
         active,
         ended,
+        shows_markers,
         error,
     })
 }

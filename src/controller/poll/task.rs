@@ -18,7 +18,7 @@ use super::take::{poll_max, take};
 use crate::broker::{BrokerError, Identity, SessionId};
 use crate::controller::context::Context;
 use crate::controller::metrics::PollLabels;
-use crate::controller::sweeper::{Suspect, Sweeper, sweep};
+use crate::controller::sweeper::{Suspect, Sweeper, Swept, sweep};
 use crate::controller::trust;
 use crate::crd::SsmListener;
 use crate::crd::listener::ListenerState;
@@ -37,7 +37,7 @@ enum Turn {
     },
     Swept {
         identity: Identity,
-        terminated: Vec<SessionId>,
+        swept: Swept,
     },
 }
 
@@ -123,13 +123,8 @@ pub(super) async fn poll_all(context: &Context, named: impl Fn(&Context) -> Hash
                     turns.push(end(context, identity, suspects).boxed());
                 }
             }
-            Turn::Swept {
-                identity,
-                terminated,
-            } => {
-                for session in terminated {
-                    sweeper.handle_terminated(&identity, &session);
-                }
+            Turn::Swept { identity, swept } => {
+                sweeper.handle_swept(&identity, &swept, Instant::now());
                 busy.remove(&identity);
             }
         }
@@ -149,11 +144,8 @@ async fn poll(context: &Context, identity: Identity) -> Turn {
 }
 
 async fn end(context: &Context, identity: Identity, suspects: Vec<Suspect>) -> Turn {
-    let terminated = sweep(context, &identity, suspects).await;
-    Turn::Swept {
-        identity,
-        terminated,
-    }
+    let swept = sweep(context, &identity, suspects).await;
+    Turn::Swept { identity, swept }
 }
 
 /// The identities of our classes, of listeners and their sessions, and of sessions whose end is looked for.

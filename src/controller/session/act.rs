@@ -10,7 +10,7 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::timeout;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::desired;
 use super::leave;
@@ -80,11 +80,6 @@ pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<
     }
     for listener in &plan.update_listeners {
         update_listener(&listeners, listener).await?;
-    }
-    for name in &plan.held_listeners {
-        // The status says Progressing meanwhile.
-        debug!(listener = %name, session = %session.name_any(), %namespace,
-            "AWS sessions with too many former identities have not ended: the listener is changed once some have");
     }
     for slice in &plan.apply_slices {
         let name = slice.name_any();

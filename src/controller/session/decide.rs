@@ -11,7 +11,7 @@ use super::desired::{self, REPLICA};
 use super::leave;
 use super::mirror::{Mirror, Sources, mirror};
 use super::observe::{ClassFound, Observed};
-use super::plan::{Now, Plan, Settings, Trouble, doomed};
+use super::plan::{Held, Now, Plan, Settings, Trouble, doomed};
 use super::service::ServiceFound;
 use super::update::{Update, listener_update};
 use crate::controller::drain::Drain;
@@ -168,7 +168,10 @@ fn decide_objects(plan: &mut Plan, observed: &Observed, identity: &Aws) {
                 match listener_update(existing, &wanted) {
                     Update::None => {}
                     Update::Write(update) => plan.update_listeners.push(*update),
-                    Update::Held => plan.held_listeners.push(existing.name_any()),
+                    Update::Held(sessions) => plan.held_listeners.push(Held {
+                        port: port.name.clone(),
+                        sessions,
+                    }),
                 }
             }
             None | Some(_) => {}
@@ -268,7 +271,7 @@ fn status(
 ) -> SsmSessionStatus {
     let session = &observed.session;
     let previous = &observed.previous;
-    let conditions = conditions::conditions(observed, trouble, stalled, plan.is_settled());
+    let conditions = conditions::conditions(observed, trouble, stalled, plan);
     let class = match &observed.class {
         ClassFound::Ours { name, .. } => Some(name.clone()),
         ClassFound::Missing { .. } => previous.class.clone(),

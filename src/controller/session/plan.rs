@@ -1,5 +1,6 @@
 //! What a decision about a session says: its plan, and the words that every part of the decision uses.
 
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -38,6 +39,41 @@ pub struct Now {
 /// Name and UID of an object that is to be deleted.
 pub type Doomed = (String, String);
 
+/// Ids of AWS sessions that a message names: two of each former identity, and far from what a message may hold.
+const HELD_IDS_MAX: usize = 8;
+
+/// A listener that goes on as it is, since AWS sessions that were started with too many former identities have not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its port.
+    pub port: String,
+    /// The ids of those sessions.
+    pub sessions: Vec<String>,
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { port, sessions } = self;
+        write!(
+            f,
+            "port {port} goes on as before the last change of its class, until "
+        )?;
+        if sessions.is_empty() {
+            return f.write_str("its relay has read the changes before that");
+        }
+        let named = &sessions[..sessions.len().min(HELD_IDS_MAX)];
+        let named = named.join(", ");
+        write!(
+            f,
+            "AWS sessions have ended that only its former identities can end: {named}"
+        )?;
+        match sessions.len() - sessions.len().min(HELD_IDS_MAX) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
 /// How the session's finalizer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Release {
@@ -65,7 +101,7 @@ pub struct Plan {
     /// Listeners whose target, document, reason or identity changed.
     pub update_listeners: Vec<SsmListener>,
     /// Listeners whose change waits until AWS sessions with their former identities have ended.
-    pub held_listeners: Vec<String>,
+    pub held_listeners: Vec<Held>,
     /// Slices that are missing or say something else.
     pub apply_slices: Vec<EndpointSlice>,
     /// Our Services of an earlier name.

@@ -17,16 +17,17 @@ pub enum Update {
     None,
     /// This.
     Write(Box<SsmListener>),
-    /// Nothing for now: too many former identities are still needed to end what runs with them. It is looked at again when
-    /// the relay records an end. Without its identity a session would be lost, and its listener goes on as it is meanwhile.
-    Held,
+    /// Nothing for now: too many former identities are still needed to end what runs with them, these AWS sessions. It is
+    /// looked at again when the relay records an end. Without its identity a session would be lost, and its listener goes on
+    /// as it is meanwhile.
+    Held(Vec<String>),
 }
 
 /// The existing listener with the spec that is asked for. Relay and lost sessions stay.
 #[must_use]
 pub fn listener_update(existing: &SsmListener, desired: &SsmListener) -> Update {
     let Some(former_identities) = former_identities(existing, &desired.spec.identity) else {
-        return Update::Held;
+        return Update::Held(live_with_former(existing));
     };
     let spec = SsmListenerSpec {
         relay: existing.spec.relay.clone(),
@@ -71,6 +72,15 @@ fn former_identities(existing: &SsmListener, next: &Aws) -> Option<Vec<Aws>> {
         kept
     };
     Some(former.into_iter().filter(is_kept).cloned().collect())
+}
+
+/// The live AWS sessions that only former identities can end.
+fn live_with_former(listener: &SsmListener) -> Vec<String> {
+    let former = &listener.spec.former_identities;
+    let sessions = listener.status.iter().flat_map(|status| &status.sessions);
+    let live = sessions.filter(|session| session.ended_at.is_none());
+    let theirs = live.filter(|session| former.iter().any(|of| of.is_same_as(&session.identity)));
+    theirs.map(|session| session.session_id.clone()).collect()
 }
 
 /// Whether the relay serves the spec as it stands, and no start of before is on its way: what it starts from now on, it

@@ -17,6 +17,7 @@ use kube::{Api, ResourceExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument as _, error_span, info, warn};
 
+use crate::backoff::delay;
 use crate::broker::{DescribedSession, Identity, Marker, SessionId};
 use crate::controller::cached::{Listed, listed};
 use crate::controller::context::Context;
@@ -32,10 +33,26 @@ const SWEEP_MAX: Duration = Duration::from_mins(1);
 /// Sessions that are ended at the same time: in a sweep of a minute some that are never answered leave time for others.
 const SWEPT_AT_ONCE: usize = 8;
 
+/// The longest pause between two attempts to end a suspect, in graces: what AWS refuses to end, or whose listener can't be
+/// read, costs a call or a list of all listeners each time. With the defaults that is 8 minutes.
+const PAUSE_GRACES: u32 = 8;
+
 #[derive(Clone, Copy, Debug)]
 struct Suspicion {
     since: Instant,
     polls: u32,
+    failures: u32,
+    /// Before this it is not tried again.
+    next: Instant,
+}
+
+/// What a sweep came to. What it had no time for is in neither.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// AWS has taken the terminations of these.
+    pub terminated: Vec<SessionId>,
+    /// AWS has not taken those of these, or nobody can tell whether they are recorded.
+    pub left: Vec<SessionId>,
 }
 
 /// What is suspected: pure, with `now` as an argument.
@@ -99,14 +116,26 @@ impl Sweeper {
         suspicions.is_some_and(|suspicions| !suspicions.is_empty())
     }
 
-    /// AWS has taken the session's termination. It may show it as Active for a while, so it is suspected afresh.
-    pub fn handle_terminated(&mut self, identity: &Identity, session: &SessionId) {
-        if let Some(suspicions) = self.suspicions.get_mut(identity) {
+    /// A sweep has ended. AWS may show a session as Active for a while after it has taken its termination, so that one is
+    /// suspected afresh; what was left is tried again ever later.
+    pub fn handle_swept(&mut self, identity: &Identity, swept: &Swept, now: Instant) {
+        let Some(suspicions) = self.suspicions.get_mut(identity) else {
+            return;
+        };
+        for session in &swept.terminated {
             suspicions.remove(session);
+        }
+        for session in &swept.left {
+            if let Some(suspicion) = suspicions.get_mut(session) {
+                suspicion.failures = suspicion.failures.saturating_add(1);
+                let longest = self.grace * PAUSE_GRACES;
+                suspicion.next = now + delay(self.grace, longest, suspicion.failures);
+            }
         }
     }
 
-    /// A complete poll. Gives the sessions that were seen unrecorded in two polls and for longer than the grace. What
+    /// A complete poll. Gives the sessions that were seen unrecorded in two polls and for longer than the grace, but for
+    /// those of which the next attempt is not due. What
     /// AWS itself calls over, or about to be, needs nobody to end it.
     #[must_use]
     pub fn handle_poll(
@@ -136,10 +165,13 @@ impl Sweeper {
             let first = Suspicion {
                 since: now,
                 polls: 0,
+                failures: 0,
+                next: now,
             };
             let mut suspicion = before.get(id).copied().unwrap_or(first);
             suspicion.polls = suspicion.polls.saturating_add(1);
-            if suspicion.polls >= 2 && now.duration_since(suspicion.since) > self.grace {
+            let lasts = suspicion.polls >= 2 && now.duration_since(suspicion.since) > self.grace;
+            if lasts && now >= suspicion.next {
                 suspects.push(Suspect {
                     session: id.clone(),
                     marker,
@@ -153,13 +185,9 @@ impl Sweeper {
     }
 }
 
-/// Asks the API server for the listeners as they are now, and ends those suspects that they don't record either: the
-/// sessions of which AWS has taken the termination. What is not ended within [`SWEEP_MAX`] stays suspected.
-pub async fn sweep(
-    context: &Context,
-    identity: &Identity,
-    suspects: Vec<Suspect>,
-) -> Vec<SessionId> {
+/// Asks the API server for the listeners as they are now, and ends those suspects that they don't record either. What is not
+/// ended within [`SWEEP_MAX`] stays suspected.
+pub async fn sweep(context: &Context, identity: &Identity, suspects: Vec<Suspect>) -> Swept {
     let options = &context.options;
     let deadline = Instant::now() + SWEEP_MAX;
     let api: Api<Guarded<SsmListener>> =
@@ -169,35 +197,39 @@ pub async fn sweep(
         Ok(Ok(listeners)) => listed(listeners.items, &context.listeners),
         Ok(Err(error)) => {
             warn!(%error, suspects = suspects.len(), "listeners unknown; nothing swept, tried again");
-            return Vec::new();
+            return Swept::default();
         }
         Err(_) => {
             warn!(
                 suspects = suspects.len(),
                 "the API server does not answer; nothing swept"
             );
-            return Vec::new();
+            return Swept::default();
         }
     };
-    let suspects = judgeable(&options.namespace_uid, suspects, &listeners);
+    let (suspects, unjudged) = judgeable(&options.namespace_uid, suspects, &listeners);
     let listeners: Vec<Arc<SsmListener>> = listeners.known.into_iter().map(Arc::new).collect();
-    end_unrecorded(context, identity, suspects, &listeners, deadline).await
+    let mut swept = end_unrecorded(context, identity, suspects, &listeners, deadline).await;
+    swept
+        .left
+        .extend(unjudged.into_iter().map(|suspect| suspect.session));
+    swept
 }
 
-/// Those suspects of which the listeners say whether they are recorded: of one of which a part can't be read nobody knows,
-/// so that its sessions run on. Once it is deleted they are nobody's.
+/// Those suspects of which the listeners say whether they are recorded, and the others: of one of which a part can't be read
+/// nobody knows, so that its sessions run on. Once it is deleted they are nobody's.
 fn judgeable(
     namespace_uid: &str,
-    mut suspects: Vec<Suspect>,
+    suspects: Vec<Suspect>,
     listeners: &Listed<SsmListener>,
-) -> Vec<Suspect> {
+) -> (Vec<Suspect>, Vec<Suspect>) {
     let unread = listeners.unread.iter().chain(&listeners.partial);
     let unread = unread.filter(|metadata| metadata.deletion_timestamp.is_none());
     let unread: HashSet<Marker> = unread
         .filter_map(|metadata| Some(Marker::new(namespace_uid, metadata.uid.as_ref()?)))
         .collect();
-    suspects.retain(|suspect| !unread.contains(&suspect.marker));
-    suspects
+    let suspects = suspects.into_iter();
+    suspects.partition(|suspect| !unread.contains(&suspect.marker))
 }
 
 /// Ends those suspects that `listeners` don't record, some at the same time, until `deadline`.
@@ -207,7 +239,7 @@ async fn end_unrecorded(
     mut suspects: Vec<Suspect>,
     listeners: &[Arc<SsmListener>],
     deadline: Instant,
-) -> Vec<SessionId> {
+) -> Swept {
     let namespace_uid = &context.options.namespace_uid;
     let recorded = recorded(namespace_uid, listeners);
     suspects.retain(|Suspect { session, marker }| {
@@ -222,7 +254,7 @@ async fn end_unrecorded(
         (suspect, answer)
     });
     let mut answers = futures::stream::iter(calls).buffer_unordered(SWEPT_AT_ONCE);
-    let mut terminated = Vec::new();
+    let mut swept = Swept::default();
     loop {
         let (Suspect { session, marker }, answer) = match timeout_at(deadline, answers.next()).await
         {
@@ -244,15 +276,16 @@ async fn end_unrecorded(
                 let event = SessionEvent::OrphanTerminated {
                     session: session.to_string(),
                 };
-                terminated.push(session);
+                swept.terminated.push(session);
                 events::publish_orphan(context, listener.map(AsRef::as_ref), event).await;
             }
             Err(error) => {
                 warn!(%session, %error, request_id = error.request_id.as_str(), "session that no listener records not terminated; tried again");
+                swept.left.push(session);
             }
         }
     }
-    terminated
+    swept
 }
 
 #[cfg(test)]

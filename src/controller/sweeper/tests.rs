@@ -102,11 +102,47 @@ fn a_session_that_was_just_terminated_takes_the_grace_again() {
     };
     assert_eq!([poll(&mut sweeper, 0), poll(&mut sweeper, 61)], [0, 1]);
     let session = SessionId::parse("s-1").expect("an id");
-    sweeper.handle_terminated(&identity(), &session);
+    let swept = Swept {
+        terminated: vec![session],
+        left: Vec::new(),
+    };
+    sweeper.handle_swept(&identity(), &swept, start + 61 * SECOND);
     assert!(!sweeper.suspects(&identity()));
     let later = [81, 101, 141].map(|after| poll(&mut sweeper, after));
     assert_eq!(later, [0, 0, 0]);
     assert_eq!(poll(&mut sweeper, 142), 1);
+}
+
+#[test]
+fn what_can_not_be_ended_is_tried_ever_later_and_stays_suspected() {
+    let mut sweeper = Sweeper::new(NAMESPACE, 60 * SECOND);
+    let active = active("s-1", &marked(NAMESPACE, LISTENER));
+    let start = Instant::now();
+    let mut tries = Vec::new();
+    for seconds in (0..7200).step_by(20) {
+        let now = start + Duration::from_secs(seconds);
+        let suspects = sweeper.handle_poll(&identity(), &active, &[], now);
+        assert!(sweeper.suspects(&identity()));
+        if !suspects.is_empty() {
+            let left = suspects.into_iter().map(|of| of.session).collect();
+            let swept = Swept {
+                terminated: Vec::new(),
+                left,
+            };
+            sweeper.handle_swept(&identity(), &swept, now);
+            tries.push(seconds);
+        }
+    }
+    // Each pause is half as long as it may be at least, and lasts until the next poll.
+    let pauses: Vec<u64> = tries.windows(2).map(|of| of[1] - of[0]).collect();
+    assert_eq!(tries[0], 80);
+    for (pause, longest) in pauses
+        .iter()
+        .zip([60, 120, 240].into_iter().chain([480; 100]))
+    {
+        assert!((longest / 2..=longest + 20).contains(pause), "{pauses:?}");
+    }
+    assert!(tries.len() > 12, "{tries:?}: for ever");
 }
 
 #[test]
@@ -167,15 +203,19 @@ async fn what_aws_does_not_end_keeps_no_other_session_alive_and_no_sweep_going()
     let suspects = suspects.into_iter().chain(hanging).collect();
     let start = Instant::now();
     let deadline = start + SWEEP_MAX;
-    let mut ended = end_unrecorded(&context, &identity(), suspects, &[], deadline).await;
-    ended.sort();
-    let ids: Vec<&str> = ended.iter().map(SessionId::as_str).collect();
+    let mut swept = end_unrecorded(&context, &identity(), suspects, &[], deadline).await;
+    swept.terminated.sort();
+    let ids: Vec<&str> = swept.terminated.iter().map(SessionId::as_str).collect();
     assert_eq!(ids, ["s-1", "s-2"]);
+    let left = swept.left.iter().map(SessionId::as_str);
+    let (hung, denied): (Vec<_>, Vec<_>) = left.partition(|id| id.contains("hangs"));
+    assert_eq!(denied, ["s-denied"]);
     // The Events about the two may each wait for an API server that is not there.
     let events = 2 * context.options.api_timeout;
     assert!(start.elapsed() <= SWEEP_MAX + events, "on the tests' clock");
     let asked = broker.terminated.lock().expect("not poisoned").len();
     assert!(asked < 103, "{asked}: the rest waits for the next poll");
+    assert!(hung.len() + 3 <= asked, "what was not tried has not failed");
 }
 
 #[test]
@@ -201,12 +241,17 @@ fn sessions_of_a_listener_that_can_not_be_read_run_on_until_it_is_deleted() {
             marker: Marker::new(NAMESPACE, listener),
         };
         let suspects = vec![of("s-1", LISTENER), of("s-2", OTHER_NAMESPACE)];
-        let judged = judgeable(NAMESPACE, suspects, &listeners).into_iter();
-        judged.map(|of| of.session.to_string()).collect::<Vec<_>>()
+        let ids = |of: Vec<Suspect>| {
+            let ids = of.into_iter().map(|of| of.session.to_string());
+            ids.collect::<Vec<_>>()
+        };
+        let (judged, left) = judgeable(NAMESPACE, suspects, &listeners);
+        (ids(judged), ids(left))
     };
     for partial in [false, true] {
-        assert_eq!(judged(false, partial), ["s-2"]);
-        assert_eq!(judged(true, partial), ["s-1", "s-2"]);
+        let of = |ids: &[&str]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(judged(false, partial), (of(&["s-2"]), of(&["s-1"])));
+        assert_eq!(judged(true, partial), (of(&["s-1", "s-2"]), of(&[])));
     }
 }
 

@@ -12,8 +12,8 @@ use super::take::take;
 use super::task::{forget, publish};
 use super::*;
 use crate::broker::{
-    Broker, ErrorKind, Filter, SessionPage, SessionState, SignedHeaders, StartRequest, StreamUrl,
-    Ticket,
+    Broker, ErrorKind, Filter, Marker, SessionPage, SessionState, SignedHeaders, StartRequest,
+    StreamUrl, Ticket,
 };
 use crate::controller::fixtures::{self, at, described};
 use crate::controller::metrics::PollLabels;
@@ -179,6 +179,25 @@ async fn a_poll_reads_all_pages_also_behind_an_empty_one() {
         .expect("three pages");
     assert_eq!((snapshot.round, snapshot.active.len()), (1, 2));
     assert_eq!(aws.calls(), ["Active  -", "Active  1", "Active  2"]);
+}
+
+#[tokio::test]
+async fn that_markers_are_shown_is_known_from_the_first_that_is() {
+    let marked = Marker::new("namespace", "listener").append_to("because");
+    let shown = |reason: &str| {
+        let sessions = vec![described("a", "Connected").reason(reason).build()];
+        Ok(SessionPage {
+            sessions,
+            next_token: None,
+        })
+    };
+    let aws = Aws::with_pages(vec![shown("because"), shown(&marked), page(&["b"], None)]);
+    let mut snapshot = Snapshot::default();
+    for shows_markers in [false, true, true] {
+        let taken = take(&aws, &identity(), &snapshot, &[], WITHIN).await;
+        snapshot = taken.expect("a page");
+        assert_eq!(snapshot.shows_markers, shows_markers);
+    }
 }
 
 #[tokio::test]

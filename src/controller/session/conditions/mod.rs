@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::desired::{error_of, is_fresh, slice_is_ready};
 use super::observe::{ClassFound, Observed};
-use super::plan::{Now, Settings, Trouble};
+use super::plan::{Now, Plan, Settings, Trouble};
 use super::service::ServiceFound;
 use crate::controller::context::Refusal;
 use crate::crd::SsmSessionStatus;
@@ -184,13 +184,13 @@ fn can_be_dialled(observed: &Observed, port: &str) -> bool {
     serves && leads_there(observed, port)
 }
 
-/// All conditions. `settled`: nothing is left to be written for what the spec asks.
+/// All conditions. `plan`: what is left to be written for what the spec asks.
 #[must_use]
 pub fn conditions(
     observed: &Observed,
     trouble: Option<&Trouble>,
     stalled: bool,
-    settled: bool,
+    plan: &Plan,
 ) -> Conditions {
     let session = &observed.session;
     let mut conditions = Conditions::new(session.metadata.generation.unwrap_or_default());
@@ -229,16 +229,26 @@ pub fn conditions(
         conditions.set(Condition::Ready(ReadyReason::Deleting), message);
         return conditions;
     }
+    let held = plan.held_listeners.first();
     if let Some(trouble) = trouble.filter(|_| stalled) {
-        conditions.set(Condition::Ready(ReadyReason::Failed), &trouble.message);
-        conditions.set(Condition::Stalled(trouble.reason), &trouble.message);
+        // What is in the way may be what a change is to mend that waits itself.
+        let held = held.map(|held| format!("; {held}")).unwrap_or_default();
+        let message = format!("{}{held}", trouble.message);
+        conditions.set(Condition::Ready(ReadyReason::Failed), &message);
+        conditions.set(Condition::Stalled(trouble.reason), message);
         return conditions;
     }
-    if all && settled && trouble.is_none() {
+    if all && plan.is_settled() && trouble.is_none() {
         conditions.set(Condition::Ready(ReadyReason::Available), &count);
         return conditions;
     }
-    let (reason, message) = reconciling(observed, trouble, &ports);
+    let (reason, message) = match (reconciling(observed, trouble, &ports), held) {
+        (of_others, None) => of_others,
+        (_, Some(held)) if all && trouble.is_none() => {
+            (ReconcilingReason::Retargeting, held.to_string())
+        }
+        ((reason, message), Some(held)) => (reason, format!("{message}; {held}")),
+    };
     let broken = ports
         .values()
         .any(|port| matches!(port, Port::Failing | Port::Unbound));

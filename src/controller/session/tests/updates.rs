@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::controller::fixtures::listener;
+use crate::controller::session::plan::Held;
 use crate::controller::session::update::{Update, listener_update};
 use crate::crd::SsmListener;
 use crate::crd::class::Aws;
-use crate::crd::listener::{ListenerSession, ListenerState};
+use crate::crd::listener::{ErrorClass, ListenerError, ListenerSession, ListenerState};
 
 fn region(number: usize) -> Aws {
     Aws {
@@ -42,8 +43,15 @@ fn asked(existing: &SsmListener, identity: &Aws) -> SsmListener {
             update.metadata.generation = update.metadata.generation.map(|of| of + 1);
             *update
         }
-        Update::Held => panic!("held"),
+        Update::Held(_) => panic!("held"),
     }
+}
+
+/// The message of the condition of this type.
+fn told<'a>(status: &'a SsmSessionStatus, type_: &str) -> &'a str {
+    let mut conditions = status.conditions.iter();
+    let condition = conditions.find(|condition| condition.type_ == type_);
+    condition.map_or("", |condition| &condition.message)
 }
 
 /// The relay has read the newest spec.
@@ -131,14 +139,38 @@ fn with_too_many_that_are_needed_the_change_waits_and_no_session_is_lost() {
     assert_eq!(listener.spec.former_identities, formers);
 
     let mut world = World::made(&["sql"], Vec::new());
+    world.observed.listeners = vec![Arc::new(listener.clone())];
+    world.apply_slices();
     world.observed.class = ClassFound::Ours {
         name: "plain".into(),
         identity: region(6),
     };
-    world.observed.listeners = vec![Arc::new(listener.clone())];
+    let held = Held {
+        port: "sql".into(),
+        sessions: (1..5).map(|number| format!("s-{number}")).collect(),
+    };
     let plan = world.decide();
-    assert_eq!(plan.held_listeners, [listener.name_any()]);
+    assert_eq!(plan.held_listeners, [held]);
     assert!(plan.update_listeners.is_empty() && !plan.is_settled());
+
+    let waits = "port sql goes on as before the last change of its class, until AWS sessions have ended that only its former \
+                 identities can end: s-1, s-2, s-3, s-4";
+    let status = world.report();
+    assert!(says(&status, "Ready=False/Progressing"));
+    assert!(says(&status, "Reconciling=True/Retargeting"));
+    assert_eq!(told(&status, "Reconciling"), waits);
+
+    let failing = ListenerError {
+        class: ErrorClass::AccessDenied,
+        message: "the former role is gone".into(),
+    };
+    let mut denied = listener.clone();
+    let status = denied.status.as_mut().expect("it is served");
+    (status.state, status.last_error) = (ListenerState::Waiting, Some(failing));
+    world.observed.listeners = vec![Arc::new(denied)];
+    let both = format!("port sql: the former role is gone; {waits}");
+    assert_eq!(told(&world.report(), "Reconciling"), both);
+    assert_eq!(told(&world.after(120), "Stalled"), both);
 
     let status = listener.status.as_mut().expect("it is served");
     status.sessions[1].ended_at = Some(at(60).to_string());
