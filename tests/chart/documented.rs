@@ -42,30 +42,41 @@ const FILES: [(&str, &str, &str); 4] = [
     ),
 ];
 
+/// How the programs below begin. Who is asked for help before the first option does nothing, and reads all the same what it
+/// is asked: it fails if there is no such command or option.
+const READ: &str = r#"#!/bin/sh
+read_by() {
+    program=$1 asked=; shift
+    for word; do
+        case $asked$word in -*) asked=yes; set -- "$@" --help ;; esac
+        set -- "$@" "$word"; shift
+    done
+    "$program" "$@" --help 2>&1 >/dev/null
+}
+"#;
+
 /// kubectl as the pages' commands find it: what changes something is only tried, and what needs a pod is only read. The
 /// objects of the pages need not be there, nor need their names be free, nor be nobody else's.
-const KUBECTL: &str = r#"#!/bin/sh
-verb=$1; shift
-said=$("$KUBECTL" "$verb" --help "$@" 2>&1 >/dev/null) || { echo "kubectl $verb $*: $said" >&2; exit 1; }
-case $verb in
+const KUBECTL: &str = r#"
+said=$(read_by "$KUBECTL" "$@") || { echo "kubectl $*: $said" >&2; exit 1; }
+case $1 in
 apply) set -- "$@" --dry-run=server; case $* in *--server-side*) set -- "$@" --force-conflicts ;; esac ;;
 create | label | annotate | patch | delete) set -- "$@" --dry-run=server ;;
 get | describe | events | wait) ;;
 *) exit 0 ;;
 esac
 exec 3>&1
-said=$("$KUBECTL" "$verb" "$@" 2>&1 >&3) && exit
+said=$("$KUBECTL" "$@" 2>&1 >&3) && exit
 said=$(printf '%s' "$said" | sed -e '/(NotFound)/d' -e '/(AlreadyExists)/d')
-[ -z "$said" ] || { echo "kubectl $verb $*: $said" >&2; exit 1; }
+[ -z "$said" ] || { echo "kubectl $*: $said" >&2; exit 1; }
 "#;
 
 /// helm as they find it: a release is only rendered.
-const HELM: &str = r#"#!/bin/sh
-verb=$1; shift
-"$HELM" "$verb" --help "$@" >/dev/null || exit
-case "$verb $*" in
-template*charts/*) exec "$HELM" template "$@" ;;
-install*charts/* | upgrade*charts/*) exec "$HELM" template "$@" >/dev/null ;;
+const HELM: &str = r#"
+said=$(read_by "$HELM" "$@") || { echo "helm $*: $said" >&2; exit 1; }
+case "$*" in
+template*charts/*) exec "$HELM" "$@" ;;
+install*charts/* | upgrade*charts/*) shift; exec "$HELM" template "$@" >/dev/null ;;
 esac
 "#;
 
@@ -225,13 +236,13 @@ fn stage() -> PathBuf {
         let shown = shown.unwrap_or_else(|| panic!("{page} does not show {file}"));
         fs::write(folder.join(file), shown).expect("the folder takes a file");
     }
-    let absent = ABSENT.map(|program| (program, "#!/bin/sh\n"));
+    let absent = ABSENT.map(|program| (program, ""));
     for (program, script) in [("kubectl", KUBECTL), ("helm", HELM)]
         .into_iter()
         .chain(absent)
     {
         let program = folder.join(program);
-        fs::write(&program, script).expect("the folder takes a file");
+        fs::write(&program, format!("{READ}{script}")).expect("the folder takes a file");
         let runs = fs::Permissions::from_mode(0o755);
         fs::set_permissions(&program, runs).expect("it is ours");
     }
@@ -266,7 +277,10 @@ async fn kubectl_and_helm_take_every_command_of_the_pages() {
     let (mut ran, mut read) = (0, 0);
     for page in pages() {
         let mut blocks = blocks(&page, "sh");
-        blocks.retain(|block| block.contains("kubectl ") || block.contains("helm "));
+        blocks.retain(|block| {
+            let mut lines = block.lines();
+            lines.any(|line| line.starts_with("kubectl ") || line.starts_with("helm "))
+        });
         let inline = inline(&page);
         ran += blocks.len();
         read += inline.len();

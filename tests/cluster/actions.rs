@@ -113,7 +113,7 @@ async fn the_policies_of_the_page_allow_what_controller_and_relay_call_and_nothi
     // Of each kind of target, and with each document.
     let _agent = world.start_agent(HYBRID, None).await;
     let mut elsewhere = port("db", 5432, REMOTE_PORT);
-    elsewhere["remoteHost"] = json!("db.internal");
+    elsewhere["remoteHost"] = json!("localhost");
     let hybrid = json!({ "target": { "id": HYBRID }, "ports": [elsewhere] });
     world.create(&world.session_with("hybrid", hybrid)).await;
     world.create(&world.session("orders")).await;
