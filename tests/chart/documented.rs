@@ -183,9 +183,10 @@ fn every_policy_of_the_pages_is_json() {
 /// All pages, but for those that are written from the code.
 fn pages() -> BTreeSet<String> {
     let docs = fs::read_dir(in_checkout("docs")).expect("it is in the checkout");
-    let docs = docs.map(|page| page.expect("it can be listed").file_name());
-    let docs = docs.map(|page| format!("docs/{}", page.display()));
-    let mut pages: BTreeSet<_> = docs.filter(|page| page.ends_with(".md")).collect();
+    let docs = docs.map(|page| page.expect("it can be listed").path());
+    let docs = docs.filter(|page| page.extension().is_some_and(|of| of == "md"));
+    let docs = docs.map(|page| page.display().to_string());
+    let mut pages: BTreeSet<_> = docs.collect();
     pages.extend(PAGES.map(str::to_owned));
     pages.extend(["CONTRIBUTING.md", "SECURITY.md"].map(str::to_owned));
     pages
@@ -226,6 +227,8 @@ fn inline(page: &str) -> Vec<String> {
 /// A folder in which the pages' commands can be run, with the programs that they find first.
 fn stage() -> PathBuf {
     let folder = std::env::temp_dir().join(format!("documented-{}", std::process::id()));
+    // Of a process that had the same id, and failed.
+    let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("the temporary folder takes a folder");
     for of_ours in ["charts", "examples"] {
         symlink(in_checkout(of_ours), folder.join(of_ours)).expect("the folder takes a link");
