@@ -185,7 +185,10 @@ fn pages() -> BTreeSet<String> {
     let docs = fs::read_dir(in_checkout("docs")).expect("it is in the checkout");
     let docs = docs.map(|page| page.expect("it can be listed").path());
     let docs = docs.filter(|page| page.extension().is_some_and(|of| of == "md"));
-    let docs = docs.map(|page| page.display().to_string());
+    let docs = docs.map(|page| {
+        let page = page.strip_prefix(in_checkout("")).expect("it is in there");
+        page.display().to_string()
+    });
     let mut pages: BTreeSet<_> = docs.collect();
     pages.extend(PAGES.map(str::to_owned));
     pages.extend(["CONTRIBUTING.md", "SECURITY.md"].map(str::to_owned));
