@@ -54,7 +54,7 @@ pub use view::{AssumedRole, Calls, Overview, SessionView, Status};
 use store::Store;
 
 /// How long [`Simulator::wait_for`] waits: far above what anything here takes on a loaded machine.
-const WAIT_MAX: Duration = Duration::from_mins(1);
+const WAIT_MAX: Duration = Duration::from_secs(90);
 
 /// What all connections share.
 struct Shared {
@@ -195,7 +195,7 @@ impl Simulator {
     /// Waits until what can be seen meets a condition.
     ///
     /// # Errors
-    /// [`io::ErrorKind::TimedOut`] after a minute, with `what` was waited for and what there was instead.
+    /// [`io::ErrorKind::TimedOut`] after 90 seconds, with `what` was waited for and what there was instead.
     pub async fn wait_for(
         &self,
         what: &str,

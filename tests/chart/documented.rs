@@ -1,15 +1,19 @@
 //! What the pages show is good: of YAML the API server takes objects as they stand, and the chart values, and the API
-//! server what is rendered with them; JSON can be read, and commands a shell can. The values in an example for Argo CD are
-//! good, too.
+//! server what is rendered with them; JSON can be read, commands a shell can, and those of kubectl and helm are run as far as
+//! that changes nothing. The values in an example for Argo CD are good, too, and what the chart says of its kinds.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use ssm_session_operator::crd::{DRAIN_LEASE, INSTALLATION_LEASE};
 
 use crate::WAIT_MAX;
 use crate::ground::ground;
 use crate::programs::{NAMESPACE, chart, in_checkout, objects, run, tools};
+use crate::values::yaml;
 use crate::wait::ask_until;
 
 const PAGES: [&str; 7] = [
@@ -24,6 +28,66 @@ const PAGES: [&str; 7] = [
 
 /// A part of any pod, and so neither an object nor values.
 const PART_OF_A_POD: &str = "hostAliases:";
+
+/// Files that the pages' commands name: where each is shown, and what only it says.
+const FILES: [(&str, &str, &str); 4] = [
+    ("orders-db.yaml", "README.md", "kind: SsmSession\n"),
+    ("ssm-operator.yaml", "docs/install.md", "image:\n"),
+    (
+        "ssm-operator-a.yaml",
+        "docs/install.md",
+        "controllerName: example.com/a\n",
+    ),
+    (
+        "ssm-operator-b.yaml",
+        "docs/install.md",
+        "controllerName: example.com/b\n",
+    ),
+];
+
+/// How the programs below begin. Who is asked for help before the first option does nothing, and reads all the same what it
+/// is asked: it fails if there is no such command or option.
+const READ: &str = r#"#!/bin/sh
+read_by() {
+    program=$1 asked=; shift
+    for word; do
+        case $asked$word in -*) asked=yes; set -- "$@" --help ;; esac
+        set -- "$@" "$word"; shift
+    done
+    "$program" "$@" --help 2>&1 >/dev/null
+}
+"#;
+
+/// kubectl as the pages' commands find it: what changes something is only tried, and what needs a pod is only read. The
+/// objects of the pages need not be there, nor need their names be free, nor be nobody else's.
+const KUBECTL: &str = r#"
+said=$(read_by "$KUBECTL" "$@") || { echo "kubectl $*: $said" >&2; exit 1; }
+case $1 in
+apply) set -- "$@" --dry-run=server; case $* in *--server-side*) set -- "$@" --force-conflicts ;; esac ;;
+create | label | annotate | patch | delete) set -- "$@" --dry-run=server ;;
+get | describe | events | wait) ;;
+*) exit 0 ;;
+esac
+exec 3>&1
+said=$("$KUBECTL" "$@" 2>&1 >&3) && exit
+said=$(printf '%s' "$said" | sed -e '/(NotFound)/d' -e '/(AlreadyExists)/d')
+[ -z "$said" ] || { echo "kubectl $*: $said" >&2; exit 1; }
+"#;
+
+/// helm as they find it: a release is only rendered.
+const HELM: &str = r#"
+said=$(read_by "$HELM" "$@") || { echo "helm $*: $said" >&2; exit 1; }
+case "$*" in
+template*charts/*) exec "$HELM" "$@" ;;
+install*charts/* | upgrade*charts/*) shift; exec "$HELM" template "$@" >/dev/null ;;
+esac
+"#;
+
+/// Programs that reach beyond this machine, or that read what a pod has logged.
+const ABSENT: [&str; 4] = ["aws", "cosign", "docker", "grep"];
+
+/// A plugin of helm's.
+const PLUGIN: &str = "helm diff";
 
 /// What stands in the fences of a language on a page.
 fn blocks(page: &str, language: &str) -> Vec<String> {
@@ -153,14 +217,24 @@ fn every_policy_of_the_pages_is_json() {
     }
 }
 
+/// All pages, but for those that are written from the code.
+fn pages() -> BTreeSet<String> {
+    let docs = fs::read_dir(in_checkout("docs")).expect("it is in the checkout");
+    let docs = docs.map(|page| page.expect("it can be listed").path());
+    let docs = docs.filter(|page| page.extension().is_some_and(|of| of == "md"));
+    let docs = docs.map(|page| {
+        let page = page.strip_prefix(in_checkout("")).expect("it is in there");
+        page.display().to_string()
+    });
+    let mut pages: BTreeSet<_> = docs.collect();
+    pages.extend(PAGES.map(str::to_owned));
+    pages.extend(["CONTRIBUTING.md", "SECURITY.md"].map(str::to_owned));
+    pages
+}
+
 #[tokio::test]
 async fn a_shell_can_read_every_command_of_the_pages() {
-    let pages = fs::read_dir(in_checkout("docs")).expect("it is in the checkout");
-    let pages = pages.map(|page| page.expect("it can be listed").path());
-    let pages = pages.filter(|page| page.extension().is_some_and(|of| of == "md"));
-    let mut pages: Vec<_> = pages.map(|page| page.display().to_string()).collect();
-    pages.extend(PAGES.map(str::to_owned));
-    let blocks: Vec<_> = pages.iter().flat_map(|page| blocks(page, "sh")).collect();
+    let blocks: Vec<_> = pages().iter().flat_map(|page| blocks(page, "sh")).collect();
     assert!(blocks.len() >= 30, "{} were found", blocks.len());
     for block in blocks {
         // What the reader has to put in is in angle brackets.
@@ -168,4 +242,136 @@ async fn a_shell_can_read_every_command_of_the_pages() {
         let read = read.unwrap_or_else(|error| panic!("{block}\n{error:#}"));
         assert_eq!(read.err, "", "{block}");
     }
+}
+
+/// Commands of kubectl and helm in the middle of a text: those that say nothing about what is only named there.
+fn inline(page: &str) -> Vec<String> {
+    let (text, mut fenced) = (text(page), false);
+    let prose = text.lines().filter(|line| {
+        let is_fence = line.trim_start().starts_with("```");
+        fenced ^= is_fence;
+        !fenced && !is_fence
+    });
+    let prose: Vec<_> = prose.collect();
+    let prose = prose.join(" ");
+    let spans = prose.split('`').skip(1).step_by(2);
+    let commands = spans.filter(|span| span.starts_with("kubectl ") || span.starts_with("helm "));
+    let whole = commands.filter(|command| !command.contains('…') && *command != PLUGIN);
+    let asked = whole.map(|command| {
+        let is_whole = command.contains(" -") || command.contains('=');
+        format!("{command}{}\n", if is_whole { "" } else { " --help" })
+    });
+    asked.collect()
+}
+
+/// A folder in which the pages' commands can be run, with the programs that they find first.
+fn stage() -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("documented-{}", std::process::id()));
+    // Of a process that had the same id, and failed.
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("the temporary folder takes a folder");
+    for of_ours in ["charts", "examples"] {
+        symlink(in_checkout(of_ours), folder.join(of_ours)).expect("the folder takes a link");
+    }
+    for (file, page, says) in FILES {
+        let mut shown = blocks(page, "yaml").into_iter();
+        let shown = shown.find(|block| block.contains(says));
+        let shown = shown.unwrap_or_else(|| panic!("{page} does not show {file}"));
+        fs::write(folder.join(file), shown).expect("the folder takes a file");
+    }
+    let absent = ABSENT.map(|program| (program, ""));
+    for (program, script) in [("kubectl", KUBECTL), ("helm", HELM)]
+        .into_iter()
+        .chain(absent)
+    {
+        let program = folder.join(program);
+        fs::write(&program, format!("{READ}{script}")).expect("the folder takes a file");
+        let runs = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(&program, runs).expect("it is ours");
+    }
+    folder
+}
+
+/// Names of ours in a command: what has our domain in it, and objects of the chart's.
+fn names(command: &str) -> Vec<&str> {
+    let words = command.split(|letter: char| letter.is_whitespace() || letter == '\'');
+    let named = words.filter_map(|word| {
+        let of_the_chart = ["deployment/", "job/", "--clusterrole=", "crd/"];
+        let of_the_chart = of_the_chart.iter().find_map(|kind| word.strip_prefix(kind));
+        let name = of_the_chart.or_else(|| word.contains("ssm-operator.dev").then_some(word))?;
+        // A label or an annotation that is set, or taken away.
+        Some(name.split('=').next()?.trim_end_matches('-'))
+    });
+    named.collect()
+}
+
+#[tokio::test]
+async fn kubectl_and_helm_take_every_command_of_the_pages() {
+    let (ground, helm, folder) = (ground().await, &tools().await.helm, stage());
+    let release = ["template", "ssm-session-operator", &chart()];
+    let more = [
+        "--namespace=ssm-operator",
+        "--set=defaultClass.region=eu-central-1",
+    ];
+    let rendered = run(helm, &[&release[..], &more].concat(), "").await;
+    let mut known = rendered.expect("it is rendered").out;
+    known.push_str(INSTALLATION_LEASE);
+    known.push_str(DRAIN_LEASE);
+    let (mut ran, mut read) = (0, 0);
+    for page in pages() {
+        let mut blocks = blocks(&page, "sh");
+        blocks.retain(|block| {
+            let mut lines = block.lines();
+            lines.any(|line| line.starts_with("kubectl ") || line.starts_with("helm "))
+        });
+        let inline = inline(&page);
+        ran += blocks.len();
+        read += inline.len();
+        for commands in blocks.iter().chain(&inline) {
+            let script = format!(
+                "export KUBECTL=$(command -v kubectl) HELM={}\ncd {folder}; PATH={folder}:$PATH\n{commands}",
+                helm.display(),
+                folder = folder.display(),
+            );
+            let taken = ground.shell(&script).await;
+            let taken = taken.unwrap_or_else(|error| panic!("{page}: {error:#}"));
+            assert_eq!(taken.err, "", "{page}: {commands}");
+            for name in names(commands) {
+                assert!(known.contains(name), "{page}: nothing is called {name}");
+            }
+        }
+    }
+    assert!(ran >= 25 && read >= 20, "{ran} and {read} were found");
+    fs::remove_dir_all(folder).expect("it is ours");
+}
+
+#[tokio::test]
+async fn what_the_chart_says_of_its_kinds_is_so() {
+    let chart = yaml("Chart.yaml");
+    let said = |what: &str| {
+        let said = &chart["annotations"][format!("artifacthub.io/{what}")];
+        let said = objects(said.as_str().expect("it says so")).remove(0);
+        said.as_array().expect("a list").clone()
+    };
+    let examples = said("crdsExamples");
+    let all: String = examples
+        .iter()
+        .map(|example| format!("---\n{example}\n"))
+        .collect();
+    ground().await.assert_taken("Chart.yaml", &all).await;
+
+    let mut kinds = BTreeSet::new();
+    for file in fs::read_dir(in_checkout("crds")).expect("it is in the checkout") {
+        let file = file.expect("it can be listed").path();
+        for kind in objects(&fs::read_to_string(file).expect("it is text")) {
+            let (spec, name) = (&kind["spec"], &kind["metadata"]["name"]);
+            let version = &spec["versions"][0]["name"];
+            kinds.insert([&spec["names"]["kind"], version, name].map(Value::to_string));
+        }
+    }
+    let said: Vec<_> = said("crds");
+    let said = said
+        .iter()
+        .map(|kind| ["kind", "version", "name"].map(|key| kind[key].to_string()));
+    assert_eq!(said.collect::<BTreeSet<_>>(), kinds);
 }

@@ -6,7 +6,9 @@ use k8s_openapi::api::core::v1::Service;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use ssm_session_operator::simulator::{AssumedRole, Operation, SimulatorOptions, Status};
+use ssm_session_operator::simulator::{
+    AssumedRole, Operation, SessionView, SimulatorOptions, Status,
+};
 
 use crate::WAIT_MAX;
 use crate::audit::refused;
@@ -89,9 +91,14 @@ async fn everything_at_once_carries_bytes_and_leaves_nothing() {
     for pod in installed.pods.drain(..) {
         pod.process.kill().await.expect("its pod is deleted");
     }
-    let sessions = installed.aws.simulator().sessions();
-    let ended = |status| status == Status::Terminated;
-    assert!(!sessions.is_empty() && sessions.iter().all(|session| ended(session.status)));
+    let ended = installed
+        .aws
+        .simulator()
+        .wait_for("that all have ended", |aws| {
+            let ended = |session: &SessionView| session.status == Status::Terminated;
+            !aws.sessions.is_empty() && aws.sessions.iter().all(ended)
+        });
+    ended.await.expect("AWS has ended them");
     assert!(installed.aws.simulator().calls(Operation::TerminateSession) > 0);
     nothing_is_left(&installed).await;
     for (pod, log) in installed.logs() {

@@ -1,5 +1,8 @@
 //! The roles of pods on EKS, as docs/iam.md has them: by IRSA through a proxy, and by Pod Identity. Both carry bytes, outlive
-//! their credentials and their tokens, and let the controller end what a relay left.
+//! their credentials and their tokens, and let the controller end what a relay left. The page's policies name these pods,
+//! and the sessions that they start.
+
+use std::fs;
 
 use serde_json::{Value, json};
 use ssm_session_operator::simulator::{AssumedRole, Fault, Operation, SessionView, Status, Trust};
@@ -10,8 +13,10 @@ use crate::aws::Aws;
 use crate::eks::{Eks, REGION};
 use crate::ground::ground;
 use crate::http_proxy::Proxy;
+use crate::iam::{Context, Policy, session, shown};
 use crate::installed::Installed;
 use crate::kubelet::Token;
+use crate::programs::{NAMESPACE, chart, in_checkout, objects, run, tools};
 use crate::rights::{EVERYWHERE, is};
 use crate::transfer::exchange;
 use crate::wait::ask_until;
@@ -28,6 +33,25 @@ fn role(part: &str) -> String {
     format!("arn:aws:iam::123456789012:role/ssm-operator-{part}")
 }
 
+/// Where the page names sessions by the chart's role session name: what stands there.
+const OWN_SESSIONS: &str = "session/ssm-session-operator-*";
+
+/// Fails unless both policies of the page let this session be ended and opened, with these names of sessions in place of
+/// the page's own.
+fn assert_own(id: &str, named: &str) {
+    for (part, action) in [
+        ("relay", "ssm:ResumeSession"),
+        ("relay", "ssm:TerminateSession"),
+        ("relay", "ssmmessages:OpenDataChannel"),
+        ("controller", "ssm:TerminateSession"),
+    ] {
+        let policy = shown(&format!("The {part}'s policy"), "json").remove(0);
+        let policy = Policy::read(&policy.replace(OWN_SESSIONS, named));
+        let allowed = policy.allows(action, &session(id), &[]);
+        assert!(!allowed.is_empty(), "{part}: {action} of {id}");
+    }
+}
+
 /// One controller and one relay, which is soon known to be dead.
 fn values(release: &str) -> Value {
     let hasty = [
@@ -37,6 +61,8 @@ fn values(release: &str) -> Value {
     ];
     json!({
         "crds": { "enabled": false },
+        // For the relay that dies, and long enough that none is taken for dead on a machine that is busy.
+        "extraArgs": ["--lease-duration=30s"],
         "controllerName": format!("example.com/{release}"),
         "watchNamespaces": [format!("{release}-user")],
         "admissionPolicy": { "exemptUsers": [EVERYWHERE] },
@@ -189,6 +215,7 @@ async fn with_irsa_both_roles_have_the_session_name_of_the_chart_and_what_each_s
 
     let id = installed.only_session().id;
     assert!(id.starts_with("ssm-session-operator-"), "{id}");
+    assert_own(&id, OWN_SESSIONS);
     for assumed in installed.assumed() {
         let part = ["controller", "relay"]
             .into_iter()
@@ -220,9 +247,136 @@ async fn with_pod_identity_the_role_session_name_is_the_clusters_and_other_for_e
 
     let id = installed.only_session().id;
     assert!(id.starts_with("eks-my-cluster-"), "{id}");
+    let named = "session/eks-my-cluster-*";
+    let page = fs::read_to_string(in_checkout("docs/install.md"));
+    let page = page.expect("it is in the checkout");
+    let said = format!("put `{named}` into both policies in the place of `{OWN_SESSIONS}`");
+    assert!(page.contains(&said), "{said}");
+    assert_own(&id, named);
     let aws = installed.aws.simulator();
     assert_eq!(aws.calls(Operation::AssumeRoleWithWebIdentity), 0);
     let assumed = installed.assumed();
     let of_pod = |role: &AssumedRole| role.session_name.starts_with("eks-my-cluster-associated");
     assert!(assumed.iter().all(of_pod), "{assumed:?}");
+}
+
+/// The pods of the page's release: their ServiceAccounts, which are rendered, and the role session names that they are given.
+async fn pods(mode: &str) -> Vec<(String, String)> {
+    let (chart, mode) = (chart(), format!("--set=mode={mode}"));
+    let namespace = format!("--namespace={NAMESPACE}");
+    let template = [
+        "template",
+        "ssm-session-operator",
+        &chart,
+        &namespace,
+        &mode,
+    ];
+    let rendered = run(&tools().await.helm, &template, "").await;
+    let rendered = objects(&rendered.expect("it is rendered").out);
+    let of_kind = |kind: &'static str| rendered.iter().filter(move |object| object["kind"] == kind);
+    let pods = of_kind("Deployment").map(|deployment| {
+        let pod = &deployment["spec"]["template"]["spec"];
+        let account = &pod["serviceAccountName"];
+        assert!(
+            of_kind("ServiceAccount").any(|of| of["metadata"]["name"] == *account),
+            "{account} is not made"
+        );
+        let mut variables = pod["containers"][0]["env"].as_array().into_iter().flatten();
+        let named = variables.find(|variable| variable["name"] == "AWS_ROLE_SESSION_NAME");
+        let word = |value: &Value| value.as_str().expect("a word").to_owned();
+        let named = word(&named.expect("it is set")["value"]);
+        (
+            format!("system:serviceaccount:{NAMESPACE}:{}", word(account)),
+            named,
+        )
+    });
+    pods.collect()
+}
+
+/// Whether a trust policy of IRSA gives its role to a ServiceAccount by this role session name.
+fn trusts(policy: &str, account: &str, named: &str) -> bool {
+    let issuer = "oidc.eks.eu-central-1.amazonaws.com/id/EXAMPLE";
+    let provider = format!("arn:aws:iam::123456789012:oidc-provider/{issuer}");
+    let (audience, subject) = (format!("{issuer}:aud"), format!("{issuer}:sub"));
+    let context = [
+        (audience.as_str(), "sts.amazonaws.com"),
+        (subject.as_str(), account),
+        ("sts:RoleSessionName", named),
+    ];
+    let principal = ("Federated", provider.as_str());
+    Policy::read(policy).trusts(principal, "sts:AssumeRoleWithWebIdentity", &context)
+}
+
+#[tokio::test]
+async fn the_trust_policies_of_irsa_name_the_service_accounts_of_the_chart_and_its_session_name() {
+    let relays = shown("IRSA", "json").remove(0);
+    // As the page says.
+    let controllers = relays.replace("operator-relay\"", "operator-controller\"");
+    let mut of_both: Value = serde_json::from_str(&relays).expect("JSON");
+    let list = shown("One role for both", "json").remove(0);
+    let list: Value = serde_json::from_str(&format!("{{{list}}}")).expect("a part of an object");
+    let (key, accounts) = list
+        .as_object()
+        .and_then(|list| list.iter().next())
+        .expect("a list");
+    let equal = &mut of_both["Statement"][0]["Condition"]["StringEquals"];
+    assert!(equal[key].is_string(), "{key}");
+    equal[key] = accounts.clone();
+    let of_both = of_both.to_string();
+
+    let split = pods("split").await;
+    assert_eq!(split.len(), 2);
+    for (account, named) in &split {
+        let is_relay = account.ends_with("-relay");
+        assert_eq!(trusts(&relays, account, named), is_relay, "{account}");
+        assert_eq!(trusts(&controllers, account, named), !is_relay, "{account}");
+        assert!(trusts(&of_both, account, named), "{account}");
+        assert!(!trusts(&of_both, account, "a-name-of-its-own"), "{account}");
+    }
+    let page = fs::read_to_string(in_checkout("docs/iam.md")).expect("it is in the checkout");
+    assert!(page.contains("has one ServiceAccount, `…-all-in-one`"));
+    let both = pods("all-in-one").await;
+    let account = format!("system:serviceaccount:{NAMESPACE}:ssm-session-operator-all-in-one");
+    assert_eq!(
+        both.iter().map(|(of, _)| of).collect::<Vec<_>>(),
+        [&account]
+    );
+}
+
+#[test]
+fn the_trust_policy_of_pod_identity_lets_pods_of_the_operators_namespace_in() {
+    let policy = Policy::read(&shown("EKS Pod Identity", "json")[0]);
+    let eks = ("Service", "pods.eks.amazonaws.com");
+    for action in ["sts:AssumeRole", "sts:TagSession"] {
+        let trusts = |namespace| {
+            let context = [("aws:RequestTag/kubernetes-namespace", namespace)];
+            policy.trusts(eks, action, &context)
+        };
+        assert!(trusts(NAMESPACE) && !trusts("shop"), "{action}");
+    }
+}
+
+#[test]
+fn the_policies_of_a_classes_role_are_for_that_class_and_for_both_parts() {
+    let heading = "A role for each class, in this account or in another";
+    let class = objects(&shown(heading, "yaml")[0]).remove(0);
+    let aws = &class["spec"]["aws"];
+    let word = |field: &str| aws[field].as_str().expect("the class says so");
+    let [pods, trust] = &shown(heading, "json")[..] else {
+        panic!("one policy for the pods, and one for the role");
+    };
+    let assume = "sts:AssumeRole";
+    let allowed = Policy::read(pods).allows(assume, word("roleArn"), &[]);
+    assert!(!allowed.is_empty(), "{pods}");
+    let trust = Policy::read(trust);
+    let (external, named) = (
+        ("sts:ExternalId", word("externalId")),
+        ("sts:RoleSessionName", word("sessionName")),
+    );
+    for part in ["controller", "relay"] {
+        let pod = role(part);
+        let trusts = |context: Context<'_>| trust.trusts(("AWS", pod.as_str()), assume, context);
+        assert!(trusts(&[external, named]), "{part}");
+        assert!(!trusts(&[named]) && !trusts(&[external]), "{part}");
+    }
 }

@@ -142,6 +142,30 @@ async fn clients_reach_the_ports_that_listeners_have_and_no_others() {
     }
 }
 
+/// DNS, the API server, AWS, and the agent of Pod Identity: a rule that is lost for one of the pods is missed there.
+#[tokio::test]
+async fn each_pod_has_its_ways_out() {
+    for mode in ["split", "all-in-one"] {
+        let rendered = render(&[format!("--set=mode={mode}")]).await;
+        let objects = objects(&rendered.expect("it is rendered"));
+        let policies = of_kind(&objects, "NetworkPolicy");
+        for pod in pods(&objects) {
+            let rules = policies.iter().filter(|policy| selects(policy, pod));
+            let rules = rules.flat_map(|policy| list(&policy["spec"]["egress"]));
+            let ports = rules.map(|rule| {
+                let ports = list(&rule["ports"]).into_iter();
+                ports.filter_map(|port| port["port"].as_u64()).collect()
+            });
+            let ports: Vec<Vec<_>> = ports.collect();
+            let mut expected = vec![vec![53, 53], vec![443, 6443]];
+            if pod["metadata"]["labels"]["app.kubernetes.io/component"] != "drain" {
+                expected.extend([vec![443], vec![80]]);
+            }
+            assert_eq!(ports, expected, "{mode}: {}", pod["metadata"]["labels"]);
+        }
+    }
+}
+
 #[tokio::test]
 async fn nothing_comes_in_to_the_drain() {
     let further = r#"--set-json=networkPolicy.extraIngress=[{"ports":[{"port":8080}]}]"#;

@@ -1,5 +1,6 @@
 //! What helm renders is accepted, and what must not be rendered is refused with words that help.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::Value;
@@ -49,6 +50,29 @@ async fn values_that_do_not_fit_are_refused_with_words_that_help() {
             assert!(!said.contains(wordless), "{bad}: {said}");
         }
     }
+}
+
+/// What needs the Prometheus operator, or is read by Grafana, is there for who asks for it.
+#[tokio::test]
+async fn by_default_nothing_is_rendered_for_monitoring() {
+    let rendered = objects(&render(&[]).await.expect("it is rendered"));
+    let kinds = rendered.iter().filter_map(|object| object["kind"].as_str());
+    let kinds: BTreeSet<_> = kinds.collect();
+    let expected = [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "CustomResourceDefinition",
+        "Deployment",
+        "Job",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+        "Role",
+        "RoleBinding",
+        "ServiceAccount",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+    ];
+    assert_eq!(kinds, BTreeSet::from(expected));
 }
 
 #[tokio::test]

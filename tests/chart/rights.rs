@@ -22,7 +22,7 @@ use crate::wait::ask_until;
 pub const EVERYWHERE: &str =
     "system:serviceaccount:split-operator:split-ssm-session-operator-controller";
 
-/// What a controller logs when it has won.
+/// What a controller logs when it has won, beside its identity.
 const ELECTED: &str = "elected: leading";
 
 /// Rights that these courses are not sure to use; `tests/cluster/rights.rs` says what needs them.
@@ -223,17 +223,28 @@ async fn trouble_that_comes_twice_is_counted(installed: &Installed) {
     installed.carry().await;
 }
 
+/// The controller whose Lease of the election it is.
+async fn leader(installed: &Installed) -> Option<String> {
+    let holders = "--output=jsonpath={.items[*].spec.holderIdentity}";
+    let holders = installed.kubectl(&["get", "leases", holders]).await;
+    let elected = |line: &str| {
+        let mut holders = holders.split_whitespace();
+        line.contains(ELECTED) && holders.any(|holder| line.contains(holder))
+    };
+    let mut pods = installed.pods.iter();
+    let leader = pods.find(|pod| pod.process.logged().lines().any(elected));
+    leader.map(|pod| pod.pod.clone())
+}
+
 /// The Lease of the election changes hands.
 async fn the_leader_leaves(installed: &mut Installed) {
+    let leading = leader(installed).await.expect("one leads");
     let mut pods = installed.pods.iter();
-    let leader = pods.position(|pod| pod.process.logged().contains(ELECTED));
-    let leader = installed.pods.remove(leader.expect("one leads"));
-    leader.process.stop().await.expect("it ends well");
-    let mut pods = installed.pods.iter_mut();
-    let other = pods.find(|pod| pod.pod.contains("controller"));
-    let other = &mut other.expect("there are two").process;
-    let elected = other.wait_for_log(ELECTED, WAIT_MAX).await;
-    elected.expect("it leads now");
+    let at = pods.position(|pod| pod.pod == leading).expect("it runs");
+    let leading = installed.pods.remove(at);
+    leading.process.stop().await.expect("it ends well");
+    let other = ask_until(WAIT_MAX, async || leader(installed).await);
+    assert!(other.await.is_some(), "the other leads now");
 }
 
 /// Listeners are moved. Gives the name of the relay that has gone.

@@ -8,7 +8,7 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use ssm_session_operator::crd::{SsmListener, SsmSession};
-use ssm_session_operator::simulator::{Operation, Status};
+use ssm_session_operator::simulator::{Operation, Overview, Status};
 
 use crate::WAIT_MAX;
 use crate::documented::commands;
@@ -70,11 +70,13 @@ impl Installed {
         self.wait_session("served anew", served).await
     }
 
-    /// How many sessions AWS has not ended.
-    fn live_sessions(&self) -> usize {
-        let sessions = self.aws.simulator().sessions();
-        let live = |status| !matches!(status, Status::Terminated | Status::Failed);
-        sessions.iter().filter(|s| live(s.status)).count()
+    /// Waits until AWS has ended all sessions but so many: it is at that for a moment after it has answered.
+    async fn wait_live_sessions(&self, number: usize) {
+        let ended = |status| matches!(status, Status::Terminated | Status::Failed);
+        let live = |aws: &Overview| aws.sessions.iter().filter(|s| !ended(s.status)).count();
+        let simulator = self.aws.simulator();
+        let left = simulator.wait_for("sessions that run on", |aws| live(aws) == number);
+        left.await.unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Nobody runs any more: does what the page says for that, with its own commands.
@@ -102,7 +104,8 @@ impl Installed {
                 .then_some(())
         });
         assert!(gone.await.is_some(), "something is left");
-        assert_eq!(self.live_sessions(), 1, "AWS was not asked");
+        // AWS was not asked.
+        self.wait_live_sessions(1).await;
     }
 
     /// What was granted is there, nobody holds it, and nothing else of the operator is.
@@ -119,7 +122,7 @@ impl Installed {
         let listeners: Api<SsmListener> = Api::namespaced(self.client.clone(), &self.namespace());
         let listeners = listeners.list(&ListParams::default()).await;
         assert!(listeners.expect("the kinds are there").items.is_empty());
-        assert_eq!(self.live_sessions(), 0);
+        self.wait_live_sessions(0).await;
 
         let kept = ["get", "crds,ssmsessionclasses", "--output=name"];
         let kept = self.kubectl(&kept).await;
@@ -143,12 +146,13 @@ async fn grants_outlive_the_way_from_kubectl_to_the_chart_and_an_uninstallation(
     let values = json!({
         "defaultClass": { "region": "" },
         "controller": { "extraArgs": ["--poll-interval=2s"] },
-        "drain": { "timeoutSeconds": 60 },
+        // One drain fails, and takes that long, in the time that a hook's pod has.
+        "drain": { "timeoutSeconds": 45 },
     });
     // What was there before the chart. Nothing of it runs, and in AWS a session does.
     let past = Past::left_in(&installed).await;
     let before = installed.available().await;
-    assert_eq!(installed.live_sessions(), 1);
+    installed.wait_live_sessions(1).await;
 
     installed.install(&values, &TAKE_OVER).await;
     installed.start_pods(4).await;
@@ -156,11 +160,8 @@ async fn grants_outlive_the_way_from_kubectl_to_the_chart_and_an_uninstallation(
     assert_eq!(served.uid(), before.uid(), "it is the same grant");
     past.is_taken_over(&installed).await;
     let mut connection = installed.connect().await;
-    assert_eq!(
-        installed.live_sessions(),
-        1,
-        "nothing is left of the old ones"
-    );
+    // Nothing is left of the old ones.
+    installed.wait_live_sessions(1).await;
     let live = &served.status.expect("it has one").sessions[0].session_id;
 
     installed

@@ -100,6 +100,34 @@ fn paths_read<'a>(template: &'a str, root: &'a str) -> impl Iterator<Item = &'a 
     })
 }
 
+/// The paths that a template reads by way of variables, which are its own.
+fn paths_of_variables(template: &str) -> BTreeSet<String> {
+    let mut read = BTreeSet::new();
+    for line in template.lines() {
+        let Some((name, of)) = line.split_once(" := ") else {
+            continue;
+        };
+        let name = name.trim_start_matches("{{-").trim();
+        let of = of.trim_end_matches(" }}").trim_end_matches(" -}}");
+        let of = of.trim_start_matches("$root").trim_start_matches('$');
+        // Such as `$values := index $root.Values $component.key`.
+        let of_each = of.starts_with("index ") && of.contains(".Values ");
+        let of = match of.strip_prefix(".Values") {
+            Some(of) => vec![of],
+            None if of_each => vec![".controller", ".relay", ".allInOne"],
+            None => continue,
+        };
+        let is_path = |letter: char| letter.is_ascii_alphanumeric() || letter == '.';
+        for of in of {
+            if name.starts_with('$') && of.chars().all(is_path) {
+                let below = paths_read(template, name);
+                read.extend(below.map(|path| format!("{of}{path}")));
+            }
+        }
+    }
+    read
+}
+
 /// Helm renders nothing, without a word, where a template reads a value that there is not.
 #[test]
 fn templates_read_no_value_that_there_is_not() {
@@ -112,25 +140,13 @@ fn templates_read_no_value_that_there_is_not() {
         let template = fs::read_to_string(file).expect("it is text");
         read.extend(paths_read(&template, ".Values").map(str::to_owned));
         // Such as `$policy := .Values.networkPolicy }}`, and `$policy.clients`.
-        for line in template.lines() {
-            let Some((name, of)) = line.split_once(" := ") else {
-                continue;
-            };
-            let name = name.trim_start_matches("{{-").trim();
-            let of = of.trim_end_matches(" }}").trim_end_matches(" -}}");
-            let of = of.trim_start_matches("$root").trim_start_matches('$');
-            let Some(of) = of.strip_prefix(".Values") else {
-                continue;
-            };
-            let is_path = |letter: char| letter.is_ascii_alphanumeric() || letter == '.';
-            if name.starts_with('$') && of.chars().all(is_path) {
-                let below = paths_read(&template, name);
-                read.extend(below.map(|path| format!("{of}{path}")));
-            }
+        for define in template.split("{{- define ") {
+            read.extend(paths_of_variables(define));
         }
     }
     assert!(read.len() > 60, "{} are read: {read:?}", read.len());
     assert!(read.contains(".networkPolicy.apiServer.ports"), "{read:?}");
+    assert!(read.contains(".allInOne.volumeMounts"), "{read:?}");
     let is_there = |path: &&String| {
         let deeper = format!("{path}.");
         let mut values = values.iter();

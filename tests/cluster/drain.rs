@@ -164,7 +164,7 @@ async fn what_an_uninstallation_left_is_deleted_without_an_operator_and_served_b
 async fn a_drain_that_aws_does_not_let_end_says_what_is_left_and_everything_heals() {
     let (world, controller, relay, listener) = World::serving_apart("drain-late", &[]).await;
     world.fail(Operation::TerminateSession, "InternalServerError");
-    let drain = world.drain(&["--timeout=20s"]).await;
+    let drain = world.drain(&["--timeout=45s"]).await;
     let draining = |session: &SsmSession| reason(session, "Ready") == "Draining";
     world.wait("orders", "what is asked for", draining).await;
     let (well, logged) = drain.finish(WAIT_MAX).await.expect("it ends");

@@ -124,8 +124,11 @@ async fn objects_of_any_size_keep_no_other_namespace_from_being_served() {
     assert!(begun.expect("the API answers").is_none());
     let left = world.sessions().get("huge-0").await.expect("it is there");
     assert_eq!(left.finalizers().len(), MANY, "ours did not come over them");
-    let peak = peak(controller.pid());
-    assert!(peak < PEAK_MAX, "{peak} kB");
+    // Where a process is asked for it so.
+    if cfg!(target_os = "linux") {
+        let peak = peak(controller.pid());
+        assert!(peak < PEAK_MAX, "{peak} kB");
+    }
 
     for name in huge {
         world

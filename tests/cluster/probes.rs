@@ -10,7 +10,7 @@ use crate::http::{self, Answer};
 use crate::ownership::RELAY_RIGHTS;
 use crate::process::Process;
 use crate::transfer;
-use crate::world::{WAIT_MAX, World};
+use crate::world::{TARGET, WAIT_MAX, World};
 
 async fn get(process: &mut Process, path: &str) -> Answer {
     let address = process
@@ -141,12 +141,18 @@ async fn metrics_are_openmetrics_and_move_with_a_transfer() {
         );
     }
     drop(connection);
+    let id = &world.simulator.sessions()[0].id;
 
     world.delete("orders").await;
     world.wait_gone("orders").await;
     world.assert_nothing_is_left().await;
     let after = get(&mut operator, "/metrics").await.body;
     check(&after);
+    // A series for each of what comes and goes would be kept for ever.
+    for of_one in [id, "orders", TARGET] {
+        let labelled = [&during, &after].iter().any(|shown| shown.contains(of_one));
+        assert!(!labelled, "a label says {of_one}");
+    }
     assert_eq!(
         value(
             &after,

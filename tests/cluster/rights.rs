@@ -2,8 +2,10 @@
 //! no right of the chart's, and a row's test fails when it can do without.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use crate::audit::Request;
+use crate::programs::in_checkout;
 use crate::world::rendered_rights;
 
 /// Where a right counts.
@@ -243,6 +245,24 @@ pub fn idle(world: &str, requests: &[Request]) -> Vec<&'static str> {
         !requests.iter().any(|request| is_it(&request))
     });
     unused.map(|(_, _, right, _)| *right).collect()
+}
+
+/// A row of a world that is not there would be proved by nobody.
+#[test]
+fn every_world_of_the_table_is_there() {
+    let files = fs::read_dir(in_checkout("tests/cluster")).expect("it is in the checkout");
+    let files = files.map(|file| file.expect("it can be listed").path());
+    let files = files.filter(|file| file.is_file() && !file.ends_with("rights.rs"));
+    let tests: String = files
+        .map(|file| fs::read_to_string(file).expect("it is text"))
+        .collect();
+    for (.., need) in TABLE {
+        if let World(name) = need {
+            let mut ways = ["new", "serving", "serving_apart"].iter();
+            let made = ways.any(|way| tests.contains(&format!("World::{way}(\"{name}\"")));
+            assert!(made, "no test has the world {name}");
+        }
+    }
 }
 
 #[tokio::test]

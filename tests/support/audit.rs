@@ -5,6 +5,7 @@
     reason = "each test program that includes this file uses a part of it"
 )]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -13,11 +14,16 @@ use serde::Deserialize;
 /// Whom the operator's own requests come from, as opposed to what tests do with its tokens.
 const AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/");
 
+/// Where the API server says of a ServiceAccount which of its tokens was shown.
+const TOKEN_ID: &str = "authentication.kubernetes.io/credential-id";
+
 /// A request of a process of the operator, and how it was answered.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Name of the ServiceAccount.
     pub account: String,
+    /// Id of its token: each process has its own.
+    pub token: String,
     /// As RBAC calls it.
     pub verb: String,
     /// `group/resource` or `group/resource/subresource`, with nothing for the core group.
@@ -46,6 +52,8 @@ struct Line {
 #[derive(Deserialize)]
 struct User {
     username: String,
+    #[serde(default)]
+    extra: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -68,7 +76,7 @@ struct Answer {
 /// The requests of an operator whose ServiceAccounts are in this namespace.
 pub fn requests(log: &Path, home: &str) -> Vec<Request> {
     let accounts = format!("system:serviceaccount:{home}:");
-    let log = fs::read_to_string(log).unwrap_or_default();
+    let log = fs::read_to_string(log).expect("the API server has written it");
     // Reading all as JSON takes long, and most are others'; the last may be half a line.
     let lines = log.lines().filter(|line| line.contains(&accounts));
     lines
@@ -76,6 +84,7 @@ pub fn requests(log: &Path, home: &str) -> Vec<Request> {
         .filter(|line| line.user_agent.starts_with(AGENT))
         .filter_map(|line| {
             let account = line.user.username.strip_prefix(&accounts)?.to_owned();
+            let token = line.user.extra.get(TOKEN_ID).cloned().unwrap_or_default();
             let object = line.object_ref?;
             let (group, resource) = (&object.api_group, &object.resource);
             let subresource = match object.subresource.as_str() {
@@ -85,6 +94,7 @@ pub fn requests(log: &Path, home: &str) -> Vec<Request> {
             let Answer { code, message } = line.response_status?;
             Some(Request {
                 account,
+                token: token.concat(),
                 resource: format!("{group}/{resource}{subresource}"),
                 namespace: object.namespace,
                 code,

@@ -138,8 +138,9 @@ impl Process {
 
     /// Sends it a signal, by its name without SIG.
     pub async fn signal(&self, name: &str) -> Result<()> {
-        let (signal, pid) = (format!("-{name}"), self.pid.to_string());
-        let status = Command::new("kill").args([signal, pid]).status().await?;
+        // The shell's own: there need be no program for it.
+        let kill = format!("kill -{name} {}", self.pid);
+        let status = Command::new("sh").args(["-c", &kill]).status().await?;
         ensure!(status.success(), "kill: {status}");
         Ok(())
     }

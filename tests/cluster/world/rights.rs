@@ -325,15 +325,19 @@ impl World {
         self.rights.went.store(true, Ordering::Relaxed);
     }
 
-    /// How often controllers have written something else than Leases, as the API server saw it.
-    pub fn written_by_controllers(&self) -> usize {
+    /// How often each controller, by the id of its token, has written something else than Leases, as the API server saw it.
+    pub fn written_by_controllers(&self) -> BTreeMap<String, usize> {
         let all = requests(&self.ground.audit_log(), &self.operator_namespace);
         let is_write = |request: &&Request| {
             let reads = ["get", "list", "watch"].contains(&request.verb.as_str());
             let of_lease = request.resource == "coordination.k8s.io/leases";
             request.account.ends_with("-controller") && !reads && !of_lease
         };
-        all.iter().filter(is_write).count()
+        let mut written = BTreeMap::new();
+        for request in all.iter().filter(is_write) {
+            *written.entry(request.token.clone()).or_default() += 1;
+        }
+        written
     }
 
     /// Whatever a process has wanted and may not is a rule that the chart lacks, and what this world is there to need must
