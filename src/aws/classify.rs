@@ -17,7 +17,7 @@ use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 
 use crate::broker::{BrokerError, ErrorKind, RequestId};
-use crate::words::plain;
+use crate::words::{levels, plain, told_once};
 
 /// The operation of STS, as errors name it.
 pub(super) const ASSUME_ROLE: &str = "AssumeRole";
@@ -140,24 +140,15 @@ fn credentials_error(error: &(dyn Error + 'static)) -> Option<Cause> {
         .map(Cause::from)
 }
 
-/// An error and its sources, outermost first.
-fn levels<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&level| level.source())
-}
-
 /// An error and its sources, each as it displays itself. Those of the SDK display no bodies and no headers.
 fn chain(error: Option<&(dyn Error + 'static)>) -> String {
-    let mut words: Vec<String> = Vec::new();
-    for level in error.into_iter().flat_map(levels) {
+    // What a `credential_process` prints is its own affair, and may be a secret.
+    let words = |level: &(dyn Error + 'static)| {
         let level = level.to_string();
-        // What a `credential_process` prints is its own affair, and may be a secret.
-        let level = level.split(PROCESS_OUTPUT).next().unwrap_or_default();
-        let level = level.trim_end().to_owned();
-        if words.last().is_none_or(|last| !last.contains(&level)) {
-            words.push(level);
-        }
-    }
-    words.join(": ")
+        let own = level.split(PROCESS_OUTPUT).next().unwrap_or_default();
+        own.trim_end().to_owned()
+    };
+    told_once(error.into_iter().flat_map(levels).map(words))
 }
 
 /// Seconds, as HTTP writes them; the form with a date is not used by AWS.

@@ -28,8 +28,9 @@ pub struct Listeners<D> {
     bound: BTreeMap<ListenerId, SsmListener>,
     /// As they were given to the relay, until it has let go of them.
     held: BTreeMap<ListenerId, Held>,
-    /// UIDs of those of which was said that they can't be read.
-    unread: BTreeSet<String>,
+    /// UIDs of those of which was said that they can't be read, and how many lists were complete when each was last seen.
+    unread: BTreeMap<String, u64>,
+    lists: u64,
 }
 
 /// A listener that the relay was told to serve.
@@ -65,7 +66,8 @@ impl<D: DataPlane> Listeners<D> {
             relay,
             bound: BTreeMap::new(),
             held: BTreeMap::new(),
-            unread: BTreeSet::new(),
+            unread: BTreeMap::new(),
+            lists: 0,
         }
     }
 
@@ -84,7 +86,8 @@ impl<D: DataPlane> Listeners<D> {
         let is_it = |known: &&SsmListener| known.metadata.uid == uid;
         let known = self.bound.values().find(is_it);
         let salvaged = SsmListener::salvaged(metadata, &raw, known);
-        if self.unread.insert(uid.unwrap_or_default()) {
+        let said = self.unread.insert(uid.unwrap_or_default(), self.lists);
+        if said.is_none() {
             error!(listener = name, %why, served = salvaged.is_some(),
                 "a listener can't be read as a whole: it is served only by a spec that can be, or could be before; \
                  others are not concerned");
@@ -94,6 +97,8 @@ impl<D: DataPlane> Listeners<D> {
 
     /// The complete list, as it was read: whatever is not in it has left.
     pub fn replace(&mut self, objects: Vec<SsmListener>) {
+        self.unread.retain(|_, seen| *seen == self.lists);
+        self.lists += 1;
         self.bound.clear();
         for object in objects {
             self.note(object);

@@ -13,7 +13,6 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 
-use std::error::Error;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -36,6 +35,7 @@ use crate::backoff::Backoff;
 use crate::crd::{SsmListener, relay_label_value};
 use crate::reading::{Guarded, PAGE, paced};
 use crate::relay::{EndReason, Inherited, ListenerId, ListenerSpec, Recorder, Relay};
+use crate::words::with_causes;
 use lease::{Claim, RelayLease};
 use listeners::Listeners;
 use record::Desk;
@@ -295,15 +295,5 @@ pub(crate) fn words(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
         return format!("{} ({})", status.message, status.code);
     }
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        // Some errors repeat what caused them.
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
+    with_causes(error)
 }

@@ -136,7 +136,8 @@ fn error_of(failure: &Failure) -> ListenerError {
         // Whoever reads this sees a session that did not come to serve; the words say that the API server was why.
         Failure::DataChannel(_) | Failure::Recording(_) => ErrorClass::DataChannel,
         Failure::Unsupported(_) => ErrorClass::UnsupportedSessionType,
-        Failure::SessionClosed(_) => ErrorClass::SessionClosed,
+        // Of the new spec nothing has failed: it has a class from which nothing is concluded, whatever failed before.
+        Failure::SessionClosed(_) | Failure::EditedAgain(_) => ErrorClass::SessionClosed,
         Failure::NoPort(_) => ErrorClass::NoPort,
     };
     ListenerError {

@@ -20,6 +20,8 @@ use tokio::time::timeout;
 use tokio_rustls::rustls::ClientConfig;
 use tower::ServiceExt as _;
 
+use crate::words::with_causes;
+
 /// How long a proxy may take altogether: to accept a connection, for TLS if its URL is `https://`, and to connect. It
 /// leaves a websocket, which has 10 s in all, time for its own handshakes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
@@ -149,10 +151,12 @@ impl Proxy {
             .request(to)
             .map_err(|_| broken("the host is no name"))?;
         let handshake = http1::handshake(stream).await;
-        let (mut sender, connection) = handshake.map_err(|error| broken(&words(&error)))?;
+        let (mut sender, connection) = handshake.map_err(|error| broken(&with_causes(&error)))?;
         let answered = async move {
             let answer = sender.send_request(request).await;
-            let status = answer.map_err(|error| broken(&words(&error)))?.status();
+            let status = answer
+                .map_err(|error| broken(&with_causes(&error)))?
+                .status();
             if status.is_success() {
                 return Ok(());
             }
@@ -165,7 +169,7 @@ impl Proxy {
         };
         let running = async {
             let ended = connection.without_shutdown().await;
-            ended.map_err(|error| broken(&words(&error)))
+            ended.map_err(|error| broken(&with_causes(&error)))
         };
         let ((), parts) = try_join(answered, running).await?;
         if parts.read_buf.is_empty() {
@@ -188,21 +192,9 @@ impl Proxy {
     }
 
     fn unreachable(&self, error: &(dyn Error + 'static)) -> ConnectError {
-        let (proxy, why) = (self.to_string(), words(error));
+        let (proxy, why) = (self.to_string(), with_causes(error));
         ConnectError::Unreachable { proxy, why }
     }
-}
-
-/// An error with its causes, each once.
-fn words(error: &(dyn Error + 'static)) -> String {
-    let mut words: Vec<String> = Vec::new();
-    for level in std::iter::successors(Some(error), |&level| level.source()) {
-        let level = level.to_string();
-        if words.last().is_none_or(|last| !last.contains(&level)) {
-            words.push(level);
-        }
-    }
-    words.join(": ")
 }
 
 /// `host:port`, as its URL has them.

@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -22,17 +21,7 @@ pub(super) async fn accept(bound: Option<&Bound>) -> io::Result<(TcpStream, IpAd
     let Some(bound) = bound else {
         return std::future::pending().await;
     };
-    let accepted = poll_fn(|cx| {
-        let ready = bound
-            .sockets()
-            .iter()
-            .find_map(|socket| match socket.poll_accept(cx) {
-                Poll::Ready(result) => Some(result),
-                Poll::Pending => None,
-            });
-        ready.map_or(Poll::Pending, Poll::Ready)
-    })
-    .await;
+    let accepted = poll_fn(|cx| bound.poll_accept(cx)).await;
     if accepted.is_err() {
         sleep(ERROR_PAUSE).await;
     }

@@ -203,10 +203,10 @@ impl Client {
         mut admission: watch::Receiver<Admission>,
         options: Arc<RelayOptions>,
     ) {
-        // The place is given back after the connection is closed.
+        // The place is given back after the connection is closed: what comes first here is dropped last.
         let Self {
-            stream,
             mut place,
+            stream,
             since,
         } = self;
         match timeout_at(Instant::now() + options.hold, open_stream(&mut admission)).await {

@@ -4,11 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::report::ListenerId;
@@ -48,6 +50,8 @@ pub struct Bound {
     owner: ListenerId,
     port: u16,
     sockets: Vec<TcpListener>,
+    /// The socket that is asked for a client first.
+    turn: AtomicUsize,
     ports: Arc<Ports>,
 }
 
@@ -117,6 +121,7 @@ impl Ports {
             owner: owner.clone(),
             port,
             sockets,
+            turn: AtomicUsize::new(0),
             ports: self.clone(),
         }
     }
@@ -156,10 +161,18 @@ impl Bound {
         self.port
     }
 
-    /// Its sockets, one for each address.
-    #[must_use]
-    pub fn sockets(&self) -> &[TcpListener] {
-        &self.sockets
+    /// The next client on any of its sockets, one for each address. Who gave one is asked last for the next, so that a
+    /// crowd on one keeps nobody from being let in on another.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        let turn = self.turn.load(Ordering::Relaxed);
+        let in_turn = (turn..turn + self.sockets.len()).map(|index| index % self.sockets.len());
+        for index in in_turn {
+            if let Poll::Ready(accepted) = self.sockets[index].poll_accept(cx) {
+                self.turn.store(index + 1, Ordering::Relaxed);
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
     }
 }
 
@@ -198,7 +211,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
+    use std::future::poll_fn;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use tokio::time::advance;
 
@@ -314,12 +328,30 @@ mod tests {
         ];
         let ports = Arc::new(Ports::new(addresses.to_vec(), 10_240..=32_767, QUARANTINE));
         let bound = ports.bind(&owner("a"), None).expect("a port");
-        for (socket, address) in bound.sockets().iter().zip(addresses) {
+        for (socket, address) in bound.sockets.iter().zip(addresses) {
             let expected = SocketAddr::new(address, bound.port());
             assert_eq!(socket.local_addr().expect("an address"), expected);
-            TcpStream::connect(expected).expect("it listens");
+            std::net::TcpStream::connect(expected).expect("it listens");
         }
-        assert_eq!(bound.sockets().len(), 2);
+        assert_eq!(bound.sockets.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn who_fills_the_queue_of_one_address_keeps_nobody_out_at_another() {
+        let addresses = vec![own_address(), own_address()];
+        let ports = Arc::new(Ports::new(addresses.clone(), 11_000..=11_999, QUARANTINE));
+        let bound = ports.bind(&owner("a"), None).expect("a port");
+        let mut clients = Vec::new();
+        for address in [1, 0, 0, 0].map(|index: usize| addresses[index]) {
+            let client = TcpStream::connect((address, bound.port())).await;
+            clients.push(client.expect("it listens"));
+        }
+        let mut let_in = Vec::new();
+        while let_in.len() < 2 {
+            let (client, _) = poll_fn(|cx| bound.poll_accept(cx)).await.expect("a client");
+            let_in.push(client.local_addr().expect("an address").ip());
+        }
+        assert_eq!(let_in, addresses);
     }
 
     #[tokio::test(start_paused = true)]

@@ -146,6 +146,9 @@ pub enum Failure {
     /// A session that was up has ended.
     #[error("the session ended: {0}")]
     SessionClosed(String),
+    /// The wish has changed again, and is not followed yet. With what had gone wrong before, if anything had.
+    #[error("the spec changed again before any session had served for a minute: it is followed at the next try{}", before(.0.as_deref()))]
+    EditedAgain(Option<Box<Failure>>),
     /// No port of the relay's range could be listened on.
     #[error("no port to listen on: {0}")]
     NoPort(String),
@@ -163,11 +166,16 @@ impl Failure {
             Self::DataChannel(_) => "no data channel",
             Self::Unsupported(_) => "unsupported session",
             Self::SessionClosed(_) => "the session ended",
+            Self::EditedAgain(_) => "the spec changed again",
             Self::NoPort(_) => "no port to listen on",
             Self::Recording(_) => "state could not be recorded",
         };
         words.to_owned()
     }
+}
+
+fn before(failure: Option<&Failure>) -> String {
+    failure.map_or_else(String::new, |failure| format!("; before that: {failure}"))
 }
 
 impl From<BrokerError> for Failure {

@@ -21,7 +21,7 @@ use super::listener::{Action, Listener, Now};
 use super::metrics::{Metrics, Served};
 use super::options::RelayOptions;
 use super::ports::{Bound, Ports};
-use super::report::{EndReason, Failure, ListenerId, RecordError, Recorder, Report};
+use super::report::{Failure, ListenerId, RecordError, Recorder, Report};
 use super::starting::Starting;
 use super::tunnel::{self, Tunnel, TunnelState};
 use super::wish::{Order, Wish};
@@ -42,11 +42,8 @@ pub(super) struct Shared {
 enum Outcome {
     Started(Result<Ticket, BrokerError>),
     Terminated(SessionId, Result<(), BrokerError>),
-    Recorded {
-        claim: u64,
-        report: Box<Report>,
-        result: Result<(), RecordError>,
-    },
+    /// Of a report that was made at this claim.
+    Recorded(u64, Box<Report>, Result<(), RecordError>),
     RecordDelayOver,
     BindDelayOver,
 }
@@ -136,8 +133,8 @@ impl Server {
         server
     }
 
-    /// Runs until the listener is stopped, its sessions are over, and that is on record; or until it turns out to be
-    /// another relay's.
+    /// Runs until the listener is stopped, nothing is left to be ended here, and that is on record; or until it turns out
+    /// to be another relay's.
     pub(super) async fn run(mut self, wish: &mut watch::Receiver<Wish>) -> Exit {
         loop {
             self.advance();
@@ -148,22 +145,35 @@ impl Server {
                     Exit::Stopped
                 };
             }
-            let deadline = self.machine.poll_timeout();
-            tokio::select! {
-                changed = wish.changed() => {
-                    // Without an owner nobody wants the listener.
-                    let current = if changed.is_ok() { wish.borrow_and_update().clone() } else { Wish::Shutdown };
-                    self.handle_wish(current);
-                }
-                Some(outcome) = self.pending.next(), if !self.pending.is_empty() => self.handle_outcome(outcome),
-                state = tunnel::changed(&mut self.tunnel_state) => self.machine.handle_tunnel(&state, Now::read()),
-                client = accept(self.bound.as_ref()) => self.admit(client),
-                Some(ended) = self.clients.join_next(), if !self.clients.is_empty() => self.handle_client_ended(ended),
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    self.machine.handle_timeout(Now::read());
-                }
+            while !self.step(wish).await {}
+        }
+    }
+
+    /// Waits for what comes next, and says whether the machine has heard of it: of clients that come and go it does not, and
+    /// nothing is made anew for them.
+    async fn step(&mut self, wish: &mut watch::Receiver<Wish>) -> bool {
+        let deadline = self.machine.poll_timeout();
+        tokio::select! {
+            changed = wish.changed() => {
+                // Without an owner nobody wants the listener.
+                let current = if changed.is_ok() { wish.borrow_and_update().clone() } else { Wish::Shutdown };
+                self.handle_wish(current);
+            }
+            Some(outcome) = self.pending.next(), if !self.pending.is_empty() => self.handle_outcome(outcome),
+            state = tunnel::changed(&mut self.tunnel_state) => self.machine.handle_tunnel(&state, Now::read()),
+            client = accept(self.bound.as_ref()) => {
+                self.admit(client);
+                return false;
+            }
+            Some(ended) = self.clients.join_next(), if !self.clients.is_empty() => {
+                self.handle_client_ended(ended);
+                return false;
+            }
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                self.machine.handle_timeout(Now::read());
             }
         }
+        true
     }
 
     fn handle_wish(&mut self, wish: Wish) {
@@ -172,17 +182,15 @@ impl Server {
                 self.record.wished_again |= self.record.disowned;
                 self.machine.handle_spec(order.spec, Now::read());
             }
-            Wish::Stop(reason) | Wish::Restart(reason, _) => self.stop(reason),
+            Wish::Stop(reason) | Wish::Restart(reason, _) => {
+                self.machine.handle_stop(reason, Now::read());
+                self.cut_off();
+            }
             Wish::Shutdown => {
                 self.machine.handle_shutdown(Now::read());
                 self.cut_off();
             }
         }
-    }
-
-    fn stop(&mut self, reason: EndReason) {
-        self.machine.handle_stop(reason, Now::read());
-        self.cut_off();
     }
 
     /// Listens no more, and resets every client at once.
@@ -235,11 +243,7 @@ impl Server {
             let late = || RecordError::Unavailable(format!("no answer within {limit:?}"));
             let result = timeout(limit, recorder.record(&report)).await;
             let result = result.unwrap_or_else(|_| Err(late()));
-            Outcome::Recorded {
-                claim,
-                report: Box::new(report),
-                result,
-            }
+            Outcome::Recorded(claim, Box::new(report), result)
         });
     }
 
@@ -307,20 +311,20 @@ impl Server {
             Outcome::Terminated(id, result) => {
                 if let Err(error) = &result {
                     warn!(listener = %self.id, session = %id, %error, request_id = error.request_id.as_str(), "TerminateSession failed, trying again unless the session is gone");
+                    if self.machine.is_stopping() {
+                        // Recorded anew, so that a record that is not ours any more is heard of: then others try on.
+                        self.record.recorded = None;
+                    }
                 }
                 self.machine.handle_terminated(&id, result, Now::read());
             }
-            Outcome::Recorded {
-                claim,
-                report,
-                result,
-            } => {
+            Outcome::Recorded(claim, report, result) => {
                 self.record.busy = false;
                 self.handle_recorded(claim, *report, result);
             }
             Outcome::RecordDelayOver => self.record.busy = false,
             Outcome::BindDelayOver => {
-                if !self.is_stopping() {
+                if !self.machine.is_stopping() {
                     self.bind();
                 }
             }
@@ -384,14 +388,10 @@ impl Server {
         }
     }
 
-    fn is_stopping(&self) -> bool {
-        self.machine.is_stopping()
-    }
-
     fn is_done(&self) -> bool {
         let recorded = self.record.recorded.as_ref().map(|(_, report)| report);
-        let on_record = recorded == Some(&self.machine.report()) || self.record.disowned;
-        self.machine.is_over() && on_record
+        let on_record = || recorded == Some(&self.machine.report());
+        self.machine.is_over() && (self.record.disowned || on_record())
     }
 
     fn later(&self, outcome: impl Future<Output = Outcome> + Send + 'static) {

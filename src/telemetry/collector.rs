@@ -20,6 +20,8 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::words::with_causes;
+
 /// How long one request may take, its answer included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -105,7 +107,8 @@ impl HttpClient for Collector {
             Err(error) => {
                 let leaving = self.leaving.is_cancelled();
                 self.given_up.store(leaving, Ordering::Relaxed);
-                self.note(Some(&words(error.as_ref())));
+                // The client's own words say no more than that it failed.
+                self.note(Some(&with_causes(error.as_ref())));
             }
         }
         answer
@@ -127,14 +130,6 @@ async fn in_time<T>(
         () = left => LEAVE_TIMEOUT,
     };
     Err(format!("no answer within {late:?}").into())
-}
-
-/// An error with what is behind it: the client's own says no more than that it failed.
-fn words(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |words, cause| {
-        format!("{words}: {cause}")
-    })
 }
 
 #[cfg(test)]

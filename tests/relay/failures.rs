@@ -7,7 +7,7 @@ use ssm_session_operator::relay::{EndReason, Failure, RelayOptions, Report, Stat
 use ssm_session_operator::simulator::{Fault, Operation, Overview, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::ground::{Ground, REMOTE, Setting, echo, options, wait_reset, within};
+use crate::ground::{Ground, REMOTE, Setting, echo, listener, options, wait_reset, within};
 use crate::recorder::Mode;
 
 async fn ground(adjust: impl FnOnce(&mut RelayOptions)) -> Ground {
@@ -230,6 +230,26 @@ async fn what_aws_refuses_is_classified_and_tried_again() {
         assert_eq!((serving.failure, serving.retry_at), (None, None));
         assert_eq!(ground.simulator.calls(Operation::StartSession), 3);
     }
+}
+
+#[tokio::test]
+async fn a_session_that_aws_refuses_to_end_keeps_its_listener_only_while_the_record_is_ours() {
+    let ground = ground(|_| {}).await;
+    ground.ensure();
+    ground.wait_serving().await;
+    ground.inject(Fault::Fail {
+        operation: Operation::TerminateSession,
+        calls: u32::MAX,
+        code: "AccessDeniedException".to_owned(),
+    });
+    ground.stop();
+    // Each refusal is a reason to ask whose the record is.
+    ground.shelf.wait_calls(20).await;
+    assert_eq!(ground.relay.listeners(), [listener("a")]);
+    ground.shelf.set(Mode::NotOurs);
+    ground.wait_listeners(0).await;
+    let metrics = ground.metrics();
+    assert!(metrics.contains("relay_sessions 0"), "{metrics}");
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ const FLOORS: &[(&str, May)] = &[
     ("cli", May::All),
     ("operator", May::All),
     ("admin", May::Only(&[])),
-    ("telemetry", May::Only(&[])),
+    ("telemetry", May::Only(&["words"])),
     ("election", May::Only(&["backoff", "lease"])),
     ("drain", May::Only(&["backoff", "crd", "lease", "reading"])),
     ("reading", May::Only(&["backoff"])),
@@ -38,7 +38,7 @@ const FLOORS: &[(&str, May)] = &[
     (
         "binding",
         May::Only(&[
-            "backoff", "crd", "relay", "broker", "lease", "identity", "reading",
+            "backoff", "crd", "relay", "broker", "lease", "identity", "reading", "words",
         ]),
     ),
     (
@@ -46,7 +46,7 @@ const FLOORS: &[(&str, May)] = &[
         May::Only(&["backoff", "protocol", "broker", "proxy"]),
     ),
     ("aws", May::Only(&["backoff", "broker", "proxy", "words"])),
-    ("proxy", May::Only(&[])),
+    ("proxy", May::Only(&["words"])),
     ("crd", May::Only(&["words"])),
     ("protocol", May::Only(&["words"])),
     ("words", May::Only(&[])),

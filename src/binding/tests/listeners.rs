@@ -114,8 +114,8 @@ async fn a_deleted_listener_is_stopped_once_and_never_served_again() {
     );
 
     let end = report(State::Ended);
-    let recorded = fixture.plane.recorder(&id("l")).record(&end).await;
-    assert_eq!(recorded, Ok(()));
+    let recorder = fixture.plane.recorder(&id("l"));
+    assert_eq!(recorder.record(&end).await, Ok(()));
     fixture.plane.let_go(&id("l"));
     fixture.listeners.settle();
     assert!(
@@ -125,6 +125,8 @@ async fn a_deleted_listener_is_stopped_once_and_never_served_again() {
     fixture.listeners.remove(&deleted(listener("l")));
     assert!(!fixture.listeners.is_unsettled());
     assert!(fixture.plane.take_calls().is_empty());
+    let gone = recorder.record(&end).await;
+    assert_eq!(gone, Err(RecordError::NotOurs), "nobody reads it any more");
 }
 
 #[tokio::test]

@@ -175,6 +175,11 @@ fn every_failure_has_its_class() {
             Failure::SessionClosed("x".into()),
             ErrorClass::SessionClosed,
         ),
+        (Failure::EditedAgain(None), ErrorClass::SessionClosed),
+        (
+            Failure::EditedAgain(Some(broker(ErrorKind::AccessDenied).into())),
+            ErrorClass::SessionClosed,
+        ),
         (Failure::NoPort("x".into()), ErrorClass::NoPort),
         (Failure::Recording("x".into()), ErrorClass::DataChannel),
     ];

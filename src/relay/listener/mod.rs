@@ -127,13 +127,12 @@ impl Listener {
         let replaced = self.spec.identity != spec.identity || self.spec.request != spec.request;
         self.spec = spec;
         if replaced && self.stopping.is_none() {
-            // Without a port it is a port that is waited for, whatever the wish.
-            if self.port.is_some() {
-                self.failure = None;
-            }
             self.forget_destination();
             match &mut self.phase {
-                Phase::Starting { wanted, .. } => *wanted = false,
+                Phase::Starting { wanted, .. } => {
+                    *wanted = false;
+                    self.failure = None;
+                }
                 Phase::Opening { .. } | Phase::Serving { .. } => {
                     self.end_current(EndReason::Replaced, "", now);
                     self.follow_edit(now);
@@ -142,6 +141,8 @@ impl Listener {
                     let until = *until;
                     self.follow_edit_before(until, now);
                 }
+                // Without a port it is a port that is waited for, whatever the wish.
+                Phase::Claiming if self.port.is_some() => self.failure = None,
                 Phase::Claiming | Phase::Stopped => {}
             }
         }
@@ -153,10 +154,14 @@ impl Listener {
         self.stop(Stop::Final, reason, now);
     }
 
-    /// The listener is another relay's: nothing can be recorded any more, and what this one started is terminated.
+    /// The listener is another relay's: nothing can be recorded any more, and what this one started is terminated, unless
+    /// AWS refuses.
     pub fn handle_disowned(&mut self, now: Now) {
         self.sessions.handle_disowned();
-        self.stop(Stop::Final, EndReason::Replaced, now);
+        self.stop(Stop::Disowned, EndReason::Replaced, now);
+        if let Some((stop, _)) = &mut self.stopping {
+            *stop = Stop::Disowned;
+        }
     }
 
     /// The process has no future.

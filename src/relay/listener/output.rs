@@ -65,7 +65,12 @@ impl Listener {
     /// Whether nothing is left to do, but to record that.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::Stopped) && self.sessions.live_count() == 0
+        let awaited = match self.stopping {
+            // What AWS refuses to end stays with whoever has the record next, or with the sweeper.
+            Some((Stop::Disowned | Stop::Shutdown, _)) => self.sessions.unrefused_count(),
+            Some((Stop::Final, _)) | None => self.sessions.live_count(),
+        };
+        matches!(self.phase, Phase::Stopped) && awaited == 0
     }
 
     /// How many sessions AWS has not yet said to be over.

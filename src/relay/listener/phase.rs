@@ -35,6 +35,8 @@ pub enum Action {
 pub(super) enum Stop {
     /// The listener has no future.
     Final,
+    /// It has none here: its record is another's, or nobody's.
+    Disowned,
     /// This process has none; another run goes on with the listener.
     Shutdown,
 }

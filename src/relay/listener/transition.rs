@@ -11,9 +11,6 @@ use tokio::time::Instant;
 /// A session that served for so long was a success: the next failure starts with the shortest delay.
 const SERVED_WELL: Duration = Duration::from_mins(1);
 
-/// Said while an edit is not followed yet.
-const EDITED_AGAIN: &str = "the spec changed again before any session had served for a minute: it is followed at the next try";
-
 /// How often it is told anew whether the destination answers: a client that dials in a loop writes no status in a loop.
 const DESTINATION_EVERY: Duration = Duration::from_secs(10);
 
@@ -29,7 +26,7 @@ impl Listener {
         self.end_current(reason, "", now);
         self.sessions
             .terminate_all(reason, now.monotonic, &self.terminate_backoff());
-        if stop == Stop::Final {
+        if stop != Stop::Shutdown {
             self.port = None;
         }
         self.retry_at = None;
@@ -58,9 +55,10 @@ impl Listener {
         let at = self.edits.due(now.monotonic);
         self.edits.followed(at);
         if at <= now.monotonic {
+            self.failure = None;
             return self.enter_claiming();
         }
-        self.failure = Some(Failure::SessionClosed(EDITED_AGAIN.to_owned()));
+        self.put_edit_off();
         self.wait(at.duration_since(now.monotonic), now);
     }
 
@@ -69,8 +67,17 @@ impl Listener {
         if self.edits.due(now.monotonic) < until {
             self.follow_edit(now);
         } else {
-            self.failure = Some(Failure::SessionClosed(EDITED_AGAIN.to_owned()));
+            self.put_edit_off();
         }
+    }
+
+    /// Says that an edit is not followed yet, and still what had gone wrong before.
+    fn put_edit_off(&mut self) {
+        let before = match self.failure.take() {
+            Some(Failure::EditedAgain(before)) => before,
+            before => before.map(Box::new),
+        };
+        self.failure = Some(Failure::EditedAgain(before));
     }
 
     pub(super) fn serve_if_ready(&mut self, now: Now) {
@@ -194,6 +201,7 @@ impl Listener {
             Failure::Unsupported(_) => await_change,
             Failure::DataChannel(_)
             | Failure::SessionClosed(_)
+            | Failure::EditedAgain(_)
             | Failure::NoPort(_)
             | Failure::Recording(_) => Duration::ZERO,
         };

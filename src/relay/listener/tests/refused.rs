@@ -100,3 +100,58 @@ fn what_this_run_began_and_iam_does_not_let_it_end_is_not_followed_by_more_and_m
         matches!(failure, Some(Failure::Broker(error)) if error.operation == "TerminateSession")
     );
 }
+
+/// A listener that serves beside a session that an earlier run left, and that AWS refuses to end.
+fn serving_beside_a_refused_one() -> World {
+    let inherited = Inherited {
+        port: None,
+        sessions: vec![earlier("alice")],
+    };
+    let mut world = World::with(options(), inherited);
+    world.listener.handle_listening(PORT);
+    world.record();
+    assert_eq!(terminations(&world.actions()), ["alice"]);
+    world
+        .listener
+        .handle_terminated(&id("alice"), denied(), world.now);
+    world.started("s-1");
+    world.actions();
+    world.record();
+    world.established();
+    world
+}
+
+#[test]
+fn what_aws_refuses_to_end_holds_up_no_shutdown_since_it_stays_on_record() {
+    let mut world = serving_beside_a_refused_one();
+    world.listener.handle_shutdown(world.now);
+    assert_eq!(terminations(&world.actions()), ["s-1"]);
+    assert!(!world.listener.is_over(), "its own session is not over");
+    world.terminated("s-1");
+    assert!(world.listener.is_over());
+    assert_eq!(world.end_of("alice"), None, "the next run tries on");
+}
+
+#[test]
+fn what_aws_refuses_to_end_is_tried_again_while_the_record_is_ours_and_then_left_to_others() {
+    let mut world = serving_beside_a_refused_one();
+    world.listener.handle_stop(EndReason::Deleted, world.now);
+    world
+        .listener
+        .handle_terminated(&id("s-1"), denied(), world.now);
+    world.advance(2 * options().backoff_min);
+    assert_eq!(terminations(&world.actions()), ["alice", "s-1"]);
+    assert!(!world.listener.is_over() && world.state() != State::Ended);
+    world.listener.handle_disowned(world.now);
+    assert!(world.listener.is_over());
+
+    let mut world = serving_beside_a_refused_one();
+    world.listener.handle_disowned(world.now);
+    assert_eq!(terminations(&world.actions()), ["s-1"]);
+    world
+        .listener
+        .handle_terminated(&id("s-1"), unanswered(), world.now);
+    assert!(!world.listener.is_over(), "nobody has refused to end it");
+    world.terminated("s-1");
+    assert!(world.listener.is_over());
+}

@@ -266,7 +266,7 @@ fn edits_while_one_is_waited_with_bring_nothing_forward_and_put_nothing_off() {
     assert_eq!(terminations(&world.actions()), ["s-2"]);
     let report = world.report();
     assert_eq!(report.state, State::Waiting);
-    assert!(matches!(report.failure, Some(Failure::SessionClosed(_))));
+    assert_eq!(report.failure, Some(Failure::EditedAgain(None)));
     for edit in 4..100 {
         world.spec(spec(edit, &format!("i-{edit}")));
         assert_eq!(world.report().retry_at, report.retry_at);
@@ -276,4 +276,28 @@ fn edits_while_one_is_waited_with_bring_nothing_forward_and_put_nothing_off() {
     world.actions();
     world.record();
     assert_eq!(world.expect_start().target, "i-99");
+}
+
+#[test]
+fn an_edit_that_waits_does_not_hide_what_had_gone_wrong_and_ends_no_session_in_words() {
+    let mut world = World::starting();
+    let error = failure(ErrorKind::TargetNotConnected);
+    world.start_failed(error.clone());
+    world.spec(spec(2, "i-2"));
+    assert_eq!(world.report().failure, None, "it is followed at once");
+    world.record();
+    world.expect_start();
+    world.start_failed(error.clone());
+    let before = Some(Box::new(Failure::Broker(error.clone())));
+    for edit in 3..6 {
+        world.spec(spec(edit, &format!("i-{edit}")));
+        let failure = world.report().failure;
+        assert_eq!(failure, Some(Failure::EditedAgain(before.clone())));
+    }
+    let words = world.report().failure.expect("a failure").to_string();
+    assert!(words.starts_with("the spec changed again"), "{words}");
+    assert!(words.ends_with(&format!(": {error}")), "{words}");
+    waited(&mut world);
+    world.record();
+    assert_eq!(world.expect_start().target, "i-5");
 }
