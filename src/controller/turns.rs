@@ -7,7 +7,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::broker::Identity;
 
 /// Where AWS is asked, a Region and an endpoint: what does not answer there answers no class that names it.
-type Place = (String, Option<String>);
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    region: String,
+    endpoint: Option<String>,
+}
+
+impl Place {
+    /// Where this identity asks.
+    #[must_use]
+    pub fn of(identity: &Identity) -> Self {
+        Self {
+            region: identity.region.clone(),
+            endpoint: identity.ssm_endpoint.clone(),
+        }
+    }
+}
 
 /// The turns that are taken.
 #[derive(Debug)]
@@ -37,10 +52,9 @@ impl Turns {
         }
     }
 
-    /// A turn to ask AWS as this identity, if there is one.
+    /// A turn to ask AWS there, if there is one; for any number of questions at once.
     #[must_use]
-    pub fn take(&self, identity: &Identity) -> Option<Turn<'_>> {
-        let place = (identity.region.clone(), identity.ssm_endpoint.clone());
+    pub fn take(&self, place: Place) -> Option<Turn<'_>> {
         let mut taken = self.taken();
         let here = taken.get(&place).copied().unwrap_or(0);
         if here >= self.of_each || taken.values().sum::<usize>() >= self.all {
@@ -72,12 +86,10 @@ impl Drop for Turn<'_> {
 mod tests {
     use super::*;
 
-    fn identity(region: &str) -> Identity {
-        Identity {
+    fn place(region: &str) -> Place {
+        Place {
             region: region.into(),
-            ssm_endpoint: None,
-            ssmmessages_endpoint: None,
-            role: None,
+            endpoint: None,
         }
     }
 
@@ -85,7 +97,7 @@ mod tests {
     fn one_region_takes_a_part_of_the_turns_and_all_regions_a_part_of_the_reconciles() {
         let turns = Turns::new(16);
         let take = |region: &str| -> Vec<Turn<'_>> {
-            std::iter::from_fn(|| turns.take(&identity(region))).collect()
+            std::iter::from_fn(|| turns.take(place(region))).collect()
         };
         let first = take("eu-test-1");
         assert_eq!(first.len(), 4);
@@ -95,6 +107,6 @@ mod tests {
         assert_eq!(take("eu-test-3").len(), 4);
         drop(second);
         assert!(turns.taken().is_empty(), "nothing is kept of who is done");
-        assert!(Turns::new(1).take(&identity("eu-test-1")).is_some());
+        assert!(Turns::new(1).take(place("eu-test-1")).is_some());
     }
 }

@@ -103,7 +103,7 @@ impl Relay {
                     Wish::Stop(reason) | Wish::Restart(reason, _) => {
                         Wish::Restart(*reason, Box::new(order))
                     }
-                    Wish::Shutdown => Wish::Shutdown,
+                    Wish::Shutdown(of) => Wish::Shutdown(*of),
                 };
             });
             return;
@@ -128,7 +128,7 @@ impl Relay {
                     *wish = Wish::Stop(reason);
                     true
                 }
-                Wish::Stop(_) | Wish::Shutdown => false,
+                Wish::Stop(_) | Wish::Shutdown(_) => false,
             });
         }
     }
@@ -146,14 +146,14 @@ impl Relay {
         for sender in self.wishes().values() {
             sender.send_if_modified(|wish| match wish {
                 Wish::Serve(_) => {
-                    *wish = Wish::Shutdown;
+                    *wish = Wish::Shutdown(None);
                     true
                 }
-                Wish::Restart(reason, _) => {
-                    *wish = Wish::Stop(*reason);
+                Wish::Stop(reason) | Wish::Restart(reason, _) => {
+                    *wish = Wish::Shutdown(Some(*reason));
                     true
                 }
-                Wish::Stop(_) | Wish::Shutdown => false,
+                Wish::Shutdown(_) => false,
             });
         }
         if timeout(deadline, self.servers.wait()).await.is_err() {
@@ -194,7 +194,7 @@ impl Relay {
                         }
                         Server::new(id.clone(), self.shared.clone(), *order)
                     }
-                    Wish::Serve(_) | Wish::Restart(..) | Wish::Stop(_) | Wish::Shutdown => {
+                    Wish::Serve(_) | Wish::Restart(..) | Wish::Stop(_) | Wish::Shutdown(_) => {
                         wishes.remove(&id);
                         break;
                     }

@@ -156,7 +156,7 @@ impl Server {
         tokio::select! {
             changed = wish.changed() => {
                 // Without an owner nobody wants the listener.
-                let current = if changed.is_ok() { wish.borrow_and_update().clone() } else { Wish::Shutdown };
+                let current = if changed.is_ok() { wish.borrow_and_update().clone() } else { Wish::Shutdown(None) };
                 self.handle_wish(current);
             }
             Some(outcome) = self.pending.next(), if !self.pending.is_empty() => self.handle_outcome(outcome),
@@ -186,8 +186,8 @@ impl Server {
                 self.machine.handle_stop(reason, Now::read());
                 self.cut_off();
             }
-            Wish::Shutdown => {
-                self.machine.handle_shutdown(Now::read());
+            Wish::Shutdown(stopped_for) => {
+                self.machine.handle_shutdown(stopped_for, Now::read());
                 self.cut_off();
             }
         }

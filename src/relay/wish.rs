@@ -19,5 +19,6 @@ pub(super) enum Wish {
     Stop(EndReason),
     /// To be stopped for good, and then served anew.
     Restart(EndReason, Box<Order>),
-    Shutdown,
+    /// The process ends. With why it was to be stopped for good before, if it was.
+    Shutdown(Option<EndReason>),
 }

@@ -265,11 +265,20 @@ fn inline(page: &str) -> Vec<String> {
 }
 
 /// A folder in which the pages' commands can be run, with the programs that they find first.
-fn stage() -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("documented-{}", std::process::id()));
-    // Of a process that had the same id, and failed.
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).expect("the temporary folder takes a folder");
+struct Stage(PathBuf);
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn stage() -> Stage {
+    let stage = Stage(std::env::temp_dir().join(format!("documented-{}", std::process::id())));
+    let folder = &stage.0;
+    // Of a process that had the same id, and was killed.
+    let _ = fs::remove_dir_all(folder);
+    fs::create_dir_all(folder).expect("the temporary folder takes a folder");
     for of_ours in ["charts", "examples"] {
         symlink(in_checkout(of_ours), folder.join(of_ours)).expect("the folder takes a link");
     }
@@ -289,7 +298,7 @@ fn stage() -> PathBuf {
         let runs = fs::Permissions::from_mode(0o755);
         fs::set_permissions(&program, runs).expect("it is ours");
     }
-    folder
+    stage
 }
 
 /// Names of ours in a command: what has our domain in it, and objects of the chart's.
@@ -307,7 +316,7 @@ fn names(command: &str) -> Vec<&str> {
 
 #[tokio::test]
 async fn kubectl_and_helm_take_every_command_of_the_pages() {
-    let (ground, helm, folder) = (ground().await, &tools().await.helm, stage());
+    let (ground, helm, stage) = (ground().await, &tools().await.helm, stage());
     let release = ["template", "ssm-session-operator", &chart()];
     let more = [
         "--namespace=ssm-operator",
@@ -331,7 +340,7 @@ async fn kubectl_and_helm_take_every_command_of_the_pages() {
             let script = format!(
                 "export KUBECTL=$(command -v kubectl) HELM={}\ncd {folder}; PATH={folder}:$PATH\n{commands}",
                 helm.display(),
-                folder = folder.display(),
+                folder = stage.0.display(),
             );
             let taken = ground.shell(&script).await;
             let taken = taken.unwrap_or_else(|error| panic!("{page}: {error:#}"));
@@ -342,7 +351,6 @@ async fn kubectl_and_helm_take_every_command_of_the_pages() {
         }
     }
     assert!(ran >= 25 && read >= 20, "{ran} and {read} were found");
-    fs::remove_dir_all(folder).expect("it is ours");
 }
 
 #[tokio::test]

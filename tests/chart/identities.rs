@@ -362,13 +362,18 @@ fn the_policies_of_a_classes_role_are_for_that_class_and_for_both_parts() {
     let class = objects(&shown(heading, "yaml")[0]).remove(0);
     let aws = &class["spec"]["aws"];
     let word = |field: &str| aws[field].as_str().expect("the class says so");
-    let [pods, trust] = &shown(heading, "json")[..] else {
-        panic!("one policy for the pods, and one for the role");
+    let [pods, trust, tags] = &shown(heading, "json")[..] else {
+        panic!("one policy for the pods, one for the role, and a statement for Pod Identity");
     };
-    let assume = "sts:AssumeRole";
-    let allowed = Policy::read(pods).allows(assume, word("roleArn"), &[]);
-    assert!(!allowed.is_empty(), "{pods}");
+    let (assume, tag) = ("sts:AssumeRole", "sts:TagSession");
+    for action in [assume, tag] {
+        let allowed = Policy::read(pods).allows(action, word("roleArn"), &[]);
+        assert!(!allowed.is_empty(), "{action}: {pods}");
+    }
     let trust = Policy::read(trust);
+    let tags = Policy::read(&format!(
+        r#"{{"Version": "2012-10-17", "Statement": [{tags}]}}"#
+    ));
     let (external, named) = (
         ("sts:ExternalId", word("externalId")),
         ("sts:RoleSessionName", word("sessionName")),
@@ -378,5 +383,6 @@ fn the_policies_of_a_classes_role_are_for_that_class_and_for_both_parts() {
         let trusts = |context: Context<'_>| trust.trusts(("AWS", pod.as_str()), assume, context);
         assert!(trusts(&[external, named]), "{part}");
         assert!(!trusts(&[named]) && !trusts(&[external]), "{part}");
+        assert!(tags.trusts(("AWS", pod.as_str()), tag, &[]), "{part}");
     }
 }

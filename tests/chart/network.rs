@@ -142,7 +142,7 @@ async fn clients_reach_the_ports_that_listeners_have_and_no_others() {
     }
 }
 
-/// DNS, the API server, AWS, and the agent of Pod Identity: a rule that is lost for one of the pods is missed there.
+/// DNS, that of a cache on the node, the API server, AWS, and the agent of Pod Identity: a rule that is lost for one of the pods is missed there.
 #[tokio::test]
 async fn each_pod_has_its_ways_out() {
     for mode in ["split", "all-in-one"] {
@@ -157,7 +157,7 @@ async fn each_pod_has_its_ways_out() {
                 ports.filter_map(|port| port["port"].as_u64()).collect()
             });
             let ports: Vec<Vec<_>> = ports.collect();
-            let mut expected = vec![vec![53, 53], vec![443, 6443]];
+            let mut expected = vec![vec![53, 53], vec![53, 53], vec![443, 6443]];
             if pod["metadata"]["labels"]["app.kubernetes.io/component"] != "drain" {
                 expected.extend([vec![443], vec![80]]);
             }

@@ -1,7 +1,7 @@
 //! Carries out a listener's plan. Every write names the object's UID, and every change of the spec the version read. A
 //! write that was done has not failed, whatever can be read of its answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::PoisonError;
 
 use futures::future::join_all;
@@ -17,6 +17,7 @@ use crate::broker::{BrokerError, Identity, SessionId};
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::names::FIELD_MANAGER;
+use crate::controller::turns::Place;
 use crate::crd::listener::LostSession;
 use crate::crd::{LISTENER_FINALIZER, SsmListener};
 use crate::reading::Guarded;
@@ -146,7 +147,7 @@ async fn set_spec(
 }
 
 /// One session that can't be terminated keeps no other alive: what succeeds is noted, and the error names the rest. Nor does
-/// one identity's endpoint keep those of others waiting. Those of an identity without a turn are left for later.
+/// one identity keep those of others waiting. Where there is no turn they are left for later.
 async fn terminate_all(
     context: &Context,
     listener: &SsmListener,
@@ -156,22 +157,26 @@ async fn terminate_all(
     for (identity, session) in sessions {
         by_identity.entry(identity).or_default().push(session);
     }
-    let count = by_identity.len();
-    let of_each = by_identity.into_iter();
-    let of_each = of_each.filter_map(|(identity, sessions)| {
-        let turn = context.turns.take(identity)?;
-        Some(async move {
-            let _turn = turn;
-            terminate(context, listener, identity, &sessions).await
-        })
+    // What can't all be asked now is not the same each time.
+    let mut by_identity: Vec<_> = by_identity.into_iter().collect();
+    fastrand::shuffle(&mut by_identity);
+    let mut turns = HashMap::new();
+    let mut again = Again::AtOnce;
+    by_identity.retain_mut(|(identity, sessions)| {
+        fastrand::shuffle(sessions);
+        let place = Place::of(identity);
+        let turn = turns.entry(place.clone());
+        let has_turn = turn.or_insert_with(|| context.turns.take(place)).is_some();
+        if !has_turn {
+            again = Again::AtItsTurn;
+        }
+        has_turn
     });
-    let of_each: Vec<_> = of_each.collect();
-    let again = if of_each.len() < count {
-        Again::AtItsTurn
-    } else {
-        Again::AtOnce
-    };
-    let failures: Vec<_> = join_all(of_each).await.into_iter().flatten().collect();
+    let of_each = by_identity.iter();
+    let of_each = of_each.map(|(identity, some)| terminate(context, listener, identity, some));
+    let mut failures: Vec<_> = join_all(of_each).await.into_iter().flatten().collect();
+    drop(turns);
+    failures.sort_by(|(session, _), (other, _)| session.cmp(other));
     let failed: Vec<_> = failures
         .iter()
         .map(|(session, _)| session.as_str())

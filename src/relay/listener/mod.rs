@@ -48,6 +48,8 @@ pub struct Listener {
     options: Arc<RelayOptions>,
     spec: ListenerSpec,
     stopping: Option<(Stop, EndReason)>,
+    /// The process ends: what AWS refuses to end is left to another run.
+    leaving: bool,
     phase: Phase,
     /// Numbers the claims: a report counts for a claim only when it was made after it.
     claim: u64,
@@ -85,6 +87,7 @@ impl Listener {
             options,
             spec,
             stopping: None,
+            leaving: false,
             phase: Phase::Claiming,
             claim: 1,
             sessions,
@@ -164,9 +167,13 @@ impl Listener {
         }
     }
 
-    /// The process has no future.
-    pub fn handle_shutdown(&mut self, now: Now) {
-        self.stop(Stop::Shutdown, EndReason::RelayLost, now);
+    /// The process has no future; nor has the listener, if it was `stopped_for` some reason before.
+    pub fn handle_shutdown(&mut self, stopped_for: Option<EndReason>, now: Now) {
+        self.leaving = true;
+        match stopped_for {
+            Some(reason) => self.stop(Stop::Final, reason, now),
+            None => self.stop(Stop::Shutdown, EndReason::RelayLost, now),
+        }
     }
 
     /// `report`, made at claim number `claim`, is on record.

@@ -67,8 +67,11 @@ impl Listener {
     pub fn is_over(&self) -> bool {
         let awaited = match self.stopping {
             // What AWS refuses to end stays with whoever has the record next, or with the sweeper.
-            Some((Stop::Disowned | Stop::Shutdown, _)) => self.sessions.unrefused_count(),
-            Some((Stop::Final, _)) | None => self.sessions.live_count(),
+            Some((Stop::Final, _)) if !self.leaving => self.sessions.live_count(),
+            Some((Stop::Final | Stop::Disowned | Stop::Shutdown, _)) => {
+                self.sessions.unrefused_count()
+            }
+            None => self.sessions.live_count(),
         };
         matches!(self.phase, Phase::Stopped) && awaited == 0
     }
@@ -104,7 +107,9 @@ impl Listener {
 
     fn state(&self) -> State {
         match (&self.phase, self.stopping) {
-            (Phase::Stopped, Some((Stop::Final, _))) if self.is_over() => State::Ended,
+            (Phase::Stopped, Some((Stop::Final, _))) if self.sessions.live_count() == 0 => {
+                State::Ended
+            }
             (_, Some(_)) | (Phase::Stopped | Phase::Waiting { .. }, None) => State::Waiting,
             (Phase::Serving { .. }, None) => State::Serving,
             (Phase::Claiming | Phase::Starting { .. } | Phase::Opening { .. }, None) => {

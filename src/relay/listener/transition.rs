@@ -95,6 +95,7 @@ impl Listener {
             };
             self.retry_at = None;
             self.follow_websocket(now);
+            self.show_trouble();
         }
     }
 
@@ -224,6 +225,12 @@ impl Listener {
     /// did can't be told from the service's words, so that nothing of the kind is claimed.
     pub(super) fn closed(&mut self, reason: EndReason, why: &str, now: Now) {
         let serving = matches!(self.phase, Phase::Serving { .. });
+        // One that never served is one that could not be started, whoever closed it.
+        let reason = if serving {
+            reason
+        } else {
+            EndReason::StartFailed
+        };
         self.end_current(reason, why, now);
         let failure = if serving {
             Failure::SessionClosed

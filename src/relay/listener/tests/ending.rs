@@ -178,7 +178,7 @@ fn a_stopped_listener_stays_stopped() {
     let mut world = World::serving();
     world.listener.handle_stop(EndReason::Deleted, world.now);
     world.spec(spec(2, "i-2"));
-    world.listener.handle_shutdown(world.now);
+    world.listener.handle_shutdown(None, world.now);
     world.terminated("s-1");
     assert_eq!(world.state(), State::Ended);
     assert_eq!(
@@ -190,7 +190,7 @@ fn a_stopped_listener_stays_stopped() {
 #[test]
 fn shutdown_keeps_the_port_for_the_next_run_and_is_not_the_end() {
     let mut world = World::serving();
-    world.listener.handle_shutdown(world.now);
+    world.listener.handle_shutdown(None, world.now);
     assert_eq!(terminations(&world.actions()), ["s-1"]);
     world.terminated("s-1");
     let report = world.report();

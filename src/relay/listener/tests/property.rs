@@ -141,7 +141,7 @@ impl Outside {
                 .world
                 .listener
                 .handle_stop(EndReason::Deleted, self.world.now),
-            Step::Shutdown => self.world.listener.handle_shutdown(self.world.now),
+            Step::Shutdown => self.world.listener.handle_shutdown(None, self.world.now),
             Step::Started(_) | Step::Established | Step::Websocket { .. } | Step::Ended(_) => {}
         }
         self.act();

@@ -124,11 +124,25 @@ fn serving_beside_a_refused_one() -> World {
 #[test]
 fn what_aws_refuses_to_end_holds_up_no_shutdown_since_it_stays_on_record() {
     let mut world = serving_beside_a_refused_one();
-    world.listener.handle_shutdown(world.now);
+    world.listener.handle_shutdown(None, world.now);
     assert_eq!(terminations(&world.actions()), ["s-1"]);
     assert!(!world.listener.is_over(), "its own session is not over");
     world.terminated("s-1");
     assert!(world.listener.is_over());
+    assert_eq!(world.end_of("alice"), None, "the next run tries on");
+}
+
+#[test]
+fn nor_does_it_where_the_listener_is_being_deleted_which_is_not_said_to_have_ended() {
+    let mut world = serving_beside_a_refused_one();
+    world.listener.handle_stop(EndReason::Deleted, world.now);
+    world.terminated("s-1");
+    assert!(!world.listener.is_over());
+    world
+        .listener
+        .handle_shutdown(Some(EndReason::Deleted), world.now);
+    assert!(world.listener.is_over());
+    assert_ne!(world.state(), State::Ended, "it is on record as live");
     assert_eq!(world.end_of("alice"), None, "the next run tries on");
 }
 
