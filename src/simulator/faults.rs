@@ -10,7 +10,9 @@ use super::error::ApiError;
 use super::line::{Loss, Mangling};
 use super::options::{PAGE_SIZE_MAX, SimulatorOptions};
 use super::request::Operation;
-use super::roles;
+
+/// How long credentials live unless a fault says otherwise: what AWS gives when it is not asked for another time.
+const CREDENTIALS_LIFETIME: Duration = Duration::from_hours(1);
 
 /// Something that goes wrong. In JSON: `{"fault": "fail", "operation": "StartSession", …}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,7 +127,7 @@ impl Faults {
             empty_tokens: BTreeMap::new(),
             silent_starts: 0,
             consistency_delay: Duration::ZERO,
-            credentials_lifetime: roles::LIFETIME,
+            credentials_lifetime: CREDENTIALS_LIFETIME,
             page_size_max: options.page_size_max.max(1),
             empty_pages: options.empty_pages,
             loss: Arc::default(),
@@ -141,7 +143,7 @@ impl Faults {
             empty_tokens: BTreeMap::new(),
             silent_starts: 0,
             consistency_delay: Duration::ZERO,
-            credentials_lifetime: roles::LIFETIME,
+            credentials_lifetime: CREDENTIALS_LIFETIME,
             page_size_max: PAGE_SIZE_MAX,
             empty_pages: false,
             loss: Arc::clone(&self.loss),

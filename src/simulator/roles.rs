@@ -14,9 +14,6 @@ use super::socket::access_key;
 use super::store::Store;
 use super::view::{AssumedRole, SessionView};
 
-/// How long credentials live unless a fault says otherwise: what AWS gives when it is not asked for another time.
-pub(super) const LIFETIME: Duration = Duration::from_hours(1);
-
 /// Who calls.
 #[derive(Clone)]
 pub(super) struct Caller {

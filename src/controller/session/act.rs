@@ -14,8 +14,8 @@ use tracing::{info, warn};
 
 use super::desired;
 use super::leave;
-use super::observe::Observed;
-use super::plan::{Doomed, Plan, Release};
+use super::observe::{Doomed, Observed};
+use super::plan::{Plan, Release};
 use super::service::ServiceFound;
 use crate::controller::cached::reread;
 use crate::controller::context::Context;

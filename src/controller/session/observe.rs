@@ -10,7 +10,6 @@ use kube::{Api, Resource as _, ResourceExt as _};
 
 use super::desired::service_name;
 use super::holder::{has_finalizer, held_by, is_anothers, is_leaving};
-use super::plan::Doomed;
 use super::service::{ServiceFound, find_service, is_owned};
 use crate::broker::Identity;
 use crate::controller::cached::listed;
@@ -61,6 +60,9 @@ impl ClassFound {
         }
     }
 }
+
+/// Name and UID of an object that is to be deleted.
+pub type Doomed = (String, String);
 
 /// Listeners that are a session's by their label, and of which nothing more can be read. To end them that is enough.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

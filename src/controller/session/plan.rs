@@ -10,7 +10,7 @@ use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 use super::mirror::Mirror;
-use super::observe::Observed;
+use super::observe::{Doomed, Observed};
 use crate::crd::condition::StalledReason;
 use crate::crd::{SsmListener, SsmSessionStatus};
 
@@ -35,9 +35,6 @@ pub struct Now {
     /// Monotonic.
     pub instant: Instant,
 }
-
-/// Name and UID of an object that is to be deleted.
-pub type Doomed = (String, String);
 
 /// Ids of AWS sessions that a message names: two of each former identity, and far from what a message may hold.
 const HELD_IDS_MAX: usize = 8;
