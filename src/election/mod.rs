@@ -75,8 +75,8 @@ impl Candidate {
 
     /// Stands for election until `shutdown`, and runs what `begin` gives each time it is won.
     ///
-    /// `begin` is given the term, which must be asked before each act, and a token. On shutdown the token is cancelled, and the Lease is kept until the run has ended, and then given
-    /// back. When the Lease is lost the run is dropped, and the candidate stands again. `standing_by` hears of each term's
+    /// `begin` is given the term, which must be asked before each act, and a token. On shutdown the token is cancelled, and
+    /// the Lease is kept until the run has ended, and then given back. When the Lease is lost the run is dropped, and the candidate stands again. `standing_by` hears of each term's
     /// begin (`false`), and of its loss and each time that another is seen to lead (`true`).
     ///
     /// # Errors

@@ -14,9 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::ground::{
-    Ground, REMOTE, Setting, WAIT_MAX, destination, listener, options, wait_metric,
-};
+use crate::ground::{Ground, REMOTE, Setting, WAIT_MAX, destination, listener, wait_metric};
 use crate::recorder::Shelf;
 use crate::transfer::{ask, exchange, hear, serve};
 use crate::wait::ask_until;
@@ -54,14 +52,11 @@ async fn patient() -> (SocketAddr, watch::Sender<bool>) {
 }
 
 async fn ground(destination: SocketAddr, buffers_max: usize) -> Ground {
-    let mut options = options("run-1");
-    options.buffers_max = buffers_max;
-    // Nobody is reset for the others' sake here.
-    options.stall_limit = 10 * WAIT_MAX;
-    let setting = Setting {
-        options,
-        ..Setting::default()
-    };
+    let setting = Setting::with(|options| {
+        options.buffers_max = buffers_max;
+        // Nobody is reset for the others' sake here.
+        options.stall_limit = 10 * WAIT_MAX;
+    });
     Ground::new(destination, setting).await
 }
 

@@ -7,16 +7,11 @@ use ssm_session_operator::relay::{EndReason, Failure, RelayOptions, Report, Stat
 use ssm_session_operator::simulator::{Fault, Operation, Overview, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::ground::{Ground, REMOTE, Setting, echo, listener, options, wait_reset, within};
+use crate::ground::{Ground, REMOTE, Setting, echo, listener, wait_reset, within};
 use crate::recorder::Mode;
 
 async fn ground(adjust: impl FnOnce(&mut RelayOptions)) -> Ground {
-    let mut options = options("run-1");
-    adjust(&mut options);
-    let setting = Setting {
-        options,
-        ..Setting::default()
-    };
+    let setting = Setting::with(adjust);
     Ground::new(echo().await, setting).await
 }
 
@@ -232,17 +227,23 @@ async fn what_aws_refuses_is_classified_and_tried_again() {
     }
 }
 
-#[tokio::test]
-async fn a_session_that_aws_refuses_to_end_keeps_its_listener_only_while_the_record_is_ours() {
+/// A listener that is stopped, and AWS refuses so often to end its session.
+async fn refused(calls: u32) -> Ground {
     let ground = ground(|_| {}).await;
     ground.ensure();
     ground.wait_serving().await;
     ground.inject(Fault::Fail {
         operation: Operation::TerminateSession,
-        calls: u32::MAX,
+        calls,
         code: "AccessDeniedException".to_owned(),
     });
     ground.stop();
+    ground
+}
+
+#[tokio::test]
+async fn a_session_that_aws_refuses_to_end_keeps_its_listener_only_while_the_record_is_ours() {
+    let ground = refused(u32::MAX).await;
     // Each refusal is a reason to ask whose the record is.
     ground.shelf.wait_calls(20).await;
     assert_eq!(ground.relay.listeners(), [listener("a")]);
@@ -253,16 +254,18 @@ async fn a_session_that_aws_refuses_to_end_keeps_its_listener_only_while_the_rec
 }
 
 #[tokio::test]
+async fn a_session_that_aws_refuses_to_end_keeps_no_process_and_stays_on_record() {
+    let ground = refused(u32::MAX).await;
+    let shutdown = ground.relay.shutdown(Duration::from_hours(1));
+    within("the shutdown", shutdown).await;
+    let last = ground.shelf.last().expect("a report");
+    assert_ne!(last.state, State::Ended);
+    assert!(last.sessions.iter().all(|session| session.end.is_none()));
+}
+
+#[tokio::test]
 async fn terminate_session_is_called_until_aws_answers() {
-    let ground = ground(|_| {}).await;
-    ground.ensure();
-    ground.wait_serving().await;
-    ground.inject(Fault::Fail {
-        operation: Operation::TerminateSession,
-        calls: 7,
-        code: "AccessDeniedException".to_owned(),
-    });
-    ground.stop();
+    let ground = refused(7).await;
     let last = ground.shelf.wait_ended().await;
     assert!(last.sessions.iter().all(|session| session.end.is_some()));
     assert_eq!(ground.simulator.calls(Operation::TerminateSession), 8);

@@ -55,6 +55,15 @@ impl Default for Setting {
     }
 }
 
+impl Setting {
+    /// The usual one, but for these options.
+    pub fn with(adjust: impl FnOnce(&mut RelayOptions)) -> Self {
+        let mut setting = Self::default();
+        adjust(&mut setting.options);
+        setting
+    }
+}
+
 /// Trusts nobody.
 pub fn no_trust() -> Arc<ClientConfig> {
     let roots = RootCertStore::empty();

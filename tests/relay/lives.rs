@@ -10,7 +10,7 @@ use ssm_session_operator::simulator::{Fault, Operation, Overview, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::ground::{Ground, REMOTE, Setting, aws, echo, options, request, wait_reset, within};
+use crate::ground::{Ground, REMOTE, Setting, aws, echo, request, wait_reset, within};
 
 /// A client that has got an answer through the relay.
 async fn connected(ground: &Ground) -> TcpStream {
@@ -78,12 +78,9 @@ async fn a_session_that_aws_calls_lost_is_followed_without_being_terminated() {
 
 #[tokio::test]
 async fn a_client_is_held_while_no_session_is_up_and_reset_after_the_hold() {
-    let mut options = options("run-1");
-    options.hold = Duration::from_millis(200);
-    let setting = Setting {
-        options,
-        ..Setting::default()
-    };
+    let setting = Setting::with(|options| {
+        options.hold = Duration::from_millis(200);
+    });
     let ground = Ground::new(echo().await, setting).await;
     ground.inject(all_starts_fail());
     ground.ensure();

@@ -10,9 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::ground::{
-    Ground, Setting, WAIT_MAX, destination, echo, lost, options, wait_metric, within,
-};
+use crate::ground::{Ground, Setting, WAIT_MAX, destination, echo, lost, wait_metric, within};
 use crate::transfer::{Server, exchange};
 use crate::wait::ask_until;
 
@@ -82,24 +80,14 @@ async fn a_half_closed_client_gets_its_answer_though_no_websocket_was_up_for_lon
             connection.write_u64(42).await
         }
     });
-    let mut options = options("run-1");
-    options.half_close_hold = Duration::from_secs(6);
-    let setting = Setting {
-        options,
-        ..Setting::default()
-    };
+    let setting = Setting::with(|options| {
+        options.half_close_hold = Duration::from_secs(6);
+    });
     let ground = Ground::new(destination.await, setting).await;
     ground.ensure();
     let session = ground.wait_serving().await.sessions[0].session_id.clone();
     let mut client = asking(&ground).await;
-    ground.inject(Fault::Fail {
-        operation: Operation::ResumeSession,
-        calls: u32::MAX,
-        code: "AccessDeniedException".to_owned(),
-    });
-    ground.inject(Fault::CloseWebsockets {
-        session: session.to_string(),
-    });
+    lose_for_good(&ground, session.as_str(), "AccessDeniedException");
     client.shutdown().await.expect("half closed");
     // The pauses before the tries are of 0.1, 0.2, 0.4, 0.8, 1.6 and 3.2 s at least: longer than the hold.
     let tried = |overview: &Overview| {
@@ -117,23 +105,13 @@ async fn a_half_closed_client_gets_its_answer_though_no_websocket_was_up_for_lon
 
 #[tokio::test]
 async fn a_session_that_may_not_be_resumed_says_so_until_it_may() {
-    let mut options = options("run-1");
-    options.hold = Duration::from_millis(200);
-    let setting = Setting {
-        options,
-        ..Setting::default()
-    };
+    let setting = Setting::with(|options| {
+        options.hold = Duration::from_millis(200);
+    });
     let ground = Ground::new(echo().await, setting).await;
     ground.ensure();
     let session = ground.wait_serving().await.sessions[0].session_id.clone();
-    ground.inject(Fault::Fail {
-        operation: Operation::ResumeSession,
-        calls: u32::MAX,
-        code: "AccessDeniedException".to_owned(),
-    });
-    ground.inject(Fault::CloseWebsockets {
-        session: session.to_string(),
-    });
+    lose_for_good(&ground, session.as_str(), "AccessDeniedException");
     let denied = |report: &Report| {
         let of_resume = |error: &BrokerError| {
             (error.operation, error.kind) == ("ResumeSession", ErrorKind::AccessDenied)
@@ -147,6 +125,18 @@ async fn a_session_that_may_not_be_resumed_says_so_until_it_may() {
     let well = |report: &Report| report.ready && report.failure.is_none();
     ground.shelf.wait_last("a resumed session", well).await;
     assert_eq!(ground.simulator.calls(Operation::StartSession), 1);
+}
+
+/// Takes a session's websockets away, and lets nobody resume it before faults are cleared.
+fn lose_for_good(ground: &Ground, session: &str, code: &str) {
+    ground.inject(Fault::Fail {
+        operation: Operation::ResumeSession,
+        calls: u32::MAX,
+        code: code.to_owned(),
+    });
+    ground.inject(Fault::CloseWebsockets {
+        session: session.to_owned(),
+    });
 }
 
 /// A client that was heard.
@@ -168,12 +158,9 @@ const BYTES_UP: &str = "ssm_operator_relay_client_bytes_total{direction=\"Up\"}"
 
 #[tokio::test]
 async fn clients_that_break_while_no_websocket_is_up_leave_their_places_to_others() {
-    let mut options = options("run-1");
-    options.connections_max = PLACES;
-    let setting = Setting {
-        options,
-        ..Setting::default()
-    };
+    let setting = Setting::with(|options| {
+        options.connections_max = PLACES;
+    });
     let ground = Ground::new(echo().await, setting).await;
     ground.ensure();
     let session = ground.wait_serving().await.sessions[0].session_id.clone();
@@ -181,14 +168,7 @@ async fn clients_that_break_while_no_websocket_is_up_leave_their_places_to_other
     for _ in 0..PLACES {
         first.push(heard(&ground).await);
     }
-    ground.inject(Fault::Fail {
-        operation: Operation::ResumeSession,
-        calls: u32::MAX,
-        code: "InternalServerError".to_owned(),
-    });
-    ground.inject(Fault::CloseWebsockets {
-        session: session.to_string(),
-    });
+    lose_for_good(&ground, session.as_str(), "InternalServerError");
     wait_metric(&ground, &lost("ClosedByService", 1)).await;
 
     // Each says more than its stream takes, so that its upload waits when it breaks.

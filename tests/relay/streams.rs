@@ -11,8 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::ground::{
-    Ground, Setting, WAIT_MAX, destination, echo, listener, nobody, options, wait_metric,
-    wait_reset, within,
+    Ground, Setting, WAIT_MAX, destination, echo, listener, nobody, wait_metric, wait_reset, within,
 };
 use crate::wait::ask_until;
 
@@ -34,12 +33,7 @@ async fn say(mut connection: TcpStream, bytes: usize) -> io::Result<()> {
 }
 
 async fn ground(destination: SocketAddr, adjust: impl FnOnce(&mut RelayOptions)) -> Ground {
-    let mut options = options("run-1");
-    adjust(&mut options);
-    let setting = Setting {
-        options,
-        ..Setting::default()
-    };
+    let setting = Setting::with(adjust);
     let ground = Ground::new(destination, setting).await;
     ground.ensure();
     ground

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::brokers::Around;
 use crate::front::Front;
-use crate::ground::{Ground, REMOTE, Setting, echo, options, within};
+use crate::ground::{Ground, REMOTE, Setting, echo, within};
 
 /// A ground whose stream URLs begin with `base`; the listener's identity names `gateway` as its message gateway.
 pub async fn ground(
@@ -19,12 +19,7 @@ pub async fn ground(
     gateway: String,
     adjust: impl FnOnce(&mut RelayOptions),
 ) -> Ground {
-    let mut options = options("run-1");
-    adjust(&mut options);
-    let setting = Setting {
-        options,
-        ..Setting::default()
-    };
+    let setting = Setting::with(adjust);
     let around = |_: &_, aws| Arc::new(Around::leading_to(aws, base)) as Arc<_>;
     let ground = Ground::with_broker(echo().await, setting, around).await;
     let mut spec = ground.spec(1, REMOTE);

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::brokers::Around;
-use crate::ground::{Ground, Setting, destination, nobody, options, wait_metric, within};
+use crate::ground::{Ground, Setting, destination, nobody, wait_metric, within};
 use crate::transfer::{Server, exchange};
 
 /// Passes TCP on, until it is told to swallow what passes without a word.
@@ -57,12 +57,7 @@ async fn ground_behind(
     destination: SocketAddr,
     adjust: impl FnOnce(&mut RelayOptions),
 ) -> Ground {
-    let mut options = options("run-1");
-    adjust(&mut options);
-    let setting = Setting {
-        options,
-        ..Setting::default()
-    };
+    let setting = Setting::with(adjust);
     let base = format!("ws://{}", wire.address);
     let around = |_: &_, aws| Arc::new(Around::leading_to(aws, base)) as Arc<_>;
     let ground = Ground::with_broker(destination, setting, around).await;
@@ -120,12 +115,9 @@ async fn a_websocket_that_is_closed_at_once_is_resumed_ever_more_rarely() {
         closed.map_err(io::Error::other)
     })
     .await;
-    let mut options = options("run-1");
-    options.handshake_timeout = Duration::from_secs(2);
-    let setting = Setting {
-        options,
-        ..Setting::default()
-    };
+    let setting = Setting::with(|options| {
+        options.handshake_timeout = Duration::from_secs(2);
+    });
     let base = format!("ws://{gateway}");
     let around = |_: &_, aws| Arc::new(Around::leading_to(aws, base)) as Arc<_>;
     let ground = Ground::with_broker(nobody().await, setting, around).await;
@@ -160,15 +152,12 @@ async fn a_session_whose_websocket_is_denied_is_counted_as_one_whose_start_faile
         connection.write_all(denied).await
     })
     .await;
-    let mut options = options("run-1");
-    options.handshake_timeout = Duration::from_secs(1);
-    // One session, and then a pause.
-    options.backoff_min = Duration::from_hours(1);
-    options.backoff_max = Duration::from_hours(1);
-    let setting = Setting {
-        options,
-        ..Setting::default()
-    };
+    let setting = Setting::with(|options| {
+        options.handshake_timeout = Duration::from_secs(1);
+        // One session, and then a pause.
+        options.backoff_min = Duration::from_hours(1);
+        options.backoff_max = Duration::from_hours(1);
+    });
     let base = format!("ws://{gateway}");
     let around = |_: &_, aws| Arc::new(Around::leading_to(aws, base)) as Arc<_>;
     let ground = Ground::with_broker(nobody().await, setting, around).await;

@@ -40,7 +40,7 @@ pub enum Again {
 /// Takes the steps in order, terminations at last and some at the same time.
 ///
 /// # Errors
-/// Of the first step that failed, and no further one is taken; of terminations all are tried.
+/// Of the first step that failed, and no further one is taken. One termination that fails keeps no other from being tried.
 pub async fn act(observed: &Observed, plan: &Plan, context: &Context) -> Result<Again, Error> {
     let listener = observed.listener.as_ref();
     let api: Api<Guarded<SsmListener>> =

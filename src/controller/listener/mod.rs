@@ -25,9 +25,12 @@ use crate::crd::SsmListener;
 use act::Again;
 use decide::{Settings, decide, wanted};
 
-/// Until a listener that had no turn to wait for AWS looks for one again, at most: a small part of what a turn lasts
+/// Until a listener that had no turn to wait for AWS looks for one again, at first: a small part of what a turn lasts
 /// that AWS does not answer, and far longer than one that it does.
-const TURN_MAX: Duration = Duration::from_secs(4);
+const TURN_PAUSE: Duration = Duration::from_secs(4);
+
+/// And at last, since thousands may wait for a Region that does not answer for hours.
+const TURN_PAUSE_MAX: Duration = Duration::from_mins(1);
 
 /// Observes, decides and acts, once.
 ///
@@ -78,7 +81,10 @@ async fn steps(listener: &Arc<SsmListener>, context: &Context) -> Result<Action,
     want_ends(listener, context);
     let after = match act::act(&observed, &plan, context).await? {
         // What failed before may fail again: it still counts.
-        Again::AtItsTurn => return Ok(Action::requeue(halved(TURN_MAX))),
+        Again::AtItsTurn => {
+            let waited = observed.deleting_since.map(|since| since.elapsed());
+            return Ok(Action::requeue(halved(turn_pause(waited))));
+        }
         Again::AtOnce => Duration::ZERO,
         Again::AsPlanned => plan
             .requeue_after
@@ -86,6 +92,11 @@ async fn steps(listener: &Arc<SsmListener>, context: &Context) -> Result<Action,
     };
     context.listener_backoff.succeeded(&key(listener.as_ref()));
     Ok(Action::requeue(after))
+}
+
+/// How long a listener that was deleted so long ago waits until it looks for a turn again: an eighth of what it has waited.
+fn turn_pause(waited: Option<Duration>) -> Duration {
+    (waited.unwrap_or_default() / 8).clamp(TURN_PAUSE, TURN_PAUSE_MAX)
 }
 
 /// Has the ends of a deleted listener's sessions looked for, until it is gone.

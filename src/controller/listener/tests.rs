@@ -364,3 +364,10 @@ fn reservations_count_as_load() {
         BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 1)])
     );
 }
+
+#[test]
+fn who_waits_for_a_turn_looks_for_one_ever_more_rarely_and_each_minute_at_last() {
+    let seconds = |waited| turn_pause(Some(Duration::from_secs(waited))).as_secs();
+    assert_eq!(turn_pause(None), TURN_PAUSE);
+    assert_eq!([0, 80, 400, 36_000].map(seconds), [4, 10, 50, 60]);
+}

@@ -135,8 +135,7 @@ impl Sweeper {
     }
 
     /// A complete poll. Gives the sessions that were seen unrecorded in two polls and for longer than the grace, but for
-    /// those of which the next attempt is not due. What
-    /// AWS itself calls over, or about to be, needs nobody to end it.
+    /// those of which the next attempt is not due. What AWS itself calls over, or about to be, needs nobody to end it.
     #[must_use]
     pub fn handle_poll(
         &mut self,

@@ -65,13 +65,12 @@ impl Listener {
     /// Whether nothing is left to do, but to record that.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        let awaited = match self.stopping {
-            // What AWS refuses to end stays with whoever has the record next, or with the sweeper.
-            Some((Stop::Final, _)) if !self.leaving => self.sessions.live_count(),
-            Some((Stop::Final | Stop::Disowned | Stop::Shutdown, _)) => {
-                self.sessions.unrefused_count()
-            }
-            None => self.sessions.live_count(),
+        // What AWS refuses to end stays with whoever has the record next, or with the sweeper.
+        let is_left = self.leaving || matches!(self.stopping, Some((Stop::Disowned, _)));
+        let awaited = if is_left {
+            self.sessions.unrefused_count()
+        } else {
+            self.sessions.live_count()
         };
         matches!(self.phase, Phase::Stopped) && awaited == 0
     }

@@ -221,8 +221,8 @@ impl Listener {
         self.phase = Phase::Waiting { until };
     }
 
-    /// The session is over for good, or its agent is, as `reason` says. Whether somebody terminated it in AWS or a time-out of AWS's
-    /// did can't be told from the service's words, so that nothing of the kind is claimed.
+    /// The session is over for good, or its agent is, as `reason` says of one that served. Whether somebody terminated it in
+    /// AWS or a time-out of AWS's did can't be told from the service's words, so that nothing of the kind is claimed.
     pub(super) fn closed(&mut self, reason: EndReason, why: &str, now: Now) {
         let serving = matches!(self.phase, Phase::Serving { .. });
         // One that never served is one that could not be started, whoever closed it.
