@@ -2,7 +2,7 @@
 //! write that was done has not failed, whatever can be read of its answer.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use futures::future::join_all;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
@@ -160,22 +160,25 @@ async fn terminate_all(
     // What can't all be asked now is not the same each time.
     let mut by_identity: Vec<_> = by_identity.into_iter().collect();
     fastrand::shuffle(&mut by_identity);
-    let mut turns = HashMap::new();
+    let (mut turns, mut asked) = (HashMap::new(), Vec::new());
     let mut again = Again::AtOnce;
-    by_identity.retain_mut(|(identity, sessions)| {
-        fastrand::shuffle(sessions);
+    for (identity, mut sessions) in by_identity {
+        fastrand::shuffle(&mut sessions);
         let place = Place::of(identity);
         let turn = turns.entry(place.clone());
-        let has_turn = turn.or_insert_with(|| context.turns.take(place)).is_some();
-        if !has_turn {
+        let turn = turn.or_insert_with(|| context.turns.take(place).map(Arc::new));
+        let Some(turn) = turn.clone() else {
             again = Again::AtItsTurn;
-        }
-        has_turn
-    });
-    let of_each = by_identity.iter();
-    let of_each = of_each.map(|(identity, some)| terminate(context, listener, identity, some));
-    let mut failures: Vec<_> = join_all(of_each).await.into_iter().flatten().collect();
+            continue;
+        };
+        // The last of a place gives the turn back, however long another place takes.
+        asked.push(async move {
+            let _turn = turn;
+            terminate(context, listener, identity, &sessions).await
+        });
+    }
     drop(turns);
+    let mut failures: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
     failures.sort_by(|(session, _), (other, _)| session.cmp(other));
     let failed: Vec<_> = failures
         .iter()

@@ -48,18 +48,50 @@ async fn a_session_that_can_not_be_terminated_keeps_no_other_alive() {
 
 /// What comes of terminating these sessions of a listener with this identity.
 async fn end(context: &Context, identity: &Identity, sessions: &[String]) -> Result<Again, Error> {
-    let listener = listener("sql").serving("a", "1", "s-1");
-    let listener = listener.deleted_at(Timestamp::now()).arc();
-    let observed = observe::observe(&listener, context).await?;
     let terminate = |session: &String| Step::Terminate {
         identity: identity.clone(),
         session: id(session),
     };
+    take(context, sessions.iter().map(terminate).collect()).await
+}
+
+/// What comes of these steps for a deleted listener.
+async fn take(context: &Context, steps: Vec<Step>) -> Result<Again, Error> {
+    let listener = listener("sql").serving("a", "1", "s-1");
+    let listener = listener.deleted_at(Timestamp::now()).arc();
+    let observed = observe::observe(&listener, context).await?;
     let plan = Plan {
-        steps: sessions.iter().map(terminate).collect(),
+        steps,
         requeue_after: None,
     };
     act(&observed, &plan, context).await
+}
+
+fn in_region(region: &str) -> Identity {
+    Identity {
+        region: region.into(),
+        ..identity_of(&aws())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_that_hangs_keeps_no_turn_of_another_though_a_listener_waits_for_both() {
+    let context = context(Arc::new(FakeAws::default()), relays(&[]));
+    let step = |region: &str, session: String| Step::Terminate {
+        identity: in_region(region),
+        session: id(&session),
+    };
+    let both = (0..context.options.concurrency / 4).map(|n| {
+        let hangs = step("eu-test-1", format!("s-hangs-{n}"));
+        take(&context, vec![hangs, step("eu-test-2", format!("s-{n}"))])
+    });
+    let mut both = std::pin::pin!(join_all(both));
+    assert!(futures::poll!(&mut both).is_pending());
+    for region in ["eu-test-2", "eu-test-3"] {
+        let there = end(&context, &in_region(region), &["s-there".to_owned()]).await;
+        assert_eq!(there.unwrap(), Again::AtOnce, "{region}");
+    }
+    assert!(both.await.iter().all(Result::is_err), "it hangs");
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,10 +99,7 @@ async fn a_region_that_hangs_takes_a_part_of_the_reconciles_and_keeps_no_other_w
     let broker = Arc::new(FakeAws::default());
     let context = context(broker.clone(), relays(&[]));
     let hanging = identity_of(&aws());
-    let answering = Identity {
-        region: "eu-test-2".into(),
-        ..hanging.clone()
-    };
+    let answering = in_region("eu-test-2");
     let waiting = (0..100).map(|n| {
         let sessions = [format!("s-hangs-{n}")];
         let (context, hanging) = (&context, &hanging);
@@ -98,9 +127,6 @@ async fn a_region_that_hangs_takes_a_part_of_the_reconciles_and_keeps_no_other_w
 async fn identities_of_one_region_share_a_turn_and_each_is_asked_however_many_there_are() {
     let broker = Arc::new(FakeAws::default());
     let context = context(broker.clone(), relays(&[]));
-    let listener = listener("sql").serving("a", "1", "s-1");
-    let listener = listener.deleted_at(Timestamp::now()).arc();
-    let observed = observe::observe(&listener, &context).await.unwrap();
     let count = usize::from(context.options.concurrency);
     let terminate = |n: usize| Step::Terminate {
         identity: Identity {
@@ -113,12 +139,8 @@ async fn identities_of_one_region_share_a_turn_and_each_is_asked_however_many_th
         },
         session: id(&format!("s-{n}")),
     };
-    let plan = Plan {
-        steps: (0..count).map(terminate).collect(),
-        requeue_after: None,
-    };
-    let again = act(&observed, &plan, &context).await.unwrap();
-    assert_eq!(again, Again::AtOnce);
+    let again = take(&context, (0..count).map(terminate).collect()).await;
+    assert_eq!(again.unwrap(), Again::AtOnce);
     assert_eq!(broker.terminated.lock().unwrap().len(), count);
 }
 
